@@ -1,0 +1,114 @@
+"""Images with labels: bundled and your own, splits, few-shot samples, checks and feature banks."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ogenlib.data.augment import Augment
+from ogenlib.data.bank import FeatureBank, bank_fingerprint
+from ogenlib.data.check import DatasetReport, Duplicate, Problem, check_dataset, check_images
+from ogenlib.data.dataset import Dataset, ImageSet, Item, open_image
+from ogenlib.data.folder import LoadOptions, from_csv, from_folder, from_list
+from ogenlib.data.split import BaseNewSplit, base_new_split, few_shot
+
+__all__ = [
+    "Augment",
+    "BaseNewSplit",
+    "Dataset",
+    "DatasetReport",
+    "Duplicate",
+    "FeatureBank",
+    "ImageSet",
+    "Item",
+    "LoadOptions",
+    "Problem",
+    "bank_fingerprint",
+    "base_new_split",
+    "check_dataset",
+    "check_images",
+    "few_shot",
+    "list_datasets",
+    "load_dataset",
+    "open_image",
+]
+
+_ACCEPTED = (
+    "a name of list_datasets(), a folder (root/class name/image.png, or root/{train,val,test}/class name/...), "
+    "a CSV file (columns path,label and perhaps split,domain) or a list of (image, label)"
+)
+
+
+def list_datasets() -> list[str]:
+    """Names of the bundled datasets."""
+    from ogenlib.data.emoji import emoji_datasets
+
+    return emoji_datasets()
+
+
+def load_dataset(
+    source: str | os.PathLike[str] | Sequence[tuple[Any, Any]],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    skip_bad: bool = False,
+    **options: Any,
+) -> Dataset:
+    """A bundled dataset by name, or your own images.
+
+    source: "emoji-...", a folder, a CSV file, or a list of `(image, label)`.
+    root: where relative paths start: of a folder itself, or of the images that a CSV file or list names.
+    skip_bad: leave out what cannot be used and list it in `info["skipped"]`, instead of an error at the first;
+        decodes every image once. Without it, files are decoded (and can fail, by name) when they are used.
+    options: for your own images those of `LoadOptions` (classnames, test_fraction, seed, templates, name);
+        for the bundled ones those of `ogenlib.data.emoji.load_emoji` (domain, test_domains).
+    Raises ValueError for an unknown name, FileNotFoundError for a path that is not there, TypeError for an
+    unknown option, and what the loader raises.
+    """
+    if isinstance(source, (list, tuple)):
+        return from_list(source, _load_options(skip_bad, options), root=root)
+    if not isinstance(source, (str, os.PathLike)):
+        raise TypeError(f"cannot load a dataset from {type(source).__name__}; pass {_ACCEPTED}")
+    if isinstance(source, str) and source.startswith("emoji-"):
+        return _load_bundled(source, root, options)
+    path = Path(source)
+    if path.is_file() and path.suffix.lower() == ".csv":
+        return from_csv(path, _load_options(skip_bad, options), root=root)
+    folder = path if root is None else Path(root) / path
+    if folder.is_dir():
+        return from_folder(folder, _load_options(skip_bad, options))
+    if path.is_file():
+        raise ValueError(f"{path}: cannot load a dataset from this file; pass {_ACCEPTED}")
+    if isinstance(source, os.PathLike) or os.sep in str(source) or path.suffix:
+        raise FileNotFoundError(f"{folder}: no such file or folder; pass {_ACCEPTED}")
+    raise _unknown_name(str(source))
+
+
+def _load_bundled(name: str, root: object, options: dict[str, Any]) -> Dataset:
+    if name not in list_datasets():
+        raise _unknown_name(name)
+    if root is not None:
+        raise ValueError(f"{name!r} is bundled and has no root; leave root= out")
+    from ogenlib.data.emoji import load_emoji
+
+    return load_emoji(name, **options)
+
+
+def _unknown_name(name: str) -> ValueError:
+    known = list_datasets()
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    return ValueError(
+        f"unknown dataset {name!r}, and no such folder.{hint} Pass {_ACCEPTED}. Bundled: {', '.join(known)}"
+    )
+
+
+def _load_options(skip_bad: bool, options: dict[str, Any]) -> LoadOptions:
+    known = [option.name for option in fields(LoadOptions) if option.name != "skip_bad"]
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise TypeError(f"unknown option {unknown[0]!r} for your own images; known: {', '.join(known)}")
+    return LoadOptions(skip_bad=skip_bad, **options)

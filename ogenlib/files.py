@@ -1,0 +1,47 @@
+"""Files that are either whole or absent."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; move it there, whole, when the block ends without an error.
+
+    The parent folder is created. The temporary name keeps the suffix, because writers such as Pillow choose
+    their format by it. A block that raises leaves `path` as it was and removes the temporary file; a process
+    that is killed can leave a temporary file behind (hidden, `.name-*.tmp.suffix`), never a half `path`.
+
+    Raises FileNotFoundError if the block wrote nothing, and whatever the block or the file system raises.
+    """
+    target = Path(os.path.realpath(path))  # a link keeps pointing at the file that is replaced
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.stem[:40]}-{secrets.token_hex(6)}.tmp{target.suffix}")
+    try:
+        yield temporary
+        if not temporary.exists():
+            raise FileNotFoundError(
+                f"nothing was written for {target}: write to the path that atomic_write yields"
+            )
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+        _sync_folder(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut, where the system lets a folder be opened (not on Windows)."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

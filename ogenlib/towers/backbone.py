@@ -1,0 +1,244 @@
+"""A frozen CLIP model with its two towers, its tokenizer, its preprocessing and a name for its weights.
+
+Notation: `B` images, `N` texts, `D` embedding width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from ogenlib.towers.image import ImageTower
+from ogenlib.towers.source import BUNDLED, Source, find_source
+from ogenlib.towers.text import TextTower
+
+PRECISIONS = ("fp32", "bf16", "fp16", "pure_bf16", "pure_fp16")
+_log = logging.getLogger(__name__)
+
+
+class Backbone(nn.Module):
+    """An open_clip model, frozen and in eval mode.
+
+    Nothing in it trains, `logit_scale` included; a host that fine-tunes switches `requires_grad` on where
+    it needs it. `train()` is ignored: batch norm, dropout and patch dropout stay as in evaluation.
+
+    Attributes:
+        name, pretrained: what `load_backbone` was given.
+        preprocess: PIL image -> pixels `(3, height, width)`.
+        preprocess_cfg: its settings, JSON-able.
+        weights_hash: see `weights_hash`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Callable[..., Tensor],
+        *,
+        name: str,
+        pretrained: str | None = None,
+        quick_gelu: bool = False,
+        precision: str = "fp32",
+    ) -> None:
+        super().__init__()
+        self.model: Any = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.name, self.pretrained = name, pretrained
+        self.quick_gelu, self.precision = quick_gelu, precision
+        self.text = TextTower.from_open_clip(model, tokenizer)
+        self.image = ImageTower.from_open_clip(model)
+        self.embed_dim = self.image.embed_dim
+        settings = dict(open_clip.get_model_preprocess_cfg(model) or {})
+        settings.setdefault("size", self.image.image_size)
+        self.preprocess = image_transform_v2(PreprocessCfg(**settings), is_train=False)
+        self.preprocess_cfg: dict[str, Any] = json.loads(json.dumps(settings))
+        self.weights_hash = weights_hash(model)
+
+    def train(self, mode: bool = True) -> Backbone:
+        return super().train(False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.logit_scale.device
+
+    @property
+    def logit_scale(self) -> Tensor:
+        """Scalar, fp32, already exponentiated (about 100 for OpenAI's CLIP)."""
+        return self.model.logit_scale.float().exp().reshape(())
+
+    @property
+    def logit_bias(self) -> Tensor | None:
+        """Scalar, fp32; None for models trained with a softmax."""
+        bias = getattr(self.model, "logit_bias", None)
+        return None if bias is None else bias.float().reshape(())
+
+    def encode_image(self, pixels: Tensor, normalize: bool = True) -> Tensor:
+        """Features `(B, D)`, fp32, of preprocessed pixels `(B, 3, height, width)`."""
+        features = self.image.encode(pixels.to(self.device)).float()
+        return F.normalize(features, dim=-1) if normalize else features
+
+    def encode_text(self, texts: str | Sequence[str], normalize: bool = True, chunk: int = 256) -> Tensor:
+        """Features `(N, D)`, fp32, of plain sentences, `chunk` at a time.
+
+        Raises:
+            ValueError: a text is longer than the tower reads.
+        """
+        if chunk < 1:
+            raise ValueError(f"chunk is {chunk}, expected at least 1 text")
+        ids = self.text.tokenize(texts)
+        if not len(ids):
+            return torch.zeros(0, self.embed_dim, device=self.device)
+        pieces = [self.text.trim(part) for part in ids.split(chunk)]
+        features = torch.cat([self.text.encode(self.text.embed(part), part).float() for part in pieces])
+        return F.normalize(features, dim=-1) if normalize else features
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What a saved run or feature bank must be opened with; JSON-able."""
+        return {
+            "name": self.name,
+            "pretrained": self.pretrained,
+            "weights_hash": self.weights_hash,
+            "quick_gelu": self.quick_gelu,
+            "embed_dim": self.embed_dim,
+            "preprocess": self.preprocess_cfg,
+        }
+
+
+def load_backbone(
+    name: str = BUNDLED,
+    pretrained: str | Path | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    precision: str = "fp32",
+    quick_gelu: bool | None = None,
+) -> Backbone:
+    """Load a CLIP model, frozen, in eval mode.
+
+    Args:
+        name: "ogen-tiny" (bundled, offline), an open_clip model name, "local-dir:FOLDER" (open_clip's
+            folder format) or "hf-hub:ORG/NAME".
+        pretrained: an open_clip tag or a checkpoint file, for open_clip model names; None leaves the
+            weights random.
+        precision: "fp32"; "bf16" or "fp16" (matrices only, norms stay fp32); "pure_bf16" or "pure_fp16".
+        quick_gelu: which activation to build. None: what the configuration says, refused where the
+            weights are known to want the other one (OpenAI, MetaCLIP and DFN weights want quick-GELU).
+
+    Raises:
+        ValueError: unknown name, tag, precision or device; a quick-GELU mismatch; a checkpoint that does
+            not fit the model.
+        FileNotFoundError: a named file or folder does not exist.
+        TypeError: the model's text tower is of a class that cannot be handled.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
+    target = _device(device)
+    source = find_source(name, pretrained)
+    quick = _settle_quick_gelu(name, source, quick_gelu)
+    if source.pretrained is None and source.open_clip_name == name.replace("/", "-"):
+        _log.warning("%s has random weights: name some with pretrained=", name)
+    model = _create(source, quick, precision, target)
+    tokenizer = open_clip.get_tokenizer(source.open_clip_name)
+    return Backbone(
+        model, tokenizer, name=name, pretrained=source.pretrained, quick_gelu=quick, precision=precision
+    )
+
+
+def weights_hash(model: nn.Module) -> str:
+    """16 hex digits of sha256 over the state dict's sorted names, dtypes, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(memoryview(flat.view(torch.uint8).numpy()))
+    return digest.hexdigest()[:16]
+
+
+def check_fingerprint(saved: dict[str, Any], backbone: Backbone) -> None:
+    """Refuse a backbone that is not the one `saved` was made with.
+
+    Names are compared only where neither is a path: the same weights may lie elsewhere today.
+
+    Raises:
+        ValueError: names every field that differs and the call that fixes it.
+    """
+    present = backbone.fingerprint()
+    differing = []
+    for field, now in present.items():
+        was = json.loads(json.dumps(saved.get(field)))
+        if was == now or (field in ("name", "pretrained") and (_is_path(was) or _is_path(now))):
+            continue
+        differing.append(f"{field} (saved {was!r}, given {now!r})")
+    if differing:
+        fix = ", ".join([repr(saved.get("name")), *_keywords(saved)])
+        raise ValueError(
+            f"this backbone is not the one it was made with: {'; '.join(differing)}. "
+            f"Open it with load_backbone({fix}) in the same precision"
+        )
+
+
+def _create(source: Source, quick_gelu: bool, precision: str, device: torch.device) -> nn.Module:
+    try:
+        with warnings.catch_warnings():
+            # open_clip compares the tag with the configuration; that has been settled by now.
+            warnings.filterwarnings("ignore", message="QuickGELU mismatch")
+            return open_clip.create_model(
+                source.open_clip_name,
+                pretrained=source.pretrained,
+                precision=precision,
+                device=device,
+                quick_gelu=quick_gelu,
+            )
+    except (RuntimeError, KeyError, SafetensorError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        weights = source.pretrained or source.open_clip_name
+        shown = " ".join(line.strip() for line in reason[:2])
+        raise ValueError(f"weights {weights} could not be loaded into {source.open_clip_name}: {shown}") from error
+
+
+def _settle_quick_gelu(name: str, source: Source, asked: bool | None) -> bool:
+    if asked is not None:
+        return asked
+    wanted, built = source.expects_quick_gelu, source.config_quick_gelu
+    if wanted is None or wanted == built:
+        return built
+    twin = f"{source.open_clip_name}-quickgelu"
+    other = source.open_clip_name.removesuffix("-quickgelu")
+    renamed = twin if wanted else other
+    alternative = ""
+    if renamed != source.open_clip_name and renamed in open_clip.list_models():
+        alternative = f" or load_backbone({renamed!r}, pretrained={source.pretrained!r})"
+    raise ValueError(
+        f"the weights {source.pretrained!r} were trained with quick_gelu={wanted}, the configuration {name!r} "
+        f"builds quick_gelu={built}: load_backbone({name!r}, pretrained={source.pretrained!r}, "
+        f"quick_gelu={wanted}){alternative}"
+    )
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        target = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device is {device!r}, expected 'cpu', 'cuda', 'cuda:0', ... ({error})") from error
+    if target.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device is {device!r}, but this machine has no usable GPU: device='cpu'")
+    return target
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str) and (value.startswith("local-dir:") or "/" in value or "\\" in value)
+
+
+def _keywords(saved: dict[str, Any]) -> list[str]:
+    pretrained = [f"pretrained={saved['pretrained']!r}"] if saved.get("pretrained") else []
+    return [*pretrained, f"quick_gelu={saved.get('quick_gelu')}"]

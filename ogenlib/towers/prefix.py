@@ -1,0 +1,189 @@
+"""Shared-prefix text encoding: what all classes have in common is computed once.
+
+Notation: `C` classes, `R` image rows, `P` prefix tokens, `S` suffix tokens, `T` real suffix tokens in all,
+`W` text width, `D` embedding width, `H` heads, `d = W / H`.
+
+In a causal tower the hidden states of "start token + context" do not depend on the class name after them.
+They run through the tower once; only their keys and values meet the class suffixes. Suffix tokens are kept
+packed, without padding, everywhere but inside attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ogenlib.towers.blocks import causal_step, finish, heads, qkv, replace_deep, run_causal
+from ogenlib.towers.native import NativeTextTower
+from ogenlib.towers.text import TextTower
+
+
+class KeysValues(NamedTuple):
+    """What a block's suffix attends to in the prefix; both `(R, H, P, d)`."""
+
+    k: Tensor
+    v: Tensor
+
+
+def encode_shared_prefix(
+    tower: TextTower,
+    prefix: Tensor,
+    suffix: Tensor,
+    ids: Tensor,
+    *,
+    deep: Tensor | None = None,
+    chunk: int | None = None,
+) -> Tensor:
+    """Un-normalised text features of every class behind one prefix.
+
+    Args:
+        prefix: embeddings `(P, W)`, or `(R, P, W)` for one prefix per image row; no positions.
+        suffix: embeddings `(C, S, W)` of what follows, no positions; cut to the longest class inside.
+        ids: `(C, P + S)`, read only to find where each text ends.
+        deep: as in `TextTower.encode`; replaces hidden states inside the prefix.
+        chunk: classes encoded at a time. With gradients, the activations of a chunk are recomputed in
+            backward, so memory is that of one chunk; the result is the same. None: all at once.
+
+    Returns:
+        `(C, D)`, or `(R, C, D)` for a prefix per row.
+
+    Raises:
+        ValueError: the tower cannot share a prefix, or shapes disagree.
+    """
+    native = _check(tower, prefix, suffix, ids, deep, chunk)
+    rows = prefix if prefix.ndim == 3 else prefix[None]
+    keys = prefix_keys(native, rows, deep)
+    lengths = native.lengths(ids) - rows.shape[1]
+    if len(ids) and int(lengths.min()) < 1:
+        raise ValueError(f"a text ends inside the prefix of {rows.shape[1]} tokens: ids and prefix disagree")
+    pieces = []
+    for start in range(0, len(ids), chunk or max(len(ids), 1)):
+        end = start + (chunk or len(ids))
+        args = (native, keys, suffix[start:end], lengths[start:end])
+        if chunk is not None and torch.is_grad_enabled():
+            # Rng state matters only where dropout could be active.
+            redo = native.model.training
+            pieces.append(checkpoint(_encode_suffixes, *args, use_reentrant=False, preserve_rng_state=redo))
+        else:
+            pieces.append(_encode_suffixes(*args))
+    if not pieces:
+        features = prefix.new_zeros(len(rows), 0, native.embed_dim)
+    else:
+        features = torch.cat(pieces, dim=1) if len(pieces) > 1 else pieces[0]
+    return features if prefix.ndim == 3 else features[0]
+
+
+def prefix_keys(tower: NativeTextTower, prefix: Tensor, deep: Tensor | None = None) -> list[KeysValues]:
+    """Keys and values of prefixes `(R, P, W)` in every block."""
+    x = prefix.to(tower.dtype) + tower.positions(0, prefix.shape[1])
+    found = []
+    for i, block in enumerate(tower.blocks):
+        x = replace_deep(x, deep, i, tower.n_prefix)
+        q, k, v = run_causal(block, x)
+        found.append(KeysValues(k, v))
+        if i + 1 < len(tower.blocks):  # nothing reads the prefix after the last block
+            x = causal_step(block, x, q, k, v)
+    return found
+
+
+class _Packing(NamedTuple):
+    """Where the `T` packed tokens stand in the padded `(N * S)` grid; None if nothing is padded."""
+
+    n: int
+    s: int
+    index: Tensor | None
+
+    def pad(self, x: Tensor) -> Tensor:
+        """`(T, ...)` -> `(N, S, ...)`. Padding stands after the words, where no word looks."""
+        if self.index is not None:
+            x = x.new_zeros(self.n * self.s, *x.shape[1:]).index_copy_(0, self.index, x)
+        return x.unflatten(0, (self.n, self.s))
+
+    def pack(self, x: Tensor) -> Tensor:
+        """`(N, S, ...)` -> `(T, ...)`."""
+        x = x.flatten(0, 1)
+        return x if self.index is None else x.index_select(0, self.index)
+
+
+def _encode_suffixes(
+    tower: NativeTextTower, keys: Sequence[KeysValues], suffix: Tensor, lengths: Tensor
+) -> Tensor:
+    """Features `(R, C, D)` of suffixes `(C, S, W)` with `lengths` `(C,)` behind `R` prefixes."""
+    n_rows, _, n_prefix, _ = keys[0].k.shape
+    n_classes, longest = len(lengths), int(lengths.max())
+    x = suffix[:, :longest].to(tower.dtype) + tower.positions(n_prefix, n_prefix + longest)
+    x, packing, pooled = _pack(x, lengths, n_rows)
+    # A suffix token sees the whole prefix and the suffix up to itself.
+    sees = torch.ones(longest, n_prefix + longest, dtype=torch.bool, device=x.device).tril(n_prefix)
+    for block, prefix in zip(tower.blocks[:-1], keys[:-1], strict=True):
+        n_heads = heads(block)
+        padded = packing.pad(qkv(block, x)).unflatten(-1, (3, n_heads, -1))
+        q, k, v = (part.transpose(1, 2) for part in padded.unbind(2))
+        attended = F.scaled_dot_product_attention(q, *_behind(prefix, k, v, n_classes), attn_mask=sees)
+        x = finish(block, x, packing.pack(attended.transpose(1, 2).flatten(2)))
+    # After the last block only the pooled tokens are read, so only they ask, project and pass the MLP.
+    block: Any = tower.blocks[-1]
+    n_heads, hidden = heads(block), block.ln_1(x)
+    weight, bias = block.attn.in_proj_weight, block.attn.in_proj_bias
+    width = weight.shape[1]
+    q = F.linear(hidden[pooled], weight[:width], None if bias is None else bias[:width])
+    kv = F.linear(hidden, weight[width:], None if bias is None else bias[width:])
+    k, v = (part.transpose(1, 2) for part in packing.pad(kv).unflatten(-1, (2, n_heads, -1)).unbind(2))
+    q = q.unflatten(-1, (n_heads, 1, -1))
+    sees_last = sees[lengths - 1].repeat(n_rows, 1)[:, None, None]
+    attended = F.scaled_dot_product_attention(q, *_behind(keys[-1], k, v, n_classes), attn_mask=sees_last)
+    x = finish(block, x[pooled], attended.flatten(1))
+    return tower.project(x).unflatten(0, (n_rows, n_classes))
+
+
+def _pack(x: Tensor, lengths: Tensor, n_rows: int) -> tuple[Tensor, _Packing, Tensor]:
+    """Packed tokens `(T, W)` of `(C, S, W)` repeated for every row, their places, and the pooled ones."""
+    n_classes, longest = x.shape[:2]
+    real = torch.arange(longest, device=x.device) < lengths[:, None]
+    index = real.flatten().nonzero().squeeze(1)
+    per_row = len(index)
+    x = x.flatten(0, 1)[index].repeat(n_rows, 1)
+    row = torch.arange(n_rows, device=x.device)[:, None]
+    pooled = (row * per_row + lengths.cumsum(0) - 1).flatten()
+    places = None
+    if per_row < n_classes * longest:
+        places = (row * (n_classes * longest) + index).flatten()
+    return x, _Packing(n_rows * n_classes, longest, places), pooled
+
+
+def _behind(prefix: KeysValues, k: Tensor, v: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
+    """Keys and values `(R * C, H, P + S, d)`: each row's prefix in front of its classes' own."""
+
+    def join(shared: Tensor, own: Tensor) -> Tensor:
+        n_rows = len(shared)
+        spread = shared[:, None].expand(n_rows, n_classes, *shared.shape[1:])
+        return torch.cat([spread, own.unflatten(0, (n_rows, n_classes))], dim=3).flatten(0, 1)
+
+    return join(prefix.k, k), join(prefix.v, v)
+
+
+def _check(
+    tower: TextTower, prefix: Tensor, suffix: Tensor, ids: Tensor, deep: Tensor | None, chunk: int | None
+) -> NativeTextTower:
+    if not tower.can_share_prefix:
+        raise ValueError(
+            "this text tower cannot share a prefix (it is not causal, appends a class token or has blocks with "
+            "scale options): use tower.encode, or encode_prompts(..., path='plain')"
+        )
+    if prefix.ndim not in (2, 3) or prefix.shape[-1] != tower.width:
+        raise ValueError(f"prefix is {tuple(prefix.shape)}, expected (P, {tower.width}) or (R, P, {tower.width})")
+    n_prefix = prefix.shape[-2]
+    expected = (len(ids), ids.shape[1] - n_prefix, tower.width)
+    if tuple(suffix.shape) != expected:
+        raise ValueError(f"suffix is {tuple(suffix.shape)}, ids {tuple(ids.shape)} and a prefix of {n_prefix} "
+                         f"tokens make it {expected}")  # fmt: skip
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk is {chunk}, expected None or at least 1 class")
+    tower.check_length(ids.shape[1])
+    tower.check_deep(deep, n_prefix)
+    return cast(NativeTextTower, tower)
