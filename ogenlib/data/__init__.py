@@ -38,8 +38,8 @@ __all__ = [
 ]
 
 _ACCEPTED = (
-    "a name of list_datasets(), a folder (root/class name/image.png, or root/{train,val,test}/class name/...), "
-    "a CSV file (columns path,label and perhaps split,domain) or a list of (image, label)"
+    "a name of list_datasets(), a folder (root/class name/image.png, perhaps with train, val and test "
+    "folders between), a CSV file (columns path,label and perhaps split,domain) or a list of (image, label)"
 )
 
 
@@ -61,8 +61,8 @@ def load_dataset(
 
     source: "emoji-...", a folder, a CSV file, or a list of `(image, label)`.
     root: where relative paths start: of a folder itself, or of the images that a CSV file or list names.
-    skip_bad: leave out what cannot be used and list it in `info["skipped"]`, instead of an error at the first;
-        decodes every image once. Without it, files are decoded (and can fail, by name) when they are used.
+    skip_bad: leave out what cannot be used and list it in `info["skipped"]`, instead of an error at the
+        first; decodes every image once. Without it, files are decoded (and can fail) when they are used.
     options: for your own images those of `LoadOptions` (classnames, test_fraction, seed, templates, name);
         for the bundled ones those of `ogenlib.data.emoji.load_emoji` (domain, test_domains).
     Raises ValueError for an unknown name, FileNotFoundError for a path that is not there, TypeError for an
@@ -72,7 +72,7 @@ def load_dataset(
         return from_list(source, _load_options(skip_bad, options), root=root)
     if not isinstance(source, (str, os.PathLike)):
         raise TypeError(f"cannot load a dataset from {type(source).__name__}; pass {_ACCEPTED}")
-    if isinstance(source, str) and source.startswith("emoji-"):
+    if isinstance(source, str) and source.startswith("emoji-") and source in list_datasets():
         return _load_bundled(source, root, options)
     path = Path(source)
     if path.is_file() and path.suffix.lower() == ".csv":
@@ -82,14 +82,13 @@ def load_dataset(
         return from_folder(folder, _load_options(skip_bad, options))
     if path.is_file():
         raise ValueError(f"{path}: cannot load a dataset from this file; pass {_ACCEPTED}")
-    if isinstance(source, os.PathLike) or os.sep in str(source) or path.suffix:
+    looks_like_path = isinstance(source, os.PathLike) or os.sep in source or path.suffix
+    if looks_like_path and not str(source).startswith("emoji-"):
         raise FileNotFoundError(f"{folder}: no such file or folder; pass {_ACCEPTED}")
     raise _unknown_name(str(source))
 
 
 def _load_bundled(name: str, root: object, options: dict[str, Any]) -> Dataset:
-    if name not in list_datasets():
-        raise _unknown_name(name)
     if root is not None:
         raise ValueError(f"{name!r} is bundled and has no root; leave root= out")
     from ogenlib.data.emoji import load_emoji

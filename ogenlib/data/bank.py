@@ -5,46 +5,25 @@ Notation: `N` images, `V` views, `C` classes, `D` embedding, `B` rows of a train
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 from tqdm import tqdm
 
-from ogenlib.data.augment import Augment, Augmenter
-from ogenlib.data.dataset import ImageSet, name_indices, read_failure, short_hash
+from ogenlib.data.augment import Augment
+from ogenlib.data.dataset import ImageSet, name_indices, short_hash
+from ogenlib.data.extract import Encoder, Extraction, Parts, refuse_stale
 from ogenlib.files import atomic_write
 
 FORMAT = "ogenlib.bank/1"
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-class Encoder(Protocol):
-    """What extraction needs of a backbone."""
-
-    @property
-    def device(self) -> torch.device: ...
-
-    @property
-    def preprocess(self) -> Callable[[Image.Image], Tensor]: ...
-
-    @property
-    def preprocess_cfg(self) -> dict[str, Any]: ...
-
-    def encode_image(self, pixels: Tensor, normalize: bool = True) -> Tensor: ...
-
-    def fingerprint(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +145,7 @@ class FeatureBank:
         """
         header = _read_header(path)
         if expect is not None:
-            _refuse_stale(path, header["fingerprint"], expect)
+            refuse_stale(path, header["fingerprint"], expect)
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in ("features", "labels", "domain", "keys")}
         return cls(
@@ -213,14 +192,10 @@ class FeatureBank:
         Raises ValueError or FileNotFoundError naming the image that cannot be read, ValueError for a stale
         bank or part at `path`, bad settings, or features that are not finite.
         """
-        if views < 1 or batch_size < 1 or chunk_views < 1 or dtype not in _DTYPES.values():
-            raise ValueError(
-                f"views={views}, batch_size={batch_size}, chunk_views={chunk_views}, dtype={dtype}: the numbers "
-                f"must be 1 or more, and the dtype float32, float16 or bfloat16"
-            )
-        if not len(data):
-            raise ValueError("the image set is empty; there is nothing to extract")
-        fingerprint = bank_fingerprint(clip, data, views, augment=augment, seed=seed, dtype=dtype)
+        if chunk_views < 1:
+            raise ValueError(f"chunk_views={chunk_views}: must be 1 or more")
+        extraction = Extraction(clip, data, views, augment, seed, dtype, batch_size, skip_bad)
+        fingerprint = extraction.fingerprint()
         if path is not None and Path(path).exists() and not overwrite:
             bank = cls.load(path, expect=fingerprint)
             if bank.skipped and not skip_bad:
@@ -229,21 +204,16 @@ class FeatureBank:
                     f"{bank.skipped[0]}; accept that with skip_bad=True, or repair them and overwrite=True"
                 )
             return bank
-        parts = _Parts(path, fingerprint, max(1, chunk_views // views), overwrite)
-        view_maker = _view_maker(clip, views, augment, seed)
+        parts = Parts(path, fingerprint, max(1, chunk_views // views), overwrite)
         features = torch.empty(0)
         kept: list[int] = []
         skipped: list[dict[str, str]] = []
-        with (
-            _eval_mode(clip),
-            torch.no_grad(),
-            tqdm(total=len(data), desc="extracting features", unit="image", disable=not progress) as bar,
-        ):
+        with tqdm(total=len(data), desc="extracting features", unit="image", disable=not progress) as bar:
             for start in range(0, len(data), parts.images):
                 rows = range(start, min(start + parts.images, len(data)))
                 part = parts.load(start)
                 if part is None:
-                    part = _encode(clip, data, rows, view_maker, views, batch_size, dtype, skip_bad)
+                    part = extraction.encode(rows)
                     parts.save(start, part)
                 if part.skipped and not skip_bad:
                     raise ValueError(
@@ -285,17 +255,11 @@ def bank_fingerprint(
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> dict[str, Any]:
-    """What a bank of these settings is made from: for `FeatureBank.load(path, expect=...)`. Reads every file."""
-    augmented = views > 1
-    fingerprint = {
-        "backbone": clip.fingerprint(),
-        "data": {"hash": data.hash(), "content": data.content_hash(), "images": len(data)},
-        "views": views,
-        "augment": (augment or Augment()).as_dict() if augmented else None,
-        "seed": seed if augmented else None,
-        "dtype": str(dtype).removeprefix("torch."),
-    }
-    return json.loads(json.dumps(fingerprint))  # as it comes back from a file: tuples are lists
+    """The fingerprint a bank of these settings has, for `FeatureBank.load(path, expect=...)`.
+
+    Reads every file of `data` once, decodes none.
+    """
+    return Extraction(clip, data, views, augment, seed, dtype).fingerprint()
 
 
 def _read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -314,154 +278,9 @@ def _read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     return header
 
 
-def _refuse_stale(path: str | os.PathLike[str], saved: Any, expect: Mapping[str, Any]) -> None:
-    expected = json.loads(json.dumps(dict(expect)))
-    different = [
-        line for name in expected for line in _differences(name, saved.get(name, "nothing"), expected[name])
-    ]
-    if different:
-        raise ValueError(
-            f"{path}: this bank was made from something else: {'; '.join(different)}. Extract it again "
-            f"(another path, or overwrite=True), or load what it was made from"
-        )
-
-
-def _differences(name: str, saved: Any, expected: Any) -> Iterator[str]:
-    if isinstance(saved, dict) and isinstance(expected, dict):
-        for key in sorted({*saved, *expected}):
-            yield from _differences(f"{name}.{key}", saved.get(key, "nothing"), expected.get(key, "nothing"))
-    elif saved != expected:
-        yield f"{name} is {saved}, expected {expected}"
-
-
 def _to_bytes(texts: list[str]) -> Tensor:
     return torch.frombuffer(bytearray(json.dumps(texts).encode()), dtype=torch.uint8)
 
 
 def _from_bytes(raw: Tensor) -> list[str]:
     return json.loads(raw.numpy().tobytes().decode())
-
-
-# ---------------------------------------------------------------------- one part of an extraction
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Features (n, V, D) of the images `rows`, and what was left out on the way."""
-
-    features: Tensor
-    rows: list[int]
-    skipped: list[dict[str, str]]
-
-
-def _view_maker(
-    clip: Encoder, views: int, augment: Augment | None, seed: int
-) -> Callable[[Image.Image, str], list[Tensor]]:
-    if views == 1:
-        return lambda image, key: [clip.preprocess(image)]
-    augmenter = Augmenter(clip.preprocess_cfg, augment)
-    return lambda image, key: [augmenter(image, seed=seed, key=key, view=v) for v in range(views)]
-
-
-def _encode(
-    clip: Encoder,
-    data: ImageSet,
-    rows: Iterable[int],
-    make_views: Callable[[Image.Image, str], list[Tensor]],
-    views: int,
-    batch_size: int,
-    dtype: torch.dtype,
-    skip_bad: bool,
-) -> _Part:
-    kept: list[int] = []
-    skipped: list[dict[str, str]] = []
-    waiting: list[Tensor] = []
-    encoded: list[Tensor] = []
-
-    def flush(least: int) -> None:
-        while len(waiting) >= least and waiting:
-            pixels = torch.stack(waiting[:batch_size]).to(clip.device)
-            del waiting[:batch_size]
-            encoded.append(F.normalize(clip.encode_image(pixels, normalize=False).float(), dim=-1).cpu())
-
-    for row in rows:
-        try:
-            image = data.open(row)
-        except (FileNotFoundError, ValueError) as error:
-            if not skip_bad:
-                raise
-            skipped.append({"file": data[row].file, "reason": read_failure(error)})
-            continue
-        kept.append(row)
-        waiting += make_views(image, data[row].key)
-        flush(batch_size)
-    flush(1)
-    if not kept:
-        return _Part(torch.empty(0), kept, skipped)
-    features = torch.cat(encoded).unflatten(0, (len(kept), views))
-    broken = (~features.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
-    if broken:
-        raise ValueError(
-            f"{data[kept[broken[0]]].file}: the image tower's output is not finite (so for {len(broken)} "
-            f"images); half precision may overflow, try load_backbone(..., precision='fp32')"
-        )
-    return _Part(features.to(dtype), kept, skipped)
-
-
-class _Parts:
-    """Finished parts in `path.partial/`, one safetensors file each; does nothing without a path."""
-
-    def __init__(
-        self, path: str | os.PathLike[str] | None, fingerprint: dict[str, Any], images: int, overwrite: bool
-    ) -> None:
-        """Raises ValueError if parts of other settings are there and `overwrite` is off."""
-        self.images = images
-        self._folder = None if path is None else Path(f"{os.fspath(path)}.partial")
-        if self._folder is None:
-            return
-        plan = self._folder / "plan.json"
-        if overwrite:
-            self.remove()
-        if plan.is_file():
-            saved = json.loads(plan.read_text(encoding="utf-8"))
-            _refuse_stale(self._folder, saved["fingerprint"], fingerprint)
-            self.images = saved["images"]  # parts must line up with those that are finished
-            return
-        with atomic_write(plan) as temporary:
-            temporary.write_text(json.dumps({"fingerprint": fingerprint, "images": images}), encoding="utf-8")
-
-    def _file(self, start: int) -> Path | None:
-        return None if self._folder is None else self._folder / f"from-{start:09d}.safetensors"
-
-    def load(self, start: int) -> _Part | None:
-        file = self._file(start)
-        if file is None or not file.is_file():
-            return None
-        with safe_open(file, framework="pt") as opened:
-            skipped = json.loads(opened.metadata()["skipped"])
-            return _Part(opened.get_tensor("features"), opened.get_tensor("rows").tolist(), skipped)
-
-    def save(self, start: int, part: _Part) -> None:
-        file = self._file(start)
-        if file is None:
-            return
-        tensors = {"features": part.features.contiguous(), "rows": torch.tensor(part.rows, dtype=torch.long)}
-        with atomic_write(file) as temporary:
-            save_file(tensors, temporary, metadata={"skipped": json.dumps(part.skipped)})
-
-    def remove(self) -> None:
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _eval_mode(clip: Any) -> Iterator[None]:
-    """Put every module of `clip` in eval mode, and back the ones that were not."""
-    training = [m for m in clip.modules() if m.training] if isinstance(clip, nn.Module) else []
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

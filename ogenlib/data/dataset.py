@@ -32,7 +32,7 @@ _READ_ERRORS = (
 class Item:
     """One labelled image.
 
-    image: a path, a PIL image, an array ((H, W), (H, W, 1|3|4), uint8) or a function that returns a PIL image.
+    image: a path, a PIL image, a uint8 array ((H, W), (H, W, 1|3|4)) or a function that returns a PIL image.
     key: a name that stays the same over runs and machines (a relative path, say): augmentation is seeded by
         it and banks are fingerprinted by it. Left empty it is the path, or a hash of the pixels; a function
         must come with a key (ValueError), because nothing else tells it from the next one.
@@ -147,7 +147,7 @@ def normal_name(name: str) -> str:
 
 
 def check_classnames(names: Iterable[str]) -> tuple[str, ...]:
-    """Names without outer spaces; TypeError if one is no string, ValueError if one is empty or comes twice."""
+    """Names without outer spaces; TypeError if one is no string, ValueError if empty or there twice."""
     if isinstance(names, str):
         raise TypeError(f"class names are a list of names, not the one string {names!r}; write [{names!r}]")
     clean: list[str] = []
@@ -199,8 +199,8 @@ class ImageSet(Sequence[Item]):
         for item in self.items:
             if not 0 <= item.label < len(self.classnames):
                 raise ValueError(
-                    f"{item.file}: label {item.label} is out of range; there are {len(self.classnames)} class "
-                    f"names, so labels go from 0 to {len(self.classnames) - 1}"
+                    f"{item.file}: label {item.label} is out of range; there are {len(self.classnames)} "
+                    f"class names, so labels go from 0 to {len(self.classnames) - 1}"
                 )
 
     def __len__(self) -> int:

@@ -18,7 +18,9 @@ from ogenlib.data.check import check_images
 from ogenlib.data.dataset import Dataset, ImageSet, Item, check_classnames, normal_name
 from ogenlib.data.split import stratified_rows
 
-SUFFIXES = frozenset(".png .jpg .jpeg .webp .bmp .gif .tif .tiff .ppm .pgm .avif".split())
+SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
+)
 _SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test",
            "val": "val", "valid": "val", "validation": "val"}  # fmt: skip
 Classnames = Mapping[Any, str] | Sequence[str]
@@ -73,10 +75,11 @@ class _Bad:
 def from_folder(root: str | os.PathLike[str], options: LoadOptions | None = None) -> Dataset:
     """`root/class name/image.png`, or `root/{train,val,test}/class name/image.png`.
 
-    Classes are in sorted order of their folders' names, images in sorted order of theirs; only files directly
-    in a class folder count, hidden ones and other suffixes are passed over. Keys are paths relative to `root`.
-    Raises FileNotFoundError if `root` is no folder; ValueError naming the folder if it holds no class folders,
-    a class is empty, or two folders differ in case or spaces only.
+    Classes are in sorted order of their folders' names, images in sorted order of theirs; only files
+    directly in a class folder count, hidden ones and other suffixes are passed over. Keys are paths relative
+    to `root`.
+    Raises FileNotFoundError if `root` is no folder; ValueError naming the folder if it holds no class
+    folders, a class is empty, or two folders differ in case or spaces only.
     """
     options = options or LoadOptions()
     root = Path(root)
@@ -134,7 +137,8 @@ def from_csv(
     Relative paths start at `root`, by default the folder of the CSV file. `label` is a class name, or an
     integer that `classnames=` turns into one; classes are in order of first appearance, or of a `classnames`
     list. `split` is train, val or test. Keys are the paths as written.
-    Raises FileNotFoundError for a missing file (naming the row), ValueError for a missing column or a bad row.
+    Raises FileNotFoundError for a missing file (naming the line), ValueError for a missing column or a bad
+    line.
     """
     options = options or LoadOptions()
     path = Path(path)
@@ -303,8 +307,8 @@ def _labels_as_met(
         first, place = first_use.setdefault(normal_name(name), (written, row.where))
         if first != written:
             raise ValueError(
-                f"{row.where}: the class of label {written!r} is the same, but for case or spaces, as that of "
-                f"label {first!r} ({place}); write both alike, or give each its own name with classnames="
+                f"{row.where}: the class of label {written!r} is the same, but for case or spaces, as that "
+                f"of label {first!r} ({place}); write both alike, or give each its own name with classnames="
             )
         labels.append(position.setdefault(name, len(position)))
     return list(position), labels

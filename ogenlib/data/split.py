@@ -94,8 +94,8 @@ def stratified_rows(labels: Sequence[str], keys: Sequence[str], fraction: float,
         if 0 < fraction < 1:
             if len(rows) < 2:
                 raise ValueError(
-                    f"class {label!r} has a single image ({keys[rows[0]]}), which cannot be in both train and "
-                    f"test; add an image, give the split yourself, or pass test_fraction=0 or 1"
+                    f"class {label!r} has a single image ({keys[rows[0]]}), which cannot be in both train "
+                    f"and test; add an image, give the split yourself, or pass test_fraction=0 or 1"
                 )
             count = min(max(count, 1), len(rows) - 1)
         rows = sorted(rows, key=lambda row: keys[row])

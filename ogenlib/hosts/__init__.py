@@ -1,0 +1,38 @@
+"""Methods, one paper per file. `list_methods()` names them, `build` makes one by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+from ogenlib.hosts.base import Batch, Host, MethodInfo
+from ogenlib.hosts.coop import CoOp
+from ogenlib.hosts.zero_shot import ZeroShot, zero_shot_weights
+from ogenlib.towers import Backbone
+
+METHODS: dict[str, type[Host]] = {cls.info.name: cls for cls in (ZeroShot, CoOp)}
+
+__all__ = [
+    "METHODS", "Batch", "CoOp", "Host", "MethodInfo", "ZeroShot", "build", "list_methods", "method",
+    "zero_shot_weights",
+]  # fmt: skip
+
+
+def list_methods() -> list[MethodInfo]:
+    """What every method is called and where it comes from."""
+    return [cls.info for cls in METHODS.values()]
+
+
+def method(name: str) -> type[Host]:
+    """The class of a method; ValueError with close matches for an unknown name."""
+    if name not in METHODS:
+        close = difflib.get_close_matches(name, METHODS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"method {name!r} is unknown; known are {', '.join(METHODS)}{hint}")
+    return METHODS[name]
+
+
+def build(name: str, clip: Backbone, names: Sequence[str], **config: Any) -> Host:
+    """A host by name, with the keyword arguments its `config()` gives."""
+    return method(name)(clip, names, **config)

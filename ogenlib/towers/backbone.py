@@ -64,6 +64,7 @@ class Backbone(nn.Module):
         self.preprocess = image_transform_v2(PreprocessCfg(**settings), is_train=False)
         self.preprocess_cfg: dict[str, Any] = json.loads(json.dumps(settings))
         self.weights_hash = weights_hash(model)
+        self.eval()
 
     def train(self, mode: bool = True) -> Backbone:
         return super().train(False)

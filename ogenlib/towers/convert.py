@@ -133,8 +133,10 @@ def _read(archive: Path) -> dict[str, Tensor]:
         try:
             document = torch.load(archive, map_location="cpu", weights_only=True)
         except (UnpicklingError, RuntimeError, EOFError) as error:
-            raise ValueError(f"{archive} is neither a TorchScript archive nor a torch state dict ({type(error).__name__}); "
-                             "expected OpenAI's ViT-B-32.pt, RN50.pt, ...") from error  # fmt: skip
+            raise ValueError(
+                f"{archive} is neither a TorchScript archive nor a torch state dict ({type(error).__name__}); "
+                "expected OpenAI's ViT-B-32.pt, RN50.pt, ..."
+            ) from error
     if isinstance(document, dict) and isinstance(document.get("state_dict"), dict):
         document = document["state_dict"]
     if not isinstance(document, dict) or not all(isinstance(value, Tensor) for value in document.values()):

@@ -61,7 +61,7 @@ def find_source(name: str, pretrained: str | Path | None = None) -> Source:
     if name.startswith(_HUB):
         quick = bool(_config(name).get("quick_gelu", False))
         return Source(name, None, None, quick)
-    return _built_in(name.replace("/", "-"), tag)
+    return _built_in(name, tag)
 
 
 def _local(folder: Path, name: str) -> Source:
@@ -76,13 +76,13 @@ def _local(folder: Path, name: str) -> Source:
     return Source(f"{_LOCAL}{folder}", None, None, quick)
 
 
-def _built_in(name: str, tag: str | None) -> Source:
-    known = open_clip.list_models()
+def _built_in(given: str, tag: str | None) -> Source:
+    known, name = open_clip.list_models(), given.replace("/", "-")
     if name not in known:
         hint = _close(name, [*known, BUNDLED])
-        if Path(name).is_dir():
-            hint = f"; to open a folder: load_backbone('local-dir:{name}')"
-        raise ValueError(f"unknown model {name!r}{hint}; accepted: {BUNDLED!r}, 'local-dir:FOLDER', "
+        if Path(given).is_dir():
+            hint = f"; to open a folder: load_backbone('local-dir:{given}')"
+        raise ValueError(f"unknown model {given!r}{hint}; accepted: {BUNDLED!r}, 'local-dir:FOLDER', "
                          "'hf-hub:ORG/NAME' or a name from open_clip.list_models()")  # fmt: skip
     quick = bool(_config(name).get("quick_gelu", False))
     if tag is None:

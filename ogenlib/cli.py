@@ -1,0 +1,174 @@
+"""The command line: options, exit codes and messages. What commands do is in `ogenlib.commands`.
+
+Exit codes: 0 done, 1 failed, 2 wrong input (one line that says what was given and how to fix it), 130
+interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ogenlib import commands
+from ogenlib.bench import PROTOCOLS
+from ogenlib.train import OPTIMIZERS, PRECISIONS
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line that names the command and where its help is."""
+
+    def error(self, message: str) -> Any:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _positive(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return value
+
+
+def _common(parser: argparse.ArgumentParser, out: str, *, seeds: bool = False) -> None:
+    group = parser.add_argument_group("common options")
+    group.add_argument("--out", type=Path, default=Path(out), metavar="DIR", help="folder for what is written")
+    if seeds:
+        group.add_argument("--seeds", "--seed", type=int, nargs="+", default=[1, 2, 3], metavar="N",
+                           help="one run for each")  # fmt: skip
+    else:
+        group.add_argument("--seed", type=int, default=1, metavar="N", help="of every random draw")
+    group.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+    group.add_argument("--quiet", action="store_true", help="no progress and no messages but errors")
+    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def _model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="ogen-tiny", metavar="NAME",
+                        help="ogen-tiny, an open_clip model name, local-dir:FOLDER or hf-hub:ORG/NAME")  # fmt: skip
+    parser.add_argument("--pretrained", default=None, metavar="TAG_OR_PATH",
+                        help="open_clip tag or checkpoint file (not for ogen-tiny)")  # fmt: skip
+
+
+def _data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dataset", default="emoji-categories", metavar="NAME_OR_PATH",
+                        help="an embedded dataset (ogen data list), a folder root/class/image, or a CSV")  # fmt: skip
+    parser.add_argument("--skip-bad", action="store_true", help="count unreadable images instead of stopping")
+
+
+def _training(parser: argparse.ArgumentParser, *, smoke_defaults: bool = False) -> None:
+    parser.add_argument("--shots", type=_positive, default=16, metavar="N", help="training images of a class")
+    parser.add_argument("--epochs", type=_positive, default=50, metavar="N", help="passes over them")
+    parser.add_argument("--views", type=_positive, default=8, metavar="N",
+                        help="augmented views of a training image; 1 means the plain image")  # fmt: skip
+    parser.add_argument("--precision", choices=list(PRECISIONS), default="fp32", help="of the forward pass")
+    # No default here: a method's own settings hold unless the option is given.
+    parser.add_argument("--lr", type=float, default=argparse.SUPPRESS, help="peak learning rate (default: 0.002)")
+    parser.add_argument("--batch-size", type=_positive, default=argparse.SUPPRESS, metavar="N",
+                        help="images a step (default: 32)")  # fmt: skip
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default=argparse.SUPPRESS, help="(default: adamw)")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of ``ogen``; each command's function is in ``args.run``."""
+    parser = _Parser(prog="ogen", description="Fine-tune CLIP-like models without losing what they already know.")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def command(name: str, run: Callable[[argparse.Namespace], None], about: str) -> argparse.ArgumentParser:
+        p = subparsers.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".",
+                                  formatter_class=argparse.ArgumentDefaultsHelpFormatter)  # fmt: skip
+        p.set_defaults(run=run)
+        return p
+
+    p = command("bench", commands.bench, "train on base names, test on base and new names, write a report")
+    p.add_argument("--protocol", choices=PROTOCOLS, default="base-to-new", help="what is measured")
+    p.add_argument("--hosts", nargs="+", default=["coop"], metavar="NAME", help="methods (ogen methods)")
+    p.add_argument("--smoke", action="store_true", help="the same path in less than a minute: 1 seed, 4 epochs")
+    _data(p), _model(p), _training(p), _common(p, "runs/bench", seeds=True)
+
+    p = command("train", commands.train, "train one method on class names and save the run")
+    p.add_argument("--host", default="coop", metavar="NAME", help="method (ogen methods)")
+    p.add_argument("--names", type=Path, default=None, metavar="FILE",
+                   help="train on these class names only, one a line; default: all of the dataset")  # fmt: skip
+    p.add_argument("--context", default=None, metavar="WORDS",
+                   help="words that start a learned context; default: those of the dataset's template")  # fmt: skip
+    _data(p), _model(p), _training(p), _common(p, "runs/train")
+
+    p = command("eval", commands.evaluate_run, "test a saved run on a dataset")
+    p.add_argument("folder", type=Path, metavar="RUN", help="folder of a saved run")
+    p.add_argument("--split", choices=["test", "val", "train"], default="test", help="which images")
+    _data(p), _common(p, "runs/eval")
+
+    p = command("predict", commands.predict, "name images with a saved run")
+    p.add_argument("folder", type=Path, metavar="RUN", help="folder of a saved run")
+    p.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files")
+    p.add_argument("--names", type=Path, default=None, metavar="FILE",
+                   help="choose among these names, one a line; default: the run's own")  # fmt: skip
+    p.add_argument("--top-k", type=_positive, default=3, metavar="N", help="names shown for an image")
+    p.add_argument("--json", action="store_true", help="print JSON and write predictions.json to --out")
+    _common(p, "runs/predict")
+
+    p = command("extract", commands.extract, "store image features of a dataset as a feature bank")
+    p.add_argument("--split", choices=["train", "val", "test"], default="train", help="which images")
+    p.add_argument("--views", type=_positive, default=1, metavar="N", help="1: plain image; more: augmented views")
+    _data(p), _model(p), _common(p, "runs/extract")
+
+    p = command("data", commands.data, "list, check or show datasets")
+    p.add_argument("action", choices=["list", "check", "show"],
+                   help="list the embedded ones; check every image; show a contact sheet")  # fmt: skip
+    p.add_argument("name", nargs="?", default="emoji-categories", metavar="NAME_OR_PATH", help="which dataset")
+    p.add_argument("--split", choices=["train", "val", "test"], default="test", help="what `show` draws from")
+    p.add_argument("--skip-bad", action="store_true", help="count unreadable images instead of stopping")
+    _common(p, "runs/data")
+
+    p = command("methods", commands.methods, "list the methods")
+    p.add_argument("--json", action="store_true", help="print JSON")
+    _common(p, "runs/methods")
+
+    p = command("report", commands.report, "write report.html again from a results.json")
+    p.add_argument("results", type=Path, metavar="RESULTS", help="a results.json or the folder that holds it")
+    _common(p, "runs/report")
+
+    p = command("convert", commands.convert, "turn a foreign checkpoint into open_clip's folder format")
+    p.add_argument("format", choices=["openai"], help="what FILE is: openai, an archive of OpenAI's CLIP")
+    p.add_argument("file", type=Path, metavar="FILE", help="the archive")
+    _common(p, "runs/convert")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    try:
+        args = build_parser().parse_args(argv)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    logging.basicConfig(level=logging.ERROR if args.quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "httpcore", "huggingface_hub", "timm", "root", "open_clip"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    try:
+        args.run(args)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print(f"ogen {args.command}: interrupted; the same command goes on from what is finished", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, TypeError, OSError) as error:
+        if args.debug:
+            raise
+        print(f"ogen {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if args.debug:
+            raise
+        text = " ".join(str(error).split())
+        print(f"ogen {args.command}: failed with {type(error).__name__}: {text} (--debug shows where)", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,248 @@
+"""What each ``ogen`` command does, given its parsed options."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ogenlib import distributed, evaluate, results
+from ogenlib.bench import BenchConfig, host_options, run_bench
+from ogenlib.data import (
+    Dataset, FeatureBank, ImageSet, base_new_split, check_dataset, few_shot, list_datasets, load_dataset,
+)  # fmt: skip
+from ogenlib.files import atomic_write
+from ogenlib.hosts import METHODS, build, method
+from ogenlib.report import write_report
+from ogenlib.runs import Classifier, load_run, read_run
+from ogenlib.sheet import contact_sheet
+from ogenlib.towers import Backbone, convert_openai, load_backbone
+from ogenlib.train import fit
+
+SHEET_IMAGES = 96  # pictures on a contact sheet
+SETTINGS = ("lr", "batch_size", "optimizer")
+
+
+def _say(args: argparse.Namespace, text: str) -> None:
+    if not args.quiet:
+        print(text)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Training options that were given on the command line."""
+    return {k: getattr(args, k) for k in SETTINGS if hasattr(args, k)}
+
+
+def read_names(path: Path) -> list[str]:
+    """Class names, one a line; blank lines and repeated names are refused."""
+    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice or not names:
+        raise ValueError(f"{path} must hold class names, one a line, each once; " +
+                         (f"it repeats {twice[:3]}" if twice else "it is empty"))  # fmt: skip
+    return names
+
+
+def _part(data: Dataset, split: str) -> ImageSet:
+    part = getattr(data, split)
+    if part is None or len(part) == 0:
+        raise ValueError(f"dataset {data.name} has no {split} images; choose another --split")
+    return part
+
+
+def bench(args: argparse.Namespace) -> None:
+    config = BenchConfig(
+        protocol=args.protocol, dataset=args.dataset, model=args.model, pretrained=args.pretrained,
+        hosts=tuple(args.hosts), shots=args.shots, epochs=args.epochs, seeds=tuple(args.seeds), views=args.views,
+        precision=args.precision, device=args.device, skip_bad=args.skip_bad, settings=_settings(args),
+    )  # fmt: skip
+    if args.smoke:
+        config = config.smoke()
+    document = run_bench(config, args.out, command=_command(), progress=not args.quiet)
+    home = document["protocol"]["home_domain"]
+    where = f" tested on {home}" if home else ""
+    _say(args, f"\n{document['protocol']['dataset']}{where}, {config.shots} shots, {len(config.seeds)} seed(s)")
+    _say(args, _table(document["summary"], home))
+    _say(args, f"\nreport   {args.out / 'report.html'}\nresults  {args.out / 'results.json'}")
+
+
+def _command() -> str:
+    return shlex.join(["ogen", *sys.argv[1:]])
+
+
+def _table(summary: Sequence[dict[str, Any]], domain: str) -> str:
+    """Summary rows of one domain as aligned text."""
+
+    def cell(value: Sequence[float | None]) -> str:
+        if value[0] is None:
+            return "-"
+        return f"{value[0]:.1f}" + ("" if value[1] is None else f" ± {value[1]:.1f}")
+
+    lines = [f"{'method':<18}" + "".join(f"{h:>14}" for h in ("base", "new", "H", "joint H"))]
+    for row in summary:
+        if row["domain"] == domain:
+            name = row["host"] + (" + OGEN" if row["ogen"] else "")
+            lines.append(f"{name:<18}" + "".join(f"{cell(row[m]):>14}" for m in ("base", "new", "H", "joint_H")))
+    return "\n".join(lines)
+
+
+def train(args: argparse.Namespace) -> None:
+    many = distributed.start(args.device)
+    try:
+        _train(args)
+    finally:
+        if many:
+            distributed.stop()
+
+
+def _train(args: argparse.Namespace) -> None:
+    clip = load_backbone(args.model, args.pretrained, device=args.device)
+    data = load_dataset(args.dataset, skip_bad=args.skip_bad)
+    names = read_names(args.names) if args.names else list(data.classnames)
+    options = host_options(args.host, data.templates)
+    if args.context and "context" in options:
+        options["context"] = args.context
+    host = build(args.host, clip, names, **options)
+    picked = few_shot(data.train, args.shots, args.seed).of_classes(names)
+    bank = FeatureBank.extract(clip, picked, views=args.views, seed=args.seed, skip_bad=args.skip_bad)
+    history: list[dict[str, Any]] = []
+    if host.trainable():
+        history = fit(host, bank, out=args.out, progress=not args.quiet, epochs=args.epochs, seed=args.seed,
+                      precision=args.precision, **_settings(args)).epochs  # fmt: skip
+    if not distributed.is_main():
+        return
+    extra = {
+        "dataset": data.name, "data_hash": data.hash(), "shots": args.shots, "seed": args.seed,
+        "command": _command(), "versions": results.versions(), "history": history,
+        "skipped": [*data.info.get("skipped", []), *bank.skipped],
+    }  # fmt: skip
+    host.save(args.out, extra)
+    skipped = len(extra["skipped"])
+    _say(args, f"trained {args.host} on {len(picked) - len(bank.skipped)} images of {len(names)} classes"
+               + (f" ({skipped} unreadable images left out)" if skipped else ""))  # fmt: skip
+    _say(args, f"run      {args.out}\ntry      ogen predict {args.out} IMAGE")
+
+
+def evaluate_run(args: argparse.Namespace) -> None:
+    record = read_run(args.folder)
+    host = load_run(args.folder, device=args.device)
+    data = load_dataset(args.dataset, skip_bad=args.skip_bad)
+    images = _part(data, args.split)
+    bank = FeatureBank.extract(host.clip, images, skip_bad=args.skip_bad)
+    trained = [n for n in data.classnames if n in host.names]
+    unseen = [n for n in data.classnames if n not in host.names]
+    document: dict[str, Any] = {
+        "schema": "ogenlib.eval/1", "run": str(args.folder), "method": record["method"], "dataset": data.name,
+        "data_hash": data.hash(), "split": args.split, "backbone": host.clip.fingerprint(), "skipped": bank.skipped,
+        "versions": results.versions(), "date": results.now(),
+    }  # fmt: skip
+    if trained and unseen:
+        split = type(base_new_split(data.classnames))(tuple(trained), tuple(unseen))
+        outcome = evaluate.base_to_new(host, bank, split)
+        document |= {"scores": outcome.scores, "domains": outcome.domains, "per_class": outcome.per_class}
+    else:
+        logits = evaluate.predict_logits(host, bank, data.classnames)
+        scores = {"accuracy": evaluate.accuracy(logits, bank.labels), "ece": evaluate.ece(logits, bank.labels)}
+        document["scores"] = scores
+    _write_json(args.out / "eval.json", document)
+    _say(args, "\n".join(f"{k:<12} {v:6.2f}" for k, v in document["scores"].items()))
+    if bank.skipped:
+        _say(args, f"skipped      {len(bank.skipped)} unreadable images")
+    _say(args, f"results  {args.out / 'eval.json'}")
+
+
+def predict(args: argparse.Namespace) -> None:
+    names = read_names(args.names) if args.names else None
+    classifier = Classifier.load(args.folder, device=args.device)
+    predictions = classifier.predict(args.images, top_k=args.top_k, names=names)
+    rows = [
+        {"image": str(path), "names": list(p.names), "probabilities": list(p.probabilities)}
+        for path, p in zip(args.images, predictions, strict=True)
+    ]
+    if args.json:
+        print(json.dumps(rows, indent=1))
+        _write_json(args.out / "predictions.json", rows)
+        return
+    for row in rows:
+        ranked = ", ".join(f"{n} {100 * p:.1f}%" for n, p in zip(row["names"], row["probabilities"], strict=True))
+        print(f"{row['image']}: {ranked}")
+
+
+def extract(args: argparse.Namespace) -> None:
+    clip = load_backbone(args.model, args.pretrained, device=args.device)
+    images = _part(load_dataset(args.dataset, skip_bad=args.skip_bad), args.split)
+    path = args.out / f"{args.split}.safetensors"
+    bank = FeatureBank.extract(clip, images, views=args.views, seed=args.seed, path=path,
+                               progress=not args.quiet, skip_bad=args.skip_bad)  # fmt: skip
+    shape = " x ".join(str(n) for n in bank.features.shape)
+    _say(args, f"{shape} features (images x views x dimensions), {len(bank.skipped)} images skipped\nbank     {path}")
+
+
+def data(args: argparse.Namespace) -> None:
+    if args.action == "list":
+        for name in list_datasets():
+            one = load_dataset(name)
+            print(f"{name:<34} {len(one.classnames):>4} classes {len(one.train):>6} train {len(one.test):>6} test")
+        return
+    dataset = load_dataset(args.name, skip_bad=args.skip_bad)
+    if args.action == "check":
+        report = check_dataset(dataset)
+        print(report)
+        if report.problems:
+            raise ValueError(f"{len(report.problems)} images cannot be read, first: {report.problems[0]}")
+        return
+    images = _part(dataset, args.split)
+    step = max(1, len(images) // SHEET_IMAGES)
+    chosen = range(0, len(images), step)[:SHEET_IMAGES]
+    sheet = contact_sheet([images.open(i) for i in chosen], [images.classnames[images[i].label] for i in chosen])
+    path = args.out / f"{dataset.name.replace('/', '-')}-{args.split}.png"
+    with atomic_write(path) as temporary:
+        sheet.save(temporary, "PNG")
+    _say(args, f"sheet    {path} ({len(chosen)} of {len(images)} images)")
+
+
+def _row(clip: Backbone, name: str) -> dict[str, Any]:
+    info = method(name).info
+    host = build(name, clip, ["cat", "dog"])
+    return {
+        "name": info.name, "kind": info.kind, "paper": info.paper, "url": info.url, "year": info.year,
+        "parameters": sum(p.numel() for p in host.trainable().values()), "ogen": info.ogen,
+    }  # fmt: skip
+
+
+def methods(args: argparse.Namespace) -> None:
+    clip = load_backbone("ogen-tiny")
+    rows = [_row(clip, name) for name in METHODS]
+    if args.json:
+        print(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        print(f"{row['name']:<14} {row['kind']:<12} {row['parameters']:>8} parameters  {row['paper']} ({row['year']})")
+
+
+def report(args: argparse.Namespace) -> None:
+    path = args.results / "results.json" if args.results.is_dir() else args.results
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; name a results.json that ogen bench wrote")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} cannot be read as JSON ({error})") from error
+    if not isinstance(document, dict) or document.get("schema") != results.SCHEMA:
+        raise ValueError(f"{path} is not of schema {results.SCHEMA}; name a results.json that ogen bench wrote")
+    write_report(document, args.out / "report.html")
+    _say(args, f"report   {args.out / 'report.html'}")
+
+
+def convert(args: argparse.Namespace) -> None:
+    folder = convert_openai(args.file, args.out)
+    _say(args, f"model    local-dir:{folder}")

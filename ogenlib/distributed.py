@@ -1,0 +1,80 @@
+"""Several processes (torchrun) training one small set of parameters, with the same result as one process.
+
+Every rank draws the same global batches and works on its share; gradients are averaged with the share's size
+as weight, so the sum is the global batch's gradient whatever the split.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def start(device: torch.device | str = "cpu") -> bool:
+    """Join the group torchrun announces; False (and nothing happens) outside torchrun.
+
+    gloo on the CPU, nccl on CUDA.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or not dist.is_available():
+        return False
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")
+    return True
+
+
+def stop() -> None:
+    """Leave the group, if there is one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def world() -> tuple[int, int]:
+    """(rank, number of processes); (0, 1) when there is one."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def is_main() -> bool:
+    """Whether this process writes files and logs."""
+    return world()[0] == 0
+
+
+def barrier() -> None:
+    """Wait for the other processes, if there are any."""
+    if world()[1] > 1:
+        dist.barrier()
+
+
+def share(rows: Tensor) -> Tensor:
+    """This rank's contiguous part of the global batch's row numbers `(B,)`; may be empty."""
+    rank, count = world()
+    return rows.tensor_split(count)[rank]
+
+
+def average_gradients(parameters: Iterable[nn.Parameter], weight: float) -> None:
+    """Replace each gradient by the weighted sum over ranks, in place.
+
+    weight: this rank's part of the global batch, 0 to 1; the ranks' weights add up to 1.
+    """
+    if world()[1] == 1:
+        return
+    for p in parameters:
+        # A rank without rows has no gradient but must take part in the sum.
+        grad = torch.zeros_like(p) if p.grad is None else p.grad * weight
+        dist.all_reduce(grad)
+        p.grad = grad
+
+
+def weighted_sum(value: float, weight: float) -> float:
+    """Sum over ranks of `value * weight`."""
+    if world()[1] == 1:
+        return value * weight
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    total = torch.tensor([value * weight], dtype=torch.float64, device=device)
+    dist.all_reduce(total)
+    return float(total)

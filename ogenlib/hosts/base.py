@@ -1,0 +1,132 @@
+"""What every method is: a host, that makes the two sides of ``logits = scale * z @ w.T``.
+
+Notation: `B` images, `C` classes, `D` embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ogenlib.towers import Backbone
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """Where a method comes from.
+
+    Attributes:
+        kind: ``baseline``, ``prompt``, ``adapter`` or ``fine-tuning``.
+        paper: title; `url` and `year` belong to it.
+        ogen: whether OGEN can be plugged in (there is something to train).
+    """
+
+    name: str
+    kind: str
+    paper: str
+    url: str
+    year: int
+    ogen: bool = True
+
+
+@dataclass
+class Batch:
+    """A training or test batch: pixels, or features that the frozen image tower made earlier.
+
+    Attributes:
+        labels: `(B,)` int64 into the host's names.
+        features: `(B, D)` unit rows from a feature bank, or None.
+        pixels: `(B, 3, height, width)` preprocessed, or None.
+        generator: source of every random draw a loss makes; None only where nothing is drawn.
+    """
+
+    labels: Tensor
+    features: Tensor | None = None
+    pixels: Tensor | None = None
+    generator: torch.Generator | None = None
+
+
+class Host(nn.Module):
+    """Base of all methods. Subclasses set `info` and write `class_weights`, `losses` and `config`.
+
+    The backbone is held outside the module tree: a host's parameters, state dict and teachers contain what
+    the method added and never a copy of CLIP.
+
+    Attributes:
+        names: class names it is trained on, in label order.
+    """
+
+    info: ClassVar[MethodInfo]
+    uses_cached_features: ClassVar[bool] = True  # False once a host changes the image side before pooling
+
+    def __init__(self, clip: Backbone, names: Sequence[str]) -> None:
+        super().__init__()
+        if isinstance(names, str) or len(names) == 0:
+            raise ValueError(f"names={names!r}: pass a non-empty list of class names")
+        if len(set(names)) != len(names):
+            twice = sorted({n for n in names if list(names).count(n) > 1})
+            raise ValueError(f"names holds {twice} more than once; every class needs its own name")
+        object.__setattr__(self, "clip", clip)
+        self.names = tuple(names)
+
+    clip: Backbone
+
+    # --- the four verbs -------------------------------------------------------------------------------
+
+    def image_features(self, batch: Batch) -> Tensor:
+        """Unit rows `(B, D)` from cached features or from pixels."""
+        if batch.features is not None:
+            return F.normalize(batch.features.float(), dim=-1)
+        if batch.pixels is None:
+            raise ValueError("the batch holds neither features nor pixels")
+        with torch.no_grad():
+            return self.clip.encode_image(batch.pixels)
+
+    def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
+        """Unit rows `(C, D)` for any names (default: the training names), or `(B, C, D)` given `z` `(B, D)`."""
+        raise NotImplementedError
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """Named scalar terms whose sum is minimised."""
+        z = self.image_features(batch)
+        return {"ce": F.cross_entropy(self.logits(z, self.class_weights(z=z)), batch.labels)}
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Name -> parameter for everything the method trains."""
+        return {n: p for n, p in self.named_parameters() if p.requires_grad}
+
+    # --- shared ---------------------------------------------------------------------------------------
+
+    def logits(self, z: Tensor, w: Tensor) -> Tensor:
+        """`(B, C)` scaled cosines (plus the model's bias, if it has one) of `z` `(B, D)` and the weights."""
+        cosines = z @ w.T if w.ndim == 2 else torch.einsum("bd,bcd->bc", z, w)
+        bias = self.clip.logit_bias
+        scaled = self.clip.logit_scale * cosines
+        return scaled if bias is None else scaled + bias
+
+    def config(self) -> dict[str, Any]:
+        """JSON-able keyword arguments that rebuild this host (without backbone and names)."""
+        raise NotImplementedError
+
+    def train_settings(self) -> dict[str, Any]:
+        """Training settings the method's authors use where they differ from `ogenlib.train.TrainConfig`."""
+        return {}
+
+    def on_epoch_end(self, epoch: int, total: int) -> None:
+        """Called by training after epoch 1, 2, ..., `total`."""
+
+    def save(self, folder: str | Path, extra: Mapping[str, Any] | None = None) -> Path:
+        """Write the trained run (safetensors and JSON) that `ogenlib.Classifier.load` opens."""
+        from ogenlib.runs import save_run
+
+        return save_run(self, folder, extra)
+
+    @property
+    def device(self) -> torch.device:
+        return self.clip.device

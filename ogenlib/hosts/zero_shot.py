@@ -1,0 +1,76 @@
+"""Zero-shot classification with CLIP: class names in hand-written sentences.
+
+"Learning Transferable Visual Models From Natural Language Supervision", Radford et al. 2021.
+https://arxiv.org/abs/2103.00020
+
+Reproduced: single templates and template ensembles (unit text features averaged, then normalised again).
+Not reproduced: the paper's per-dataset templates, which belong to the datasets.
+
+Notation: `C` classes, `D` embedding, `T` templates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ogenlib.hosts.base import Batch, Host, MethodInfo
+from ogenlib.towers import Backbone
+
+DEFAULT_TEMPLATES = ("a photo of a {}.",)
+
+
+def check_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
+    """A tuple of templates that each hold one ``{}``; ValueError otherwise."""
+    chosen = (templates,) if isinstance(templates, str) else tuple(templates)
+    wrong = [t for t in chosen if t.count("{}") != 1]
+    if wrong or not chosen:
+        raise ValueError(f"templates {wrong or list(chosen)} must each hold '{{}}' once, as 'a photo of a {{}}.'")
+    return chosen
+
+
+@torch.no_grad()
+def zero_shot_weights(clip: Backbone, names: Sequence[str], templates: str | Sequence[str]) -> Tensor:
+    """Unit rows `(C, D)`: the mean of each name's unit text features over the templates, normalised."""
+    chosen = check_templates(templates)
+    clean = [name.replace("_", " ") for name in names]
+    texts = [template.format(name) for name in clean for template in chosen]
+    features = clip.encode_text(texts).unflatten(0, (len(clean), len(chosen)))
+    return F.normalize(features.mean(1), dim=-1)
+
+
+class ZeroShot(Host):
+    """CLIP as it comes; nothing is trained.
+
+    Args:
+        templates: one template or several to average.
+    """
+
+    info = MethodInfo(
+        "zero_shot", "baseline", "Learning Transferable Visual Models From Natural Language Supervision",
+        "https://arxiv.org/abs/2103.00020", 2021, ogen=False,
+    )  # fmt: skip
+
+    def __init__(
+        self, clip: Backbone, names: Sequence[str], templates: str | Sequence[str] = DEFAULT_TEMPLATES
+    ) -> None:
+        super().__init__(clip, names)
+        self.templates = check_templates(templates)
+        self._cache: dict[tuple[str, ...], Tensor] = {}
+
+    def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
+        """Unit rows `(C, D)`; frozen, so computed once for each list of names."""
+        wanted = self.names if names is None else tuple(names)
+        if wanted not in self._cache:
+            self._cache[wanted] = zero_shot_weights(self.clip, wanted, self.templates)
+        return self._cache[wanted].to(self.device)
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        raise ValueError("zero_shot has nothing to train; use evaluate, predict or save directly")
+
+    def config(self) -> dict[str, Any]:
+        return {"templates": list(self.templates)}

@@ -1,0 +1,116 @@
+"""From single runs to tables: means over seeds, paired tests, and the document ``ogenlib.results/1``.
+
+Accuracies are in percent; std is the sample standard deviation, None with one seed.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import subprocess
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from scipy.stats import ttest_rel
+
+from ogenlib.evaluate import harmonic_mean
+
+SCHEMA = "ogenlib.results/1"
+METRICS = (
+    "base", "new", "H", "joint_base", "joint_new", "joint_H", "ece_base", "ece_new", "ece_joint",
+)  # fmt: skip
+
+
+def mean_std(values: Sequence[float]) -> list[float | None]:
+    """[mean, sample std]; std is None for one value, both are None if any value is missing."""
+    if not values or any(v is None or math.isnan(v) for v in values):
+        return [None, None]
+    return [mean(values), stdev(values) if len(values) > 1 else None]
+
+
+def summarize(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One entry for each dataset, domain, host and OGEN switch, in order of appearance.
+
+    ``H`` is the mean of the seeds' harmonic means; ``H_of_means`` the harmonic mean of the mean accuracies.
+    """
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["dataset"], row["domain"], row["host"], row["ogen"]), []).append(row)
+    summary = []
+    for (dataset, domain, host, ogen), members in groups.items():
+        entry: dict[str, Any] = {
+            "dataset": dataset, "domain": domain, "host": host, "ogen": ogen, "n_seeds": len(members),
+        }  # fmt: skip
+        entry |= {m: mean_std([r[m] for r in members]) for m in METRICS}
+        base, new = entry["base"][0], entry["new"][0]
+        entry["H_of_means"] = None if base is None or new is None else harmonic_mean(base, new)
+        entry["seconds"] = mean_std([r["seconds"] for r in members])
+        summary.append(entry)
+    return summary
+
+
+def paired_tests(rows: Sequence[dict[str, Any]], domain: str, reference: str = "zero_shot") -> list[dict[str, Any]]:
+    """Two-sided paired t-tests over seeds of every host against `reference` in one domain.
+
+    ``p`` is None with fewer than two common seeds, or where every difference is the same number.
+    """
+
+    def by_seed(host: str, ogen: bool) -> dict[int, dict[str, Any]]:
+        return {r["seed"]: r for r in rows if (r["host"], r["ogen"], r["domain"]) == (host, ogen, domain)}
+
+    hosts = list(dict.fromkeys((r["host"], r["ogen"]) for r in rows))
+    tests = []
+    for host, ogen in hosts:
+        # OGEN is judged against its own host, everything else against the reference.
+        other = (host, False) if ogen else (reference, False)
+        if other == (host, ogen) or other not in hosts:
+            continue
+        a, b = by_seed(host, ogen), by_seed(*other)
+        seeds = sorted(a.keys() & b.keys())
+        for metric in ("base", "new", "H", "joint_H"):
+            first, second = [a[s][metric] for s in seeds], [b[s][metric] for s in seeds]
+            differences = [x - y for x, y in zip(first, second, strict=True)]
+            p = None
+            if len(seeds) > 1 and max(differences) - min(differences) > 1e-9:
+                p = float(ttest_rel(first, second).pvalue)
+            tests.append({
+                "domain": domain, "a": f"{host}+ogen" if ogen else host, "b": other[0], "metric": metric,
+                "difference": mean(differences) if seeds else None, "p": p, "n": len(seeds),
+            })  # fmt: skip
+    return tests
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that decide results."""
+    found = {"python": platform.python_version()}
+    for package in ("ogenlib", "torch", "torchvision", "open_clip_torch"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed as a package"
+    return found
+
+
+def git_revision() -> str | None:
+    """Short revision of the working copy this package is imported from, "+changes" if edited; None elsewhere."""
+    folder = Path(__file__).resolve().parent
+    try:
+        top = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=folder, capture_output=True, text=True)
+        tracked = subprocess.run(["git", "ls-files", "--error-unmatch", __file__], cwd=folder, capture_output=True)
+        if top.returncode or tracked.returncode:
+            return None
+        status = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"], cwd=folder, capture_output=True, text=True
+        )
+    except OSError:
+        return None
+    return top.stdout.strip() + ("+changes" if status.stdout.strip() else "")
+
+
+def now() -> str:
+    """UTC time to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,142 @@
+"""Saved runs: a folder with ``host.safetensors`` and ``run.json``, opened again as a `Classifier`.
+
+Notation: `B` images, `C` classes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ogenlib.data.dataset import open_image
+from ogenlib.files import atomic_write
+from ogenlib.hosts import Batch, Host, build
+from ogenlib.towers import Backbone, check_fingerprint, load_backbone
+
+FORMAT = "ogenlib.run/1"
+
+
+def save_run(host: Host, folder: str | Path, extra: Mapping[str, Any] | None = None) -> Path:
+    """Write the host's tensors, then ``run.json``, which makes the folder a run; returns the folder.
+
+    Args:
+        extra: JSON-able facts to keep beside it (protocol, history).
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {k: v.detach().cpu().clone().contiguous() for k, v in host.state_dict().items()}
+    with atomic_write(folder / "host.safetensors") as temporary:
+        save_file(tensors, temporary, metadata={"format": FORMAT})
+    record = {
+        "format": FORMAT, "method": host.info.name, "config": host.config(), "names": list(host.names),
+        "backbone": host.clip.fingerprint(), "precision": host.clip.precision, "extra": dict(extra or {}),
+    }  # fmt: skip
+    with atomic_write(folder / "run.json") as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return folder
+
+
+def read_run(folder: str | Path) -> dict[str, Any]:
+    """The contents of ``run.json``; FileNotFoundError or ValueError if the folder is no run."""
+    path = Path(folder) / "run.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} is not a saved run (no run.json); make one with model.save({str(folder)!r})")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} cannot be read as JSON ({error}); train and save the run again") from error
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise ValueError(f"{path} is not of format {FORMAT}; it was written by something else")
+    return record
+
+
+def load_run(folder: str | Path, clip: Backbone | None = None, device: torch.device | str = "cpu") -> Host:
+    """The host of a saved run.
+
+    Args:
+        clip: a loaded backbone, checked against the run's fingerprint; None loads the one the run names.
+
+    Raises:
+        FileNotFoundError, ValueError: not a run, damaged tensors, or another backbone.
+    """
+    record = read_run(folder)
+    made_with = record["backbone"]
+    if clip is None:
+        clip = load_backbone(
+            made_with["name"], made_with["pretrained"], device=device,
+            precision=record["precision"], quick_gelu=made_with["quick_gelu"],
+        )  # fmt: skip
+    check_fingerprint(made_with, clip)
+    host = build(record["method"], clip, record["names"], **record["config"])
+    path = Path(folder) / "host.safetensors"
+    try:
+        host.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{path} does not hold this run's tensors ({error}); train it again") from error
+    return host.eval()
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Names and softmax probabilities of one image, most likely first."""
+
+    names: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+
+class Classifier:
+    """A trained host ready to name images.
+
+    Attributes:
+        host: the trained host.
+        names: the names it chooses among; `predict(names=...)` may ask for any others.
+    """
+
+    def __init__(self, host: Host, names: Sequence[str] | None = None) -> None:
+        self.host = host.eval()
+        self.names = tuple(names) if names is not None else host.names
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, clip: Backbone | None = None, device: torch.device | str = "cpu"
+    ) -> Classifier:
+        """Open a folder written by `model.save`."""
+        return cls(load_run(folder, clip, device))
+
+    @torch.no_grad()
+    def predict(
+        self,
+        images: Sequence[str | os.PathLike[str] | Image.Image] | str | os.PathLike[str] | Image.Image,
+        top_k: int = 1,
+        names: Sequence[str] | None = None,
+        batch_size: int = 64,
+    ) -> list[Prediction]:
+        """The `top_k` likeliest names of each image (a path or PIL image).
+
+        Raises:
+            ValueError: `top_k` below 1, or an image that cannot be read, named.
+        """
+        if top_k < 1:
+            raise ValueError(f"top_k={top_k}: must be 1 or more")
+        wanted = tuple(names) if names is not None else self.names
+        many = [images] if isinstance(images, (str, os.PathLike, Image.Image)) else list(images)
+        predictions = []
+        for start in range(0, len(many), batch_size):
+            pictures = [open_image(i) for i in many[start : start + batch_size]]
+            pixels = torch.stack([self.host.clip.preprocess(p) for p in pictures]).to(self.host.device)
+            labels = torch.zeros(len(pictures), dtype=torch.long, device=self.host.device)
+            z = self.host.image_features(Batch(labels, pixels=pixels))
+            chances = self.host.logits(z, self.host.class_weights(wanted, z=z)).softmax(-1).float()
+            top = chances.topk(min(top_k, len(wanted)))
+            for values, indices in zip(top.values.tolist(), top.indices.tolist(), strict=True):
+                predictions.append(Prediction(tuple(wanted[i] for i in indices), tuple(values)))
+        return predictions

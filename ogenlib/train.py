@@ -1,0 +1,269 @@
+"""One training loop for every host.
+
+Notation: `N` training images, `B` images a step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ogenlib import distributed
+from ogenlib.checkpoint import load_checkpoint, save_checkpoint
+from ogenlib.data import FeatureBank
+from ogenlib.hosts import Batch, Host
+
+_log = logging.getLogger(__name__)
+OPTIMIZERS = ("adamw", "sgd")
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Training settings. The defaults are this library's; `CoOp`'s own are SGD, 200 epochs.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images a step over all processes (32 as in CoOp).
+        lr: peak learning rate (2e-3 as in CoOp).
+        optimizer: ``adamw`` or ``sgd`` (momentum 0.9).
+        weight_decay: decoupled for AdamW.
+        warmup_epochs: constant `warmup_lr` at the start (CoOp: one epoch at 1e-5), then cosine to zero.
+        precision: autocast type of the forward pass; parameters stay fp32.
+        clip_grad: largest gradient norm, None for none.
+        seed: of batches, views and everything a loss draws.
+    """
+
+    epochs: int = 50
+    batch_size: int = 32
+    lr: float = 2e-3
+    optimizer: str = "adamw"
+    weight_decay: float = 5e-4
+    warmup_epochs: int = 1
+    warmup_lr: float = 1e-5
+    precision: str = "fp32"
+    clip_grad: float | None = None
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        for name, low in (("epochs", 1), ("batch_size", 1), ("warmup_epochs", 0)):
+            if getattr(self, name) < low:
+                raise ValueError(f"{name}={getattr(self, name)}: must be {low} or more")
+        if not (self.lr > 0 and math.isfinite(self.lr)):
+            raise ValueError(f"lr={self.lr}: must be a positive number")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"optimizer={self.optimizer!r}: must be one of {', '.join(OPTIMIZERS)}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision={self.precision!r}: must be one of {', '.join(PRECISIONS)}")
+
+
+@dataclass
+class History:
+    """What happened: one record an epoch with the loss terms, learning rate, seconds and measurements."""
+
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+
+    def column(self, name: str) -> list[Any]:
+        """The values of one entry, for the epochs that have it."""
+        return [e[name] for e in self.epochs if name in e]
+
+
+def learning_rate(epoch: int, config: TrainConfig) -> float:
+    """Rate in epoch 1, 2, ...: constant warm-up, then cosine that would reach 0 after the last epoch.
+
+    As the released CoOp code: a warm-up epoch delays nothing, the cosine runs over all epochs.
+    """
+    done = epoch - 1
+    if done < config.warmup_epochs and config.epochs > config.warmup_epochs:
+        return config.warmup_lr
+    return config.lr * (1 + math.cos(math.pi * done / config.epochs)) / 2
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """63-bit seed of an epoch's generator."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{epoch}".encode()).digest()[:8], "big") >> 1
+
+
+def fit(
+    host: Host,
+    bank: FeatureBank,
+    *,
+    config: TrainConfig | None = None,
+    out: str | os.PathLike[str] | None = None,
+    measure: Callable[[Host, int], dict[str, float]] | None = None,
+    progress: bool = False,
+    **settings: Any,
+) -> History:
+    """Train `host` on the images of its own class names in `bank`.
+
+    Args:
+        bank: features of any classes; those of `host.names` are selected and relabelled.
+        config, settings: a `TrainConfig`, or its fields as keywords (`epochs=50, seed=1`); what neither
+            gives is the host's own (`host.train_settings()`) or the default.
+        out: folder for a checkpoint after every epoch; a run found there is continued to a bit-identical end.
+        measure: called after every epoch with (host, epoch); what it returns joins the history.
+
+    Returns:
+        The history, also when the run was finished before.
+
+    Raises:
+        ValueError: bad settings, a class without images, nothing to train, a bank of another backbone, or a
+            checkpoint of other settings.
+        FloatingPointError: a loss term or gradient that is not finite, named.
+    """
+    if config is None:
+        config = replace(TrainConfig(), **{**host.train_settings(), **settings})
+    elif settings:
+        config = replace(config, **settings)
+    parameters = host.trainable()
+    if not parameters:
+        raise ValueError(f"{host.info.name} has nothing to train")
+    data = _training_rows(host, bank)
+    optimizer = _optimizer(list(parameters.values()), config)
+    scaler = torch.amp.GradScaler(host.device.type, enabled=config.precision == "fp16")
+    history, first = History(), 1
+    signature = _signature(host, data, config)
+    checkpoint = Path(out) / "checkpoint.safetensors" if out is not None else None
+    if checkpoint is not None and checkpoint.exists():
+        states, meta = load_checkpoint(checkpoint, host)
+        _check_signature(checkpoint, meta["signature"], signature)
+        optimizer.load_state_dict(states["optimizer"])
+        scaler.load_state_dict(states["scaler"])
+        history, first = History(meta["history"]), meta["epoch"] + 1
+        _log.info("continuing %s after epoch %d", checkpoint, first - 1)
+
+    bar = tqdm(range(first, config.epochs + 1), desc=f"training {host.info.name}", unit="epoch",
+               disable=not progress or not distributed.is_main())  # fmt: skip
+    for epoch in bar:
+        began = time.perf_counter()
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(epoch, config)
+        terms = _epoch(host, data, config, epoch, optimizer, scaler)
+        host.on_epoch_end(epoch, config.epochs)
+        record: dict[str, Any] = {"epoch": epoch, "lr": learning_rate(epoch, config), **terms}
+        record["seconds"] = time.perf_counter() - began
+        if measure is not None:
+            record.update(measure(host, epoch))
+        history.epochs.append(record)
+        if checkpoint is not None and distributed.is_main():
+            meta = {"epoch": epoch, "history": history.epochs, "signature": signature}
+            states = {"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
+            save_checkpoint(checkpoint, host=host, states=states, meta=meta)
+        distributed.barrier()
+    return history
+
+
+def _training_rows(host: Host, bank: FeatureBank) -> FeatureBank:
+    made_with = bank.fingerprint.get("backbone", {}).get("weights_hash")
+    if made_with is not None and made_with != host.clip.weights_hash:
+        raise ValueError(
+            f"the bank was made with weights {made_with}, the host has {host.clip.weights_hash}; "
+            "make it again with FeatureBank.extract(clip, data)"
+        )
+    data = bank.select(host.names)
+    counts = torch.bincount(data.labels.cpu(), minlength=len(host.names))
+    empty = [n for n, count in zip(host.names, counts.tolist(), strict=True) if count == 0]
+    if empty:
+        raise ValueError(f"no training images for {len(empty)} classes: {empty[:5]}; add some or drop the names")
+    return data.to(host.device)
+
+
+def _optimizer(parameters: list[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, config.lr, momentum=0.9, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay)
+
+
+def _autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    dtype = PRECISIONS[precision]
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
+
+
+def _epoch(
+    host: Host,
+    data: FeatureBank,
+    config: TrainConfig,
+    epoch: int,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+) -> dict[str, float]:
+    """One pass; returns each loss term's mean over the images."""
+    generator = torch.Generator().manual_seed(epoch_seed(config.seed, epoch))
+    host.train()
+    totals: dict[str, float] = {}
+    order = torch.randperm(len(data), generator=generator)
+    for step, rows in enumerate(order.split(config.batch_size)):
+        # Drawn for the whole batch on every rank and then divided: the split must not change the draws.
+        features = data.view(rows, generator)
+        mine = distributed.share(torch.arange(len(rows)))
+        weight = len(mine) / len(rows)
+        optimizer.zero_grad(set_to_none=True)
+        terms: dict[str, Tensor] = {}
+        if len(mine):
+            labels = data.labels[rows.to(data.labels.device)][mine.to(data.labels.device)]
+            batch = Batch(labels, features=features[mine.to(features.device)], generator=generator)
+            with _autocast(host.device, config.precision):
+                terms = host.losses(batch)
+            for name, term in terms.items():
+                if not torch.isfinite(term):
+                    raise FloatingPointError(
+                        f"loss term {name!r} is {term.item()} in epoch {epoch}, step {step}; lower lr "
+                        f"(now {config.lr}), set clip_grad=1.0, or use precision='bf16' instead of 'fp16'"
+                    )
+            scaler.scale(torch.stack([t.float() for t in terms.values()]).sum()).backward()
+        _step(host, config, optimizer, scaler, weight, epoch, step)
+        for name in terms or totals:
+            value = float(terms[name].detach()) if terms else 0.0
+            totals[name] = totals.get(name, 0.0) + distributed.weighted_sum(value, weight) * len(rows)
+    host.eval()
+    return {name: total / len(data) for name, total in totals.items()}
+
+
+def _step(
+    host: Host,
+    config: TrainConfig,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    weight: float,
+    epoch: int,
+    step: int,
+) -> None:
+    parameters = list(host.trainable().values())
+    distributed.average_gradients(parameters, weight)
+    if config.clip_grad is not None:
+        scaler.unscale_(optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip_grad)
+        if not torch.isfinite(norm) and not scaler.is_enabled():
+            raise FloatingPointError(f"the gradient is {norm.item()} in epoch {epoch}, step {step}; lower lr")
+    scaler.step(optimizer)
+    scaler.update()
+
+
+def _signature(host: Host, data: FeatureBank, config: TrainConfig) -> dict[str, Any]:
+    """What a checkpoint must agree on to be continued."""
+    return {
+        "method": host.info.name, "host": host.config(), "names": list(host.names),
+        "backbone": host.clip.weights_hash, "bank": data.fingerprint, "train": asdict(config),
+    }  # fmt: skip
+
+
+def _check_signature(path: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
+    import json
+
+    now = json.loads(json.dumps(now))
+    differing = [key for key in now if saved.get(key) != now[key]]
+    if differing:
+        shown = "; ".join(f"{key}: saved {str(saved.get(key))[:80]}, asked {str(now[key])[:80]}" for key in differing)
+        raise ValueError(f"{path} belongs to another run ({shown}); use another output folder or delete it")
