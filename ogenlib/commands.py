@@ -13,7 +13,14 @@ from typing import Any
 from ogenlib import distributed, evaluate, results
 from ogenlib.bench import BenchConfig, host_options, run_bench
 from ogenlib.data import (
-    Dataset, FeatureBank, ImageSet, base_new_split, check_dataset, few_shot, list_datasets, load_dataset,
+    Dataset,
+    FeatureBank,
+    ImageSet,
+    base_new_split,
+    check_dataset,
+    few_shot,
+    list_datasets,
+    load_dataset,
 )  # fmt: skip
 from ogenlib.files import atomic_write
 from ogenlib.hosts import METHODS, build, method

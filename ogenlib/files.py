@@ -25,9 +25,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         if not temporary.exists():
-            raise FileNotFoundError(
-                f"nothing was written for {target}: write to the path that atomic_write yields"
-            )
+            raise FileNotFoundError(f"nothing was written for {target}: write to the path that atomic_write yields")
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, target)

@@ -13,13 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .report_style import finite
+from .report_style import Html, finite, number, tag
 
 # Stand-ins that matplotlib writes and `_svg` turns into CSS variables, so that one picture serves light and dark.
-INK, SOFT, RULE, PAPER, BASE, NEW = "#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05", "#0a0b06"
+INK, SOFT, RULE, BASE, NEW = "#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05"
 HOSTS = tuple(f"#0a0c0{index}" for index in range(8))
-VARIABLES = {INK: "ink", SOFT: "soft", RULE: "rule", PAPER: "paper", BASE: "base", NEW: "new"}
-VARIABLES |= {colour: f"h{index}" for index, colour in enumerate(HOSTS)}
+VARIABLES = {INK: "ink", SOFT: "soft", RULE: "rule", BASE: "base", NEW: "new"} | {
+    colour: f"h{index}" for index, colour in enumerate(HOSTS)
+}
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
@@ -85,6 +86,23 @@ def parting_epoch(
     return found
 
 
+def parting_words(curve: Curve, seeds: Sequence[Curve], zero_base: float | None, zero_new: float | None) -> str:
+    """What the picture shows, in words, also for the seeds one by one."""
+    base, new = curve.base_mean, curve.new_mean
+    end = f"At the end base is {number(base[-1])} and new {number(new[-1])}"
+    if zero_base is None or zero_new is None:
+        return f"{end}; without zero-shot in this run there is no moment of parting."
+    levels = f"(zero-shot {number(zero_base)} and {number(zero_new)})"
+    part = parting_epoch(curve.epochs, base, new, zero_base, zero_new)
+    each = [parting_epoch(c.epochs, c.base_mean, c.new_mean, zero_base, zero_new) for c in seeds if c.epochs]
+    per_seed = f" Seed by seed: {', '.join(str(e or 'none') for e in each)}." if len(each) > 1 else ""
+    if part is not None:
+        return f"Base and new part at epoch {part}. {end} {levels}.{per_seed}"
+    why = [] if new[-1] < zero_new else ["new does not end below zero-shot"]
+    why += [] if base[-1] > zero_base else ["base does not end above zero-shot"]
+    return f"Base and new do not part: {' and '.join(why)}. {end} {levels}.{per_seed}"
+
+
 def plots_available() -> bool:
     """Whether matplotlib can be imported."""
     try:
@@ -92,6 +110,14 @@ def plots_available() -> bool:
     except ImportError:
         return False
     return True
+
+
+def missing_plots() -> Html | None:
+    """One line that says how to get the plots, where they cannot be drawn."""
+    if plots_available():
+        return None
+    command = tag("code", 'pip install "ogenlib[plot]"')
+    return tag("p", "Plots need matplotlib: ", command, ", then write the report again.")
 
 
 def limits(curves: Sequence[Curve], levels: Sequence[float | None]) -> tuple[float, float]:
@@ -136,23 +162,21 @@ def curve_figure(
     """Base and new accuracy over epochs of one host, zero-shot dashed, the parting epoch marked. -> SVG."""
     from matplotlib.ticker import MaxNLocator
 
-    figure = _figure(4.9, 3.1)
+    figure = _figure(4.6, 3.0)
     axes = figure.add_axes((0.085, 0.135, 0.625, 0.76))
     part = parting_epoch(curve.epochs, curve.base_mean, curve.new_mean, zero_base, zero_new)
     single = len(curve.epochs) == 1
     labels: list[tuple[float, str, str, str]] = []
-    for side, bands, zero, colour in (
-        ("base", curve.base, zero_base, BASE),
-        ("new", curve.new, zero_new, NEW),
+    for side, bands, zero, colour, phase in (
+        ("base", curve.base, zero_base, BASE, 0),
+        ("new", curve.new, zero_new, NEW, 4),  # equal levels show as dashes of both colours in turn
     ):
         means = [mean for mean, _, _ in bands]
-        axes.fill_between(
-            curve.epochs, [b[1] for b in bands], [b[2] for b in bands], color=colour, alpha=0.18, lw=0
-        )
+        axes.fill_between(curve.epochs, [b[1] for b in bands], [b[2] for b in bands], color=colour, alpha=0.18, lw=0)
         axes.plot(curve.epochs, means, color=colour, lw=2, marker="o" if single else None)
         labels.append((means[-1], f"{side} {means[-1]:.1f}", colour, "bold"))
         if zero is not None:
-            axes.axhline(zero, color=colour, lw=1.1, ls=(0, (4, 3)))
+            axes.axhline(zero, color=colour, lw=1.1, ls=(phase, (4, 4)))
             labels.append((zero, f"zero-shot {side} {zero:.1f}", colour, "normal"))
     first, last = curve.epochs[0], curve.epochs[-1]
     axes.set_xlim(first - (0.5 if single else 0), last + (0.5 if single else 0))
@@ -161,7 +185,6 @@ def curve_figure(
     axes.yaxis.set_major_locator(MaxNLocator(6))
     axes.grid(axis="y", color=RULE, lw=0.6)
     axes.set_xlabel("epoch", fontsize=9, color=SOFT)
-    figure.text(0.01, 0.955, "accuracy, %", fontsize=9, color=SOFT, va="center")
     if part is not None:
         axes.axvline(part, color=INK, lw=1)
         left = part - first > 0.55 * (last - first)
@@ -192,7 +215,7 @@ def curve_figure(
             color=colour,
             fontweight=weight,
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "shrinkA": 0, "shrinkB": 0},
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "shrinkA": 2, "shrinkB": 0, "relpos": (0, 0.5)},
         )
     return _svg(figure, name, f"{name}: accuracy on base and on new names over epochs")
 
@@ -207,7 +230,7 @@ def domain_figure(
 
     Colours and markers follow the order of `series` (`host_marker` draws the same ones for a key).
     """
-    figure = _figure(3.4, 0.62 + 0.235 * len(domains))
+    figure = _figure(3.4, 0.62 + 0.27 * len(domains))
     height = figure.get_figheight()
     longest = min(24, max((len(domain) for domain in domains), default=0))
     left = min(0.5, 0.03 + 0.0195 * longest)
@@ -219,10 +242,11 @@ def domain_figure(
         if len(numbers) > 1:
             axes.plot([min(numbers), max(numbers)], [place, place], color=RULE, lw=2, zorder=1)
     for index, values in enumerate(series.values()):
+        shift = 0.36 * (index / (len(series) - 1) - 0.5) if len(series) > 1 else 0.0  # equal values stay apart
         points = [(value, place) for value, place in zip(values, places, strict=True) if value is not None]
         axes.scatter(
             [value for value, _ in points],
-            [place for _, place in points],
+            [place + shift for _, place in points],
             color=HOSTS[index % len(HOSTS)],
             marker=MARKERS[index % len(MARKERS)],
             s=30,
@@ -276,7 +300,7 @@ def _svg(figure: Any, name: str, description: str) -> str:
     figure.patch.set_alpha(0)
     prefix = re.sub(r"\W+", "-", name)
     buffer = io.StringIO()
-    settings = {"svg.fonttype": "none", "svg.hashsalt": prefix, "font.family": ["DejaVu Sans"]}
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": prefix, "font.family": ["DejaVu Sans"]}
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # the browser's fonts draw the text, not ours
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})

@@ -1,17 +1,28 @@
-"""The look of the report: its CSS, HTML built from escaped pieces, and how numbers are written.
+"""How the report looks and writes: its CSS, HTML from escaped pieces, numbers, names, and its small tables.
 
 Notation: a *pair* is `[mean, std]` in percent; None and NaN stand for "not measured" and are written as a dash.
+What needs to look through the whole results document is in report.py.
 """
 
 from __future__ import annotations
 
 import html
+import json
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 DASH = "–"
 MINUS = "−"
+THUMBNAIL = re.compile(r"data:image/(png|webp|jpeg|gif);base64,[A-Za-z0-9+/]+=*")
+MAX_THUMBNAILS = 5
+Variant = tuple[str, bool]  # host, with OGEN or without
+SPELLINGS = {
+    "zero_shot": "Zero-shot", "coop": "CoOp", "cocoop": "CoCoOp", "kgcoop": "KgCoOp", "vpt": "VPT", "ivlp": "IVLP",
+    "maple": "MaPLe", "promptsrc": "PromptSRC", "clip_adapter": "CLIP-Adapter", "full": "Full fine-tuning",
+    "flyp": "FLYP", "lipsum": "Lipsum-FT", "r_adapter": "R-Adapter", "arf": "ARF",
+}  # fmt: skip
 
 # Okabe-Ito colours, told apart under every common colour blindness; the dark set is their lighter half.
 # `--base` and `--new` are the two sides, `--h0` ... `--h7` the hosts. plots.py writes these names into its SVGs.
@@ -41,12 +52,15 @@ th { font-weight: 600; }
 thead th { color: var(--soft); vertical-align: bottom; font-size: .84rem; border-bottom: 2px solid var(--rule); }
 th small { display: block; font-weight: 400; }
 td small { display: block; line-height: 1.25; }
+td small.change { display: inline-block; min-width: 3.1em; }
 .best { font-weight: 700; }
 .best small { font-weight: 400; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; position: sticky; left: 0;
   background: var(--paper); }
 tbody.group tr:not(:last-child) > * { border-bottom-color: transparent; }
-tbody.group th { padding-top: .7rem; }
+tbody.group th { font-weight: 400; } tbody.group th[colspan] { font-weight: 700; padding-top: .8rem; }
+tbody.group tr:not(:first-child) th { padding-left: .9rem; }
+th code { font-weight: 400; }
 table.card td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 table.card th { width: 13rem; color: var(--soft); font-weight: 400; }
 table.words td, table.words th { text-align: left; }
@@ -57,6 +71,7 @@ td.wide { white-space: normal; min-width: 14rem; }
 .figures.single { grid-template-columns: minmax(0, 42rem); }
 figure { margin: 0; min-width: 0; }
 figure h3 { margin: 0 0 .2rem; }
+h3 small { font-weight: 400; margin-left: .5em; }
 svg { display: block; width: 100%; height: auto; }
 svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif !important; }
 .key { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; font-size: .9rem; margin: .6rem 0 0; }
@@ -68,7 +83,8 @@ svg text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, Arial, san
 .thumbs { display: flex; flex-wrap: wrap; gap: 4px; margin-top: .5rem; }
 .thumbs img { width: 48px; height: 48px; object-fit: contain; background: #fff; border: 1px solid var(--rule);
   border-radius: 4px; }
-.bar { display: flex; height: 6px; border-radius: 3px; background: var(--wash); margin: .35rem 0 .2rem; overflow: hidden; }
+.bar { display: flex; height: 6px; border-radius: 3px; background: var(--wash); margin: .35rem 0 .2rem;
+  overflow: hidden; }
 .bar span { background: var(--soft); }
 .side { font-size: .72rem; font-weight: 600; border: 1px solid currentColor; border-radius: 3px; padding: 0 .3em;
   margin-left: .35em; white-space: nowrap; }
@@ -80,7 +96,8 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; fon
 dt { font-weight: 600; } dd { margin: 0; color: var(--soft); }
 @media (max-width: 600px) { body { padding: 1.2rem .9rem 3rem; } .finding { font-size: 1.3rem; }
   th, td { padding: .35rem .55rem; } table.card th { width: 8rem; white-space: normal; }
-  th:first-child { max-width: 9.5rem; white-space: normal; } dl { grid-template-columns: 1fr; gap: 0; }
+  th:first-child { max-width: 9.5rem; min-width: 6.4rem; white-space: normal; }
+  td small.change { display: block; } dl { grid-template-columns: 1fr; gap: 0; }
   dd { margin-bottom: .5rem; } }
 @media print { details > * { display: block; } body { max-width: none; } }
 """
@@ -137,6 +154,11 @@ def row(cells: Sequence[object]) -> Html:
         else:
             made.append(tag("td", cell) if index else tag("th", cell, scope="row"))
     return tag("tr", *made)
+
+
+def section(title: str, intro: str, *children: object) -> Html:
+    """A heading, a paragraph below it (unless empty), and the rest."""
+    return tag("section", tag("h2", title), tag("p", intro) if intro else None, *children)
 
 
 def details(summary: object, *children: object, is_open: bool = False) -> Html:
@@ -203,3 +225,167 @@ def p_value(value: Any) -> str:
     if known is None:
         return DASH
     return "< 0.001" if known < 0.001 else f"{known:.3f}"
+
+
+def label(variant: Variant) -> str:
+    """The host as its paper spells it, `+ OGEN` where it is on."""
+    return SPELLINGS.get(variant[0], variant[0].replace("_", " ")) + (" + OGEN" if variant[1] else "")
+
+
+def harmonic(a: float | None, b: float | None) -> float | None:
+    if a is None or b is None:
+        return None
+    return 2 * a * b / (a + b) if a + b > 0 else 0.0
+
+
+def counted(count: object, noun: str, plural: str = "") -> str:
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
+def glossary() -> Html:
+    terms = {
+        "Base": "accuracy on the names that were trained, choosing among base names only",
+        "New": "accuracy on names no image was trained for, choosing among new names only",
+        "H": "harmonic mean of base and new: high only if both are. Per seed and then averaged, or of the two averages",
+        "Joint H": "the same, when every image has to choose among base and new names together",
+        "ECE": "expected calibration error in the joint choice: how far confidence is from accuracy",
+    }
+    return tag("dl", *[join([tag("dt", term), tag("dd", text)]) for term, text in terms.items()])
+
+
+def side_chip(side: object) -> Html | None:
+    return tag("span", side, cls=f"side {side}") if side in ("base", "new") else None
+
+
+def items(results: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    return [item for item in results.get(key) or [] if isinstance(item, Mapping)]
+
+
+def setting_of(item: Mapping[str, Any]) -> tuple[str, str]:
+    return str(item.get("dataset") or ""), str(item.get("domain") or "")
+
+
+def variant_of(item: Mapping[str, Any]) -> Variant:
+    return str(item.get("host") or "?"), bool(item.get("ogen"))
+
+
+def share(pair: Mapping[str, Any]) -> float:
+    return pair["count"] / pair["of"] if pair["of"] else 0.0
+
+
+def confusion_card(domain: str, true: str, predicted: str, pair: Mapping[str, Any]) -> Html:
+    """A pair of classes; `domain` is named unless empty. Pictures that are not inline are left out."""
+    sides = pair["sides"]
+    percent = 100 * share(pair)
+    counts = f"{pair['count']:.0f} of {pair['of']:.0f} images" if pair["of"] else counted(int(pair["count"]), "image")
+    counts += f" over {len(pair['seeds'])} seeds" if len(pair["seeds"]) > 1 else ""
+    counts += f", {domain}" if domain else ""
+    safe = [text for text in pair["thumbnails"] if THUMBNAIL.fullmatch(text)][:MAX_THUMBNAILS]
+    images = [tag("img", src=Html(text), alt=true, loading="lazy", width=48, height=48) for text in safe]
+    return tag(
+        "div",
+        tag("div", tag("strong", true), side_chip(sides.get("true_is"))),
+        tag("div", "→ ", predicted, side_chip(sides.get("predicted_is"))),
+        tag("div", tag("span", style=f"width:{percent:.1f}%"), cls="bar"),
+        tag("small", f"{number(percent)} % · {counts}"),
+        tag("div", *images, cls="thumbs") if images else None,
+        cls="card-box",
+    )
+
+
+def class_cell(item: Mapping[str, Any]) -> Html:
+    joint = item.get("joint_accuracy")
+    small = tag("small", "joint ", plus_minus(joint)) if mean_std(joint)[0] is not None else None
+    return tag("td", plus_minus(item.get("accuracy")), small)
+
+
+def tests_table(tests: Iterable[Mapping[str, Any]]) -> Html:
+    """Paired tests; `a` and `b` are hosts, `coop+ogen` style where OGEN is on."""
+
+    def named(value: object) -> str:
+        host, _, rest = str(value).replace(" ", "").partition("+")
+        return label((host, bool(rest))) if rest.lower() in ("", "ogen") else str(value)
+
+    rows = [
+        [
+            f"{named(t.get('a'))} {MINUS} {named(t.get('b'))}",
+            t.get("domain") or DASH,
+            str(t.get("metric") or DASH).replace("_", " "),
+            signed(t.get("difference")),
+            p_value(t.get("p")),
+            t.get("n", DASH),
+        ]
+        for t in tests
+    ]
+    return table(["Compared", "Domain", "Metric", "Difference", "p", "Pairs"], rows)
+
+
+def full_mean(values: Iterable[float | None]) -> float | None:
+    """The mean, None unless every value was measured: a mean over fewer is not comparable."""
+    listed = list(values)
+    known = [value for value in listed if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(listed) else None
+
+
+def host_rows(name: str, variants: Sequence[Variant], cells: Sequence[Sequence[object]]) -> Html:
+    """The hosts of one domain as a `tbody` below a line with the domain's name."""
+    top = tag("tr", tag("th", name, colspan=1 + max(map(len, cells), default=0), scope="rowgroup"))
+    return tag("tbody", top, *[row([label(v), *line]) for v, line in zip(variants, cells, strict=True)], cls="group")
+
+
+def how(card: Mapping[str, Any], place: str) -> str:
+    """What was run, from the protocol card; `place` is the domain of training, or empty."""
+    backbone = card.get("backbone")
+    model = backbone.get("name") if isinstance(backbone, Mapping) else backbone
+    both = (card.get("n_base"), card.get("n_new"))
+    parts = [
+        f"trained on {place}" if place else "",
+        counted(card.get("shots"), "image") + " per class" if card.get("shots") else "",
+        f"{both[0]} base and {both[1]} new names" if None not in both else "",
+        counted(len(card.get("seeds") or []), "seed") if card.get("seeds") else "",
+        counted(card.get("epochs"), "epoch") if card.get("epochs") else "",
+        f"model {model}" if model else "",
+        str(card.get("date") or "")[:10],
+    ]
+    text = ", ".join(part for part in parts if part)
+    return text[:1].upper() + text[1:] + "." if text else ""
+
+
+def skipped_section(card: Mapping[str, Any]) -> Html | None:
+    skipped = [s if isinstance(s, Mapping) else {"file": s} for s in card.get("skipped") or []]
+    if not skipped:
+        return None
+    rows = [[tag("code", s.get("file")), tag("td", s.get("reason") or DASH, cls="wide")] for s in skipped]
+    listing = table(["File", "Reason"], rows, cls="words")
+    title = f"{counted(len(rows), 'file')} skipped"
+    text = "These could not be read and are in no number above."
+    return section(title, text, listing if len(rows) <= 5 else details("List", listing))
+
+
+def protocol_section(protocol: Mapping[str, Any]) -> Html:
+    card = {key: value for key, value in protocol.items() if key not in ("command", "skipped")}
+    lines = tag("tbody", *[row([key, tag("td", value)]) for key, value in flat(card)])
+    command = protocol.get("command")
+    text = " ".join(map(str, command)) if isinstance(command, (list, tuple)) else command
+    again = join([tag("h3", "To reproduce"), tag("pre", tag("code", text))]) if text else None
+    return section("Protocol card", "", frame([], [lines], cls="card"), again)
+
+
+def flat(card: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Html]]:
+    """The card's lines; nested parts become `outer: inner`, what lies deeper is written as JSON."""
+    lines: list[tuple[str, Html]] = []
+    for key, value in card.items():
+        name = prefix + str(key).replace("_", " ")
+        if isinstance(value, Mapping) and not prefix:
+            lines += flat(value, f"{name}: ")
+        elif isinstance(value, bool):
+            lines.append((name, escaped("yes" if value else "no")))
+        elif value is None or value == []:
+            lines.append((name, escaped(DASH)))
+        elif isinstance(value, (list, tuple)) and not any(isinstance(v, (Mapping, list, tuple)) for v in value):
+            lines.append((name, escaped(", ".join(str(v) for v in value))))
+        elif isinstance(value, (Mapping, list, tuple)):
+            lines.append((name, tag("code", json.dumps(value, ensure_ascii=False))))
+        else:
+            lines.append((name, escaped(round(value, 3) if isinstance(value, float) else value)))
+    return lines

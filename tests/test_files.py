@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from ogenlib import files
 from ogenlib.files import atomic_write
 
 
@@ -57,12 +58,12 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path):
     target = tmp_path / "a.txt"
     target.write_text("old")
     code = (
-        "import os, signal, sys\n"
-        "from ogenlib.files import atomic_write\n"
+        "import os, runpy, signal, sys\n"
+        "atomic_write = runpy.run_path(sys.argv[2])['atomic_write']\n"
         "with atomic_write(sys.argv[1]) as temporary:\n"
         "    temporary.write_text('half')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(target)], check=False)
+    done = subprocess.run([sys.executable, "-c", code, str(target), files.__file__], check=False)
     assert done.returncode == -signal.SIGKILL
     assert target.read_text() == "old"

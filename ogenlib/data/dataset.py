@@ -250,20 +250,14 @@ class ImageSet(Sequence[Item]):
         """The images of `names`, relabelled 0.. in the order of `names`; ValueError for an unknown name."""
         chosen = name_indices(names, self.classnames, "this image set")
         new = {old: label for label, old in enumerate(chosen)}
-        items = (
-            Item(item.image, new[item.label], item.domain, item.key)
-            for item in self.items
-            if item.label in new
-        )
+        items = (Item(item.image, new[item.label], item.domain, item.key) for item in self.items if item.label in new)
         return ImageSet(items, (self.classnames[i] for i in chosen))
 
     def of_domain(self, domain: str) -> ImageSet:
         """The images of one domain, labels unchanged; ValueError for a domain that no image has."""
         known = sorted(set(self.domains))
         if domain not in known:
-            raise ValueError(
-                f"no image is of domain {domain!r}; the domains are {', '.join(map(repr, known))}"
-            )
+            raise ValueError(f"no image is of domain {domain!r}; the domains are {', '.join(map(repr, known))}")
         return ImageSet((item for item in self.items if item.domain == domain), self.classnames)
 
     def hash(self) -> str:

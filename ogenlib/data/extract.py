@@ -101,9 +101,7 @@ class Extraction:
         if self.views == 1:
             return lambda image, key: [self.clip.preprocess(image)]
         augmenter = Augmenter(self.clip.preprocess_cfg, self.augment)
-        return lambda image, key: [
-            augmenter(image, seed=self.seed, key=key, view=view) for view in range(self.views)
-        ]
+        return lambda image, key: [augmenter(image, seed=self.seed, key=key, view=view) for view in range(self.views)]
 
     def encode(self, rows: Iterable[int]) -> Part:
         """Decode, preprocess and encode the images at `rows`; batches never cross the end of a part.
@@ -212,9 +210,7 @@ class Parts:
 def refuse_stale(path: str | os.PathLike[str], saved: Mapping[str, Any], expect: Mapping[str, Any]) -> None:
     """Raise ValueError naming every field of `expect` that `saved` does not have or has otherwise."""
     expected = json.loads(json.dumps(dict(expect)))
-    different = [
-        line for name in expected for line in _differences(name, saved.get(name, "missing"), expected[name])
-    ]
+    different = [line for name in expected for line in _differences(name, saved.get(name, "missing"), expected[name])]
     if different:
         raise ValueError(
             f"{path}: these features were made from something else: {'; '.join(different)}. Extract them "

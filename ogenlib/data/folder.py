@@ -18,9 +18,7 @@ from ogenlib.data.check import check_images
 from ogenlib.data.dataset import Dataset, ImageSet, Item, check_classnames, normal_name
 from ogenlib.data.split import stratified_rows
 
-SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
-)
+SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif"))
 _SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test",
            "val": "val", "valid": "val", "validation": "val"}  # fmt: skip
 Classnames = Mapping[Any, str] | Sequence[str]
@@ -157,10 +155,7 @@ def from_csv(
                     f"{path}: the first line must name the columns path,label (and perhaps split,domain), "
                     f"separated by commas; it has no {' or '.join(missing)}, only {columns}"
                 )
-            lines = [
-                (table.line_num, {k: (v or "").strip() for k, v in row.items() if k in columns})
-                for row in table
-            ]
+            lines = [(table.line_num, {k: (v or "").strip() for k, v in row.items() if k in columns}) for row in table]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: is no UTF-8 CSV file ({error}); save it as CSV UTF-8") from error
     rows = []
@@ -210,9 +205,7 @@ def from_list(
             try:
                 label = operator.index(label)
             except TypeError:
-                raise TypeError(
-                    f"{where}: label {_brief(label)} is neither a class name nor an integer"
-                ) from None
+                raise TypeError(f"{where}: label {_brief(label)} is neither a class name nor an integer") from None
             if options.classnames is None:
                 raise ValueError(
                     f"{where}: label {label} is an integer; name the classes with classnames=['first', ...]"
@@ -251,9 +244,7 @@ def _assemble(rows: Sequence[_Row], options: LoadOptions, source: str, bad: _Bad
             bad(kept[problem.index][0].where, problem.reason)
         kept = [entry for i, entry in enumerate(kept) if i not in problems]
     if not kept:
-        why = (
-            f"all {len(bad.found)} were skipped, the first: {bad.found[0]}" if bad.found else "it lists none"
-        )
+        why = f"all {len(bad.found)} were skipped, the first: {bad.found[0]}" if bad.found else "it lists none"
         raise ValueError(f"{source}: no image is left ({why})")
     used = {item.label for _, item in kept}
     lost = {label for label in labels if label is not None} - used  # every image of the class was skipped
@@ -298,9 +289,7 @@ def _labels_as_met(
     for row in rows:
         written = str(row.label)
         if not isinstance(row.label, str) and written not in mapping:
-            bad(
-                row.where, f"label {written} is not in classnames, which maps {sorted(mapping)}; add it there"
-            )
+            bad(row.where, f"label {written} is not in classnames, which maps {sorted(mapping)}; add it there")
             labels.append(None)
             continue
         name = mapping.get(written, written).strip()
@@ -320,9 +309,7 @@ def _listed_label(row: _Row, names: Sequence[str], bad: _Bad) -> int | None:
     if _is_integer(row.label):
         if 0 <= int(row.label) < len(names):
             return int(row.label)
-        reason = (
-            f"label {row.label} is out of range; with {len(names)} classnames it is 0 to {len(names) - 1}"
-        )
+        reason = f"label {row.label} is out of range; with {len(names)} classnames it is 0 to {len(names) - 1}"
     else:
         close = difflib.get_close_matches(str(row.label), names, n=2)
         hint = f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""

@@ -49,9 +49,7 @@ def few_shot(data: S, shots: int, seed: int) -> S:
     Raises ValueError for `shots` below 1, TypeError for shots that are no integer or rows without a label.
     """
     if operator.index(shots) < 1:  # TypeError for anything but a whole number
-        raise ValueError(
-            f"shots is {shots}; ask for 1 or more, or use the training set itself for all images"
-        )
+        raise ValueError(f"shots is {shots}; ask for 1 or more, or use the training set itself for all images")
     if isinstance(data, ImageSet):
         return data.subset(_pick([item.label for item in data], shots, seed))
     picked = [data[i] for i in _pick([_label(row, i) for i, row in enumerate(data)], shots, seed)]

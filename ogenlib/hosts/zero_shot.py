@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import reduce
 from torch import Tensor
 
 from ogenlib.hosts.base import Batch, Host, MethodInfo
@@ -39,8 +40,8 @@ def zero_shot_weights(clip: Backbone, names: Sequence[str], templates: str | Seq
     chosen = check_templates(templates)
     clean = [name.replace("_", " ") for name in names]
     texts = [template.format(name) for name in clean for template in chosen]
-    features = clip.encode_text(texts).unflatten(0, (len(clean), len(chosen)))
-    return F.normalize(features.mean(1), dim=-1)
+    features = reduce(clip.encode_text(texts), "(c t) d -> c d", "mean", t=len(chosen))
+    return F.normalize(features, dim=-1)
 
 
 class ZeroShot(Host):

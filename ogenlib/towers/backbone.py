@@ -150,9 +150,7 @@ def load_backbone(
         _log.warning("%s has random weights: name some with pretrained=", name)
     model = _create(source, quick, precision, target)
     tokenizer = open_clip.get_tokenizer(source.open_clip_name)
-    return Backbone(
-        model, tokenizer, name=name, pretrained=source.pretrained, quick_gelu=quick, precision=precision
-    )
+    return Backbone(model, tokenizer, name=name, pretrained=source.pretrained, quick_gelu=quick, precision=precision)
 
 
 def weights_hash(model: nn.Module) -> str:

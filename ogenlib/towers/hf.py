@@ -48,7 +48,7 @@ class HFTextTower(TextTower):
     @property
     def blocks(self) -> Sequence[nn.Module]:  # type: ignore[override]
         stacks = [part for part in self.text.transformer.modules() if isinstance(part, nn.ModuleList)]
-        return max(stacks, key=len) if stacks else ()
+        return list(max(stacks, key=len, default=()))
 
     @property
     def dtype(self) -> torch.dtype:

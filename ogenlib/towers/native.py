@@ -35,7 +35,7 @@ class NativeTextTower(TextTower):
                 f"text tower {type(text).__name__} pools with {self.pool!r}; accepted: {', '.join(_POOLS)}"
             )
         eos = getattr(text, "text_eos_id", None)
-        self.eos_id = eos if eos is not None else getattr(text, "eos_id", None)
+        self.eos_id: Any = eos if eos is not None else getattr(text, "eos_id", None)
         self.has_cls = getattr(text, "cls_emb", None) is not None
         positions = int(text.positional_embedding.shape[0])
         self.tokens = Tokens(tokenizer, positions - int(self.has_cls))
@@ -68,7 +68,7 @@ class NativeTextTower(TextTower):
         if self.pool == "argmax":
             return ids.argmax(dim=-1) + 1
         if self.pool == "eos":
-            return (ids == self.eos_id).int().argmax(dim=-1) + 1
+            return ids.eq(self.eos_id).int().argmax(dim=-1) + 1
         whole = self.pool == "last" or not self.is_causal
         return torch.full_like(ids[:, 0], ids.shape[1] if whole else 1)
 

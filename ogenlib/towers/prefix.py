@@ -96,23 +96,21 @@ class _Packing(NamedTuple):
 
     n: int
     s: int
-    index: Tensor | None
+    places: Tensor | None
 
     def pad(self, x: Tensor) -> Tensor:
         """`(T, ...)` -> `(N, S, ...)`. Padding stands after the words, where no word looks."""
-        if self.index is not None:
-            x = x.new_zeros(self.n * self.s, *x.shape[1:]).index_copy_(0, self.index, x)
+        if self.places is not None:
+            x = x.new_zeros(self.n * self.s, *x.shape[1:]).index_copy_(0, self.places, x)
         return x.unflatten(0, (self.n, self.s))
 
     def pack(self, x: Tensor) -> Tensor:
         """`(N, S, ...)` -> `(T, ...)`."""
         x = x.flatten(0, 1)
-        return x if self.index is None else x.index_select(0, self.index)
+        return x if self.places is None else x.index_select(0, self.places)
 
 
-def _encode_suffixes(
-    tower: NativeTextTower, keys: Sequence[KeysValues], suffix: Tensor, lengths: Tensor
-) -> Tensor:
+def _encode_suffixes(tower: NativeTextTower, keys: Sequence[KeysValues], suffix: Tensor, lengths: Tensor) -> Tensor:
     """Features `(R, C, D)` of suffixes `(C, S, W)` with `lengths` `(C,)` behind `R` prefixes."""
     n_rows, _, n_prefix, _ = keys[0].k.shape
     n_classes, longest = len(lengths), int(lengths.max())
@@ -127,9 +125,9 @@ def _encode_suffixes(
         attended = F.scaled_dot_product_attention(q, *_behind(prefix, k, v, n_classes), attn_mask=sees)
         x = finish(block, x, packing.pack(attended.transpose(1, 2).flatten(2)))
     # After the last block only the pooled tokens are read, so only they ask, project and pass the MLP.
-    block: Any = tower.blocks[-1]
-    n_heads, hidden = heads(block), block.ln_1(x)
-    weight, bias = block.attn.in_proj_weight, block.attn.in_proj_bias
+    last: Any = tower.blocks[-1]
+    n_heads, hidden = heads(last), last.ln_1(x)
+    weight, bias = last.attn.in_proj_weight, last.attn.in_proj_bias
     width = weight.shape[1]
     q = F.linear(hidden[pooled], weight[:width], None if bias is None else bias[:width])
     kv = F.linear(hidden, weight[width:], None if bias is None else bias[width:])
@@ -137,7 +135,7 @@ def _encode_suffixes(
     q = q.unflatten(-1, (n_heads, 1, -1))
     sees_last = sees[lengths - 1].repeat(n_rows, 1)[:, None, None]
     attended = F.scaled_dot_product_attention(q, *_behind(keys[-1], k, v, n_classes), attn_mask=sees_last)
-    x = finish(block, x[pooled], attended.flatten(1))
+    x = finish(last, x[pooled], attended.flatten(1))
     return tower.project(x).unflatten(0, (n_rows, n_classes))
 
 

@@ -34,9 +34,7 @@ CFG = {
 class FakeClip(nn.Module):
     """A linear image tower with dropout (so eval mode matters) that counts calls and can kill itself."""
 
-    def __init__(
-        self, kill_at: int | None = None, weights: int = 0, cfg: dict[str, Any] | None = None
-    ) -> None:
+    def __init__(self, kill_at: int | None = None, weights: int = 0, cfg: dict[str, Any] | None = None) -> None:
         super().__init__()
         self.preprocess_cfg = cfg or CFG
         size = self.preprocess_cfg["size"]

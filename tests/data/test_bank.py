@@ -43,14 +43,20 @@ def test_views_do_not_depend_on_batch_size_or_order(make_clip, pet_images):
     torch.testing.assert_close(bank.features.norm(dim=-1), torch.ones(15, 3))
     order = torch.randperm(15, generator=torch.Generator().manual_seed(0))
     again = make_clip()
-    shuffled = FeatureBank.extract(
-        again, pet_images.subset(order), views=3, seed=5, batch_size=2, chunk_views=9
-    )
+    shuffled = FeatureBank.extract(again, pet_images.subset(order), views=3, seed=5, batch_size=2, chunk_views=9)
     assert torch.equal(torch.cat(again.batches).unflatten(0, (15, 3)), first[order])
     torch.testing.assert_close(shuffled.features, bank.features[order], rtol=0, atol=1e-6)
     assert (bank.features[:, 0] - bank.features[:, 1]).abs().amax(-1).min() > 1e-3  # views differ
     other = FeatureBank.extract(make_clip(), pet_images, views=3, seed=6)
     assert (other.features - bank.features).abs().amax() > 1e-2
+
+
+def test_views_depend_on_the_key(make_clip):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8))
+    twins = ImageSet([Item(picture, 0, key="a"), Item(picture, 0, key="b"), Item(picture, 0, key="a")], ["x"])
+    one, two, again = FeatureBank.extract(make_clip(), twins, views=4).features
+    assert (one - two).abs().amax(-1).min() > 1e-3
+    torch.testing.assert_close(one, again, rtol=0, atol=1e-6)
 
 
 def test_extraction_leaves_the_global_generator_alone(make_clip, pet_images):
@@ -69,9 +75,7 @@ def test_augmented_views_come_from_the_frame_that_evaluation_shows():
     assert padded[:, 0].min() == 1.0 and padded[:, 4].max() == 0.0  # white bars above, black picture
     squashed = Augmenter({**cfg, "resize_mode": "squash"}, whole)(wide, seed=0, key="k", view=0)
     assert padded.shape == squashed.shape == (3, 8, 8) and squashed.max() == 0.0
-    normalised = Augmenter({**cfg, "mean": (0.5,) * 3, "std": (0.25,) * 3}, whole)(
-        wide, seed=0, key="k", view=0
-    )
+    normalised = Augmenter({**cfg, "mean": (0.5,) * 3, "std": (0.25,) * 3}, whole)(wide, seed=0, key="k", view=0)
     torch.testing.assert_close(normalised, torch.full((3, 8, 8), -2.0))
 
 
@@ -95,16 +99,12 @@ def test_augment_flips_and_crops_as_asked():
 def test_a_real_preprocess_cfg_is_understood(mode):
     """With nothing to crop or flip, a square image gets what open_clip's evaluation transform gives."""
     cfg = {**vars(open_clip.transform.PreprocessCfg(size=24)), "resize_mode": mode}
-    evaluate = open_clip.transform.image_transform_v2(
-        open_clip.transform.PreprocessCfg(**cfg), is_train=False
-    )
+    evaluate = open_clip.transform.image_transform_v2(open_clip.transform.PreprocessCfg(**cfg), is_train=False)
     pixels = np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
     view = Augmenter(cfg, Augment(scale=(1.0, 1.0), flip=0.0))
     for number in range(4):
-        torch.testing.assert_close(
-            view(image, seed=0, key="k", view=number), evaluate(image), rtol=0, atol=1e-5
-        )
+        torch.testing.assert_close(view(image, seed=0, key="k", view=number), evaluate(image), rtol=0, atol=1e-5)
 
 
 def test_a_bank_comes_back_from_its_file(make_clip, pet_images, tmp_path):
@@ -157,9 +157,7 @@ def test_a_stale_bank_is_refused(make_clip, pet_images, tmp_path):
     path = tmp_path / "b.safetensors"
     clip = make_clip()
     FeatureBank.extract(clip, pet_images, views=2, path=path)
-    with pytest.raises(
-        ValueError, match=r"b\.safetensors.*backbone\.weights_hash is .*, expected .*overwrite=True"
-    ):
+    with pytest.raises(ValueError, match=r"b\.safetensors.*backbone\.weights_hash is .*, expected .*overwrite=True"):
         FeatureBank.load(path, expect={"backbone": make_clip(weights=1).fingerprint()})
     with pytest.raises(ValueError, match="seed is 0, expected 1"):
         FeatureBank.extract(clip, pet_images, views=2, seed=1, path=path)

@@ -169,9 +169,7 @@ def test_labels_out_of_range_are_named(label):
 def test_dataset_checks_its_parts(small):
     data = Dataset("mine", small, small[:1])
     assert data.classnames == small.classnames and list(data.splits()) == ["train", "test"]
-    assert (
-        data.hash() == Dataset("other", small, small[:1]).hash() != Dataset("mine", small[:1], small).hash()
-    )
+    assert data.hash() == Dataset("other", small, small[:1]).hash() != Dataset("mine", small[:1], small).hash()
     assert data.hash() != Dataset("mine", small, small[:1], small[1:]).hash()
     with pytest.raises(ValueError, match="train and test do not have the same class names"):
         Dataset("mine", small.of_classes(["cat"]), small)

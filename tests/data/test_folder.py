@@ -200,9 +200,7 @@ def test_lists(pets):
     data = load_dataset(pairs, root=pets, test_fraction=0.0)
     assert data.classnames == ("dog", "noise") and [i.label for i in data.train] == [0, 1, 0, 1]
     assert data.train.open(1).getpixel((1, 0)) == (3, 4, 5)
-    by_number = load_dataset(
-        [(a, np.int64(b == "dog")) for a, b in pairs], root=pets, classnames=["noise", "dog"]
-    )
+    by_number = load_dataset([(a, np.int64(b == "dog")) for a, b in pairs], root=pets, classnames=["noise", "dog"])
     assert by_number.classnames == ("noise", "dog")
 
 

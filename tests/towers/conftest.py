@@ -79,7 +79,7 @@ class Tiny:
     tower: TextTower
 
 
-def shake(model: nn.Module, seed: int = 0) -> nn.Module:
+def shake(model: nn.Module, seed: int = 0) -> Any:
     """Move every parameter off its special start value: norms from 1, biases and class tokens from 0."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -43,7 +43,7 @@ class Holder(nn.Module):
         return x
 
 
-def openai_weights(kind: str) -> tuple[nn.Module, dict[str, Tensor]]:
+def openai_weights(kind: str) -> tuple[Any, dict[str, Tensor]]:
     """A random model and its weights as OpenAI stores them: matrices in fp16, three numbers beside them."""
     torch.manual_seed(0)  # open_clip draws its weights from the global generator
     model = open_clip.CLIP(embed_dim=48, vision_cfg=VISION[kind], text_cfg=TEXT, quick_gelu=True).eval()

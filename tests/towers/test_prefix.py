@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -120,7 +121,8 @@ def test_no_grad_and_suffix_gradient(tiny: Build) -> None:
 
 def test_trained_weights_get_the_same_gradient(tiny: Build) -> None:
     tower = tiny("clip-layerscale").tower
-    weights = [tower.blocks[1].attn.in_proj_weight, tower.blocks[2].mlp.c_fc.weight]  # type: ignore[union-attr]
+    blocks: Any = tower.blocks
+    weights = [blocks[1].attn.in_proj_weight, blocks[2].mlp.c_fc.weight]
     context, embeds, ids = problem(tower, 4)
     try:
         for weight in weights:

@@ -1,0 +1,36 @@
+"""Settings of all tests."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import settings
+
+from ogenlib.data import FeatureBank
+from ogenlib.towers import Backbone, load_backbone
+
+TOY_NAMES = ("dog", "red apple", "train", "hammer")
+
+# No deadline: how long an example takes depends on the machine. Derandomized: a run says the same twice.
+settings.register_profile("ogenlib", deadline=None, derandomize=True)
+settings.load_profile("ogenlib")
+
+
+@pytest.fixture(scope="session")
+def clip() -> Backbone:
+    """The bundled model."""
+    return load_backbone("ogen-tiny")
+
+
+@pytest.fixture(scope="session")
+def toy_bank(clip: Backbone) -> FeatureBank:
+    """Two views of four images of each of four classes, made of noise around the classes' own text features."""
+    generator = torch.Generator().manual_seed(0)
+    centres = clip.encode_text([f"an icon of a {n}." for n in TOY_NAMES])
+    labels = torch.arange(len(TOY_NAMES)).repeat_interleave(4)
+    noise = torch.randn(len(labels), 2, clip.embed_dim, generator=generator)
+    features = F.normalize(centres[labels][:, None] + 0.25 * noise, dim=-1)
+    keys = [f"toy/{i}" for i in range(len(labels))]
+    made_with = {"backbone": clip.fingerprint(), "data": {"toy": 0}, "views": 2}
+    return FeatureBank(features, labels, TOY_NAMES, ["toy"] * len(labels), keys, made_with)

@@ -1,0 +1,229 @@
+"""Every command as a user runs it: what it writes, its exit code, and its messages."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from ogenlib.bench import BenchConfig, run_bench
+from ogenlib.cli import build_parser, main
+from ogenlib.data import load_dataset
+from ogenlib.results import SCHEMA
+
+COMMANDS = ["bench", "train", "eval", "predict", "extract", "data", "methods", "report", "convert"]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder of two classes, six pictures each, and one that cannot be read."""
+    root = tmp_path_factory.mktemp("pictures")
+    images = load_dataset("emoji-categories").train
+    for name in ("fruit", "clock"):
+        (root / name).mkdir()
+        rows = [i for i, item in enumerate(images) if images.classnames[item.label] == name]
+        for n in range(6):
+            images.open(rows[n]).save(root / name / f"{n}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(pictures, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    arguments = ["train", "--dataset", str(pictures), "--epochs", "2", "--views", "1", "--out", str(out)]
+    assert main([*arguments, "--quiet"]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    out = tmp_path_factory.mktemp("bench")
+    assert main(["bench", "--smoke", "--epochs", "2", "--out", str(out), "--quiet"]) == 0
+    return out
+
+
+def one_line(capsys) -> str:
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "Traceback" not in err, err
+    return err
+
+
+# --- bench ------------------------------------------------------------------------------------------------
+
+
+def test_bench_writes_the_results_contract(bench) -> None:
+    results = json.loads((bench / "results.json").read_text())
+    assert results["schema"] == SCHEMA
+    card = results["protocol"]
+    assert card["backbone"]["name"] == "ogen-tiny" and len(card["backbone"]["weights_hash"]) == 16
+    assert card["seeds"] == [1] and card["shots"] == 4 and card["epochs"] == 2
+    assert card["selection"].startswith("none") and card["new_names_known_in_training"] is False
+    assert {"data_hash", "split_hash", "versions", "command", "git", "date"} <= set(card)
+    wanted = {"dataset", "domain", "host", "ogen", "seed", "base", "new", "H", "joint_base", "joint_new", "joint_H",
+              "epochs", "seconds"}  # fmt: skip
+    assert all(wanted <= set(row) for row in results["rows"])
+    assert {(r["host"], r["domain"]) for r in results["rows"]} == {
+        (h, d) for h in ("zero_shot", "coop") for d in ("noto", "openmoji")
+    }
+    for row in results["rows"]:
+        a, b = row["base"], row["new"]
+        assert row["H"] == pytest.approx(2 * a * b / (a + b))
+        assert row["joint_base"] <= row["base"] and row["joint_new"] <= row["new"]
+    (curve,) = results["curves"]
+    home = next(r for r in results["rows"] if r["host"] == "coop" and r["domain"] == "noto")
+    assert curve["epoch"] == [1, 2] and curve["base"][-1] == pytest.approx(home["base"])
+    assert all(len(c["thumbnails"]) >= 1 for c in results["confusions"])
+
+
+def test_bench_writes_a_self_contained_report(bench) -> None:
+    page = (bench / "report.html").read_text()
+    assert "emoji-categories" in page and "data:image" in page
+    assert not re.search(r"(src|href)=[\"']?https?://[^\"' >]+\.(js|css|png)", page)
+
+
+def test_bench_goes_on_from_finished_cells(bench, tmp_path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in (bench / "cells").iterdir()}
+    first = json.loads((bench / "results.json").read_text())
+    config = BenchConfig(epochs=2).smoke()
+    again = run_bench(config, bench)
+    assert {p: p.stat().st_mtime_ns for p in (bench / "cells").iterdir()} == before and before
+    assert again["rows"] == first["rows"]
+    (bench / "cells" / "coop-seed1.json").unlink()
+    repeated = run_bench(config, bench)
+    strip = [{k: v for k, v in r.items() if k != "seconds"} for r in repeated["rows"]]
+    assert strip == [{k: v for k, v in r.items() if k != "seconds"} for r in first["rows"]]
+
+
+def test_bench_on_your_own_pictures(pictures, tmp_path) -> None:
+    arguments = ["bench", "--dataset", str(pictures), "--smoke", "--epochs", "1", "--out", str(tmp_path), "--quiet"]
+    assert main(arguments) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["protocol"]["n_base"] == results["protocol"]["n_new"] == 1
+
+
+def test_skipped_images_end_in_the_report(pictures, tmp_path, capsys) -> None:
+    bad = pictures / "fruit" / "torn.png"
+    bad.write_bytes((pictures / "fruit" / "0.png").read_bytes()[:200])
+    arguments = ["bench", "--dataset", str(pictures), "--smoke", "--epochs", "1", "--out", str(tmp_path), "--quiet"]
+    try:
+        assert main(arguments) == 2
+        assert "torn.png" in one_line(capsys)
+        assert not (tmp_path / "results.json").exists()
+        assert main([*arguments, "--skip-bad"]) == 0
+    finally:
+        bad.unlink()
+    assert "torn.png" in (tmp_path / "report.html").read_text()
+    (skipped,) = json.loads((tmp_path / "results.json").read_text())["protocol"]["skipped"]
+    assert skipped["file"].endswith("torn.png") and skipped["reason"]
+
+
+# --- train, eval, predict ---------------------------------------------------------------------------------
+
+
+def test_predict_prints_names(run, pictures, capsys) -> None:
+    image = str(pictures / "clock" / "0.png")
+    assert main(["predict", str(run), image]) == 0
+    assert re.match(rf"{re.escape(image)}: (clock|fruit) \d+\.\d%, ", capsys.readouterr().out)
+
+
+def test_predict_among_other_names_as_json(run, pictures, tmp_path, capsys) -> None:
+    (tmp_path / "names.txt").write_text("banana\n\nwatch\ncar\n")
+    arguments = ["predict", str(run), str(pictures / "clock" / "0.png"), "--names", str(tmp_path / "names.txt")]
+    assert main([*arguments, "--json", "--out", str(tmp_path)]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert sorted(row["names"]) == ["banana", "car", "watch"]
+    assert json.loads((tmp_path / "predictions.json").read_text()) == [row]
+
+
+def test_eval_of_all_trained_names(run, pictures, tmp_path) -> None:
+    assert main(["eval", str(run), "--dataset", str(pictures), "--out", str(tmp_path), "--quiet"]) == 0
+    document = json.loads((tmp_path / "eval.json").read_text())
+    assert document["schema"] == "ogenlib.eval/1" and 0 <= document["scores"]["accuracy"] <= 100
+
+
+def test_eval_of_trained_and_other_names_is_base_to_new(pictures, tmp_path) -> None:
+    (tmp_path / "names.txt").write_text("clock\n")
+    out = str(tmp_path / "run")
+    assert main(["train", "--dataset", str(pictures), "--names", str(tmp_path / "names.txt"), "--epochs", "1",
+                 "--views", "1", "--out", out, "--quiet"]) == 0  # fmt: skip
+    assert main(["eval", out, "--dataset", str(pictures), "--out", str(tmp_path), "--quiet"]) == 0
+    assert {"base", "new", "joint_H"} <= set(json.loads((tmp_path / "eval.json").read_text())["scores"])
+
+
+# --- the rest ---------------------------------------------------------------------------------------------
+
+
+def test_extract_writes_a_bank(pictures, tmp_path, capsys) -> None:
+    arguments = ["extract", "--dataset", str(pictures), "--views", "2", "--out", str(tmp_path), "--quiet"]
+    assert main(arguments) == 0 and (tmp_path / "train.safetensors").exists()
+    assert main([*arguments, "--views", "3"]) == 2
+    assert "views" in one_line(capsys)
+
+
+def test_data_list_check_show(tmp_path, capsys, pictures) -> None:
+    assert main(["data", "list"]) == 0
+    assert "emoji-categories" in capsys.readouterr().out
+    assert main(["data", "check", str(pictures)]) == 0
+    assert "fruit" in capsys.readouterr().out
+    assert main(["data", "show", "emoji-concepts/food-drink", "--out", str(tmp_path), "--quiet"]) == 0
+    (sheet,) = tmp_path.glob("*.png")
+    assert sheet.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_methods_as_json(capsys) -> None:
+    assert main(["methods", "--json"]) == 0
+    rows = {r["name"]: r for r in json.loads(capsys.readouterr().out)}
+    assert rows["zero_shot"]["parameters"] == 0 and rows["zero_shot"]["ogen"] is False
+    assert rows["coop"]["parameters"] == 4 * 128 and rows["coop"]["year"] == 2022
+    assert all({"name", "kind", "paper", "url", "year", "parameters", "ogen"} <= set(r) for r in rows.values())
+
+
+def test_report_is_made_again_from_results(bench, tmp_path, capsys) -> None:
+    assert main(["report", str(bench), "--out", str(tmp_path), "--quiet"]) == 0
+    assert (tmp_path / "report.html").read_text() == (bench / "report.html").read_text()
+    (tmp_path / "other.json").write_text('{"schema": "something"}')
+    assert main(["report", str(tmp_path / "other.json")]) == 2
+    assert "ogenlib.results/1" in one_line(capsys)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_explains_every_option_with_its_default(command: str, capsys) -> None:
+    assert main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(option in text for option in ("--out", "--seed", "--device", "--quiet"))
+    parser = next(a for a in build_parser()._actions if a.dest == "command").choices[command]
+    for action in parser._actions:
+        assert action.help, action.dest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["bench", "--hosts", "coup"], "did you mean 'coop'"),
+        (["bench", "--dataset", "emoji-category"], "emoji-categories"),
+        (["bench", "--dataset", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["bench", "--protocol", "magic"], "base-to-new"),
+        (["bench", "--shots", "0"], "'0' is not a whole number of 1 or more"),
+        (["bench", "--model", "ViT-B-99"], "ViT-B-99"),
+        (["bench", "--seeds", "1", "1"], "each once"),
+        (["train", "--lr", "-1"], "lr=-1.0"),
+        (["predict", "nowhere", "a.png"], "nowhere is not a saved run"),
+        (["report", "nowhere.json"], "nowhere.json does not exist"),
+        (["convert", "openai", "nowhere.pt"], "nowhere.pt"),
+        (["bench", "--device", "warp"], "warp"),
+        (["frobnicate"], "frobnicate"),
+        ([], "COMMAND"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_and_exit_code_2(arguments, message: str, capsys, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert message in one_line(capsys)
+
+
+def test_python_dash_m(tmp_path) -> None:
+    done = subprocess.run([sys.executable, "-m", "ogenlib", "data", "list"], capture_output=True, text=True, check=True)
+    assert done.stdout.count("emoji-concepts/") == 8

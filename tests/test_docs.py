@@ -1,0 +1,216 @@
+"""README and docs: their tables are current, their code runs, their links lead somewhere."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fill_docs
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+NOT_RUN = re.compile(r"<!-- not run:(.*?)-->\s*\Z", re.DOTALL)
+LINK = re.compile(r"\]\(\s*<?([^)\s>]+)>?[^)]*\)|<img[^>]+src=\"([^\"]+)\"|^\[[^\]]+\]:\s*(\S+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block. reason: why it is not run; None if it is, "" if none was given."""
+
+    language: str
+    code: str
+    reason: str | None
+
+
+def blocks(text: str) -> list[Block]:
+    found = []
+    for match in FENCE.finditer(text):
+        excuse = NOT_RUN.search(text[: match.start()])
+        found.append(Block(match[1], match[2], excuse[1].strip() if excuse else None))
+    return found
+
+
+def links(text: str) -> list[str]:
+    """Targets of links and images outside code that are neither addresses nor anchors."""
+    prose = re.sub(r"`[^`\n]*`", "", FENCE.sub("", text))
+    targets = [next(filter(None, match.groups())) for match in LINK.finditer(prose)]
+    return [t.split("#")[0] for t in targets if not re.match(r"[a-z]+:|#", t)]
+
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = blocks(README)
+PYTHON = [b for b in BLOCKS if b.language == "python"]
+COMMANDS = [line for b in BLOCKS if b.language == "sh" and b.reason is None for line in b.code.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as the README's reader has it: class folders in my-images, and picture.jpg."""
+    from ogenlib.data import load_dataset
+
+    folder = tmp_path_factory.mktemp("reader")
+    images = load_dataset("emoji-categories").train
+    for name in ("bird", "boat", "fruit", "heart"):
+        (folder / "my-images" / name).mkdir(parents=True)
+        rows = [i for i in range(len(images)) if images.classnames[images[i].label] == name][:4]
+        assert rows
+        for row in rows:
+            images.open(row).save(folder / "my-images" / name / f"{row}.png")
+    images.open(0).save(folder / "picture.jpg")
+    return folder
+
+
+def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+
+
+def test_the_readme_has_code_and_commands() -> None:
+    assert len(PYTHON) >= 2
+    assert {"make demo", "make test"} <= {line.split("#")[0].strip() for line in COMMANDS}
+    assert any(line.startswith("ogen ") for line in COMMANDS)
+    assert not [b.code for b in BLOCKS if b.reason == ""], "a block that is not run gives no reason"
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=[f"block{i}" for i in range(len(PYTHON))])
+def test_python_blocks_of_the_readme_run(block: Block, workplace: Path) -> None:
+    ast.parse(block.code)
+    if block.reason:
+        pytest.skip(block.reason)
+    result = run([sys.executable, "-c", block.code], workplace)
+    assert result.returncode == 0, result.stderr
+
+
+def test_commands_of_the_readme_run(workplace: Path) -> None:
+    for line in COMMANDS:
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["ogen"]:
+            quick = {"bench": ["--smoke"], "train": ["--epochs", "2"]}.get(words[1], [])
+            result = run([sys.executable, "-m", "ogenlib", *words[1:], *quick], workplace)
+            assert result.returncode == 0, f"{line}\n{result.stderr}"
+        elif words:
+            assert words[0] == "make", line
+            assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), line
+
+
+@pytest.mark.parametrize("path", fill_docs.documents(ROOT), ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert [t for t in links(text) if not (path.parent / t).exists()] == []
+    for block in blocks(text):
+        if block.language == "python":
+            ast.parse(block.code)
+
+
+def test_tables_are_current() -> None:
+    result = run([sys.executable, str(ROOT / "benchmarks" / "fill_docs.py"), "--check"], ROOT)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "README.md: base-to-new" in result.stdout
+
+
+def test_links_and_blocks_are_found() -> None:
+    text = '[a](b.md#c) ![p](i.png "t") [w](https://x.y) [h](#top) `[q](r)`\n```sh\n[s](t)\n```\n<img src="u.svg">\n'
+    assert links(text) == ["b.md", "i.png", "u.svg"]
+    text = "<!-- not run: -->\n```python\nx\n```\n\n```python\ny\n```\n<!-- not run: slow -->\n\n```python\n```\n"
+    assert blocks(text) == [
+        Block("python", "x\n", ""), Block("python", "y\n", None), Block("python", "", "slow"),
+    ]  # fmt: skip
+
+
+RESULTS: dict[str, Any] = {
+    "emoji-categories.json": {
+        "protocol": {
+            "dataset": "emoji-categories", "train_domains": ["noto"], "n_base": 26, "n_new": 25, "shots": 16,
+            "epochs": 50, "seeds": [1, 2], "selection": "none: last epoch",
+            "backbone": {"name": "ogen-tiny", "weights_hash": "00ff"},
+        },
+        "summary": [
+            {"domain": "noto", "host": "zero_shot", "ogen": False, "base": [30.0, None], "new": [31.04, None],
+             "H": [30.5, None], "joint_H": [None, None]},
+            {"domain": "noto", "host": "coop", "ogen": True, "base": [45.0, 1.25], "new": [25.0, 2.0],
+             "H": [32.1, 1.0], "joint_H": [24.0, 1.0]},
+            {"domain": "openmoji", "host": "coop", "ogen": True, "base": [1.0, 1.0], "new": [1.0, 1.0],
+             "H": [1.0, 1.0], "joint_H": [1.0, 1.0]},
+        ],
+    },
+    "ogen-tiny.json": {
+        "sets": {
+            "twemoji": {"all": 80.0, "groups": 85.0, "seen_in_pretraining": True},
+            "noto": {"all": 55.0, "groups": 66.66, "seen_in_pretraining": False},
+        },
+        "categories": {"noto": {"base": 27.0, "new": 28.0}},
+    },
+    "speed.json": {
+        "rows": [
+            {"case": "24 names", "textbook_seconds": 10.0, "ours_seconds": 0.4, "textbook_peak_mib": 4096.0,
+             "ours_peak_mib": 512.0, "flops_textbook": 3e12, "flops_ours": None, "over_floor": 1.25},
+        ]
+    },
+}  # fmt: skip
+EXPECTED = {
+    "base-to-new": ["| zero-shot | 30.0 | 31.0 | 30.5 | – |", "| CoOp + OGEN | 45.0 ± 1.2 | 25.0 ± 2.0 |",
+                    "seeds 1, 2", "weights 00ff"],
+    "ogen-tiny": ["| noto | no | 55.0 | 66.7 |\n| twemoji | yes |", "| noto | 27.0 | 28.0 |"],
+    "speed": ["| 24 names | 10.000 / 0.400 | 25.0× | 4,096 / 512 | 8.0× | 3,000.0 / – | 1.25× |"],
+}  # fmt: skip
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    (tmp_path / "benchmarks" / "results").mkdir(parents=True)
+    (tmp_path / "docs").mkdir()
+    for name, (file, _) in fill_docs.BLOCKS.items():
+        (tmp_path / "benchmarks" / "results" / file).write_text(json.dumps(RESULTS[file]))
+        (tmp_path / "docs" / f"{name}.md").write_text(f"a\n<!-- begin: {name} -->\nold\n<!-- end: {name} -->\nz\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", fill_docs.BLOCKS)
+def test_a_block_is_filled_from_its_results(name: str, repository: Path) -> None:
+    assert fill_docs.main(["--root", str(repository)]) == 0
+    text = (repository / "docs" / f"{name}.md").read_text()
+    for expected in EXPECTED[name]:
+        assert expected in text
+    assert text.startswith("a\n<!-- begin") and text.endswith("-->\nz\n") and "old" not in text
+    assert "openmoji" not in text
+    assert fill_docs.main(["--root", str(repository), "--check"]) == 0
+
+
+def test_check_names_stale_blocks_and_writes_nothing(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (repository / "benchmarks" / "results" / "speed.json").unlink()
+    assert fill_docs.main(["--root", str(repository), "--check"]) == 1
+    said = capsys.readouterr().out
+    assert re.search(r"stale +docs/ogen-tiny.md: ogen-tiny", said)
+    assert re.search(r"untouched +docs/speed.md: speed \(no speed.json\)", said)
+    assert all("\nold\n" in path.read_text() for path in (repository / "docs").glob("*.md"))
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("<!-- begin: nothing -->\n<!-- end: nothing -->\n", "unknown block 'nothing'"),
+        ("<!-- begin: speed -->\n", "unpaired"),
+        ("<!-- begin: speed -->\n<!-- begin: ogen-tiny -->\n<!-- end: ogen-tiny -->\n<!-- end: speed -->", "unpaired"),
+    ],
+)
+def test_wrong_markers_are_refused(
+    text: str, expected: str, repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (repository / "README.md").write_text(text)
+    assert fill_docs.main(["--root", str(repository), "--check"]) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_results_that_do_not_fit_are_refused(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (repository / "benchmarks" / "results" / "speed.json").write_text('{"rows": [{"case": "24 names"}]}')
+    assert fill_docs.main(["--root", str(repository)]) == 2
+    assert "speed.json: does not fit block 'speed'" in capsys.readouterr().err
