@@ -118,8 +118,9 @@ class Outcome:
 
 
 def documents(root: Path) -> list[Path]:
-    """README.md and docs/*.md, where they exist."""
-    return [path for path in (root / "README.md", *sorted((root / "docs").glob("*.md"))) if path.is_file()]
+    """README.md, the model card and docs/*.md, where they exist."""
+    single = (root / "README.md", root / "ogenlib" / "towers" / "ogen_tiny" / "README.md")
+    return [path for path in (*single, *sorted((root / "docs").glob("*.md"))) if path.is_file()]
 
 
 def fill(text: str, where: str, results: Path, outcome: Outcome) -> str:

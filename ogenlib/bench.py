@@ -9,6 +9,7 @@ import base64
 import io
 import json
 import logging
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -69,6 +70,7 @@ class BenchConfig:
             raise ValueError(f"seeds={list(self.seeds)}: name at least one, each once")
         for host in self.hosts:
             method(host)
+        TrainConfig(epochs=self.epochs, precision=self.precision, **self.settings)  # refuses bad settings now
 
     def smoke(self) -> BenchConfig:
         """The same path in less than a minute: one seed, few epochs, two domains."""
@@ -88,7 +90,8 @@ def run_bench(config: BenchConfig, out: Path, *, command: str = "", progress: bo
     data = _load(config)
     split = base_new_split(data.classnames)
     out.mkdir(parents=True, exist_ok=True)
-    test = FeatureBank.extract(clip, data.test, path=out / "banks" / "test.safetensors", overwrite=True,
+    content = short_hash([data.test.hash(), clip.weights_hash, config.skip_bad])
+    test = FeatureBank.extract(clip, data.test, path=out / "banks" / f"test-{content}.safetensors",
                                progress=progress, skip_bad=config.skip_bad)  # fmt: skip
     home = _home(data)
     # zero_shot is the reference of every table, asked for or not.
@@ -157,9 +160,11 @@ def _cell(
     seconds, epochs = 0.0, 0
     train: dict[str, Any] = {}
     if host.trainable():
-        began = time.perf_counter()
-        history = fit(host, bank, measure=lambda h, _: _measure(h, near, split), **settings)
-        seconds, epochs = time.perf_counter() - began, len(history.epochs)
+        # Named by the settings: a killed cell goes on, one of other settings starts afresh.
+        partial = out / "cells" / f"{name}-seed{seed}-{signature}.partial"
+        history = fit(host, bank, out=partial, measure=lambda h, _: _measure(h, near, split), **settings)
+        shutil.rmtree(partial, ignore_errors=True)
+        seconds, epochs = sum(history.column("seconds")), len(history.epochs)
         curve = {k: history.column(k) for k in ("epoch", "base", "new", "H", "joint_H", "ce")}
         train = asdict(replace(TrainConfig(), **{**host.train_settings(), **settings}))
     outcome = evaluate.base_to_new(host, test, split)

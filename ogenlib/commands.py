@@ -28,7 +28,7 @@ from ogenlib.report import write_report
 from ogenlib.runs import Classifier, load_run, read_run
 from ogenlib.sheet import contact_sheet
 from ogenlib.towers import Backbone, convert_openai, load_backbone
-from ogenlib.train import fit
+from ogenlib.train import TrainConfig, fit
 
 SHEET_IMAGES = 96  # pictures on a contact sheet
 SETTINGS = ("lr", "batch_size", "optimizer")
@@ -112,6 +112,9 @@ def train(args: argparse.Namespace) -> None:
 
 
 def _train(args: argparse.Namespace) -> None:
+    settings = {"epochs": args.epochs, "seed": args.seed, "precision": args.precision, **_settings(args)}
+    TrainConfig(**settings)  # refuses bad settings before anything is loaded
+    method(args.host)
     clip = load_backbone(args.model, args.pretrained, device=args.device)
     data = load_dataset(args.dataset, skip_bad=args.skip_bad)
     names = read_names(args.names) if args.names else list(data.classnames)
@@ -123,8 +126,7 @@ def _train(args: argparse.Namespace) -> None:
     bank = FeatureBank.extract(clip, picked, views=args.views, seed=args.seed, skip_bad=args.skip_bad)
     history: list[dict[str, Any]] = []
     if host.trainable():
-        history = fit(host, bank, out=args.out, progress=not args.quiet, epochs=args.epochs, seed=args.seed,
-                      precision=args.precision, **_settings(args)).epochs  # fmt: skip
+        history = fit(host, bank, out=args.out, progress=not args.quiet, **settings).epochs
     if not distributed.is_main():
         return
     extra = {

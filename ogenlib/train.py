@@ -132,7 +132,8 @@ def fit(
         raise ValueError(f"{host.info.name} has nothing to train")
     data = _training_rows(host, bank)
     optimizer = _optimizer(list(parameters.values()), config)
-    scaler = torch.amp.GradScaler(host.device.type, enabled=config.precision == "fp16")
+    # Torch's own first scale, 65536, overflows on prompt gradients and would skip the first steps.
+    scaler = torch.amp.GradScaler(host.device.type, init_scale=1024.0, enabled=config.precision == "fp16")
     history, first = History(), 1
     signature = _signature(host, data, config)
     checkpoint = Path(out) / "checkpoint.safetensors" if out is not None else None

@@ -25,12 +25,15 @@ def clip() -> Backbone:
 
 @pytest.fixture(scope="session")
 def toy_bank(clip: Backbone) -> FeatureBank:
-    """Two views of four images of each of four classes, made of noise around the classes' own text features."""
+    """Two views of four images of each of four classes.
+
+    Noise around the text feature of the *next* class: zero-shot is wrong, so there is something to learn.
+    """
     generator = torch.Generator().manual_seed(0)
     centres = clip.encode_text([f"an icon of a {n}." for n in TOY_NAMES])
     labels = torch.arange(len(TOY_NAMES)).repeat_interleave(4)
     noise = torch.randn(len(labels), 2, clip.embed_dim, generator=generator)
-    features = F.normalize(centres[labels][:, None] + 0.25 * noise, dim=-1)
+    features = F.normalize(centres.roll(-1, 0)[labels][:, None] + 0.1 * noise, dim=-1)
     keys = [f"toy/{i}" for i in range(len(labels))]
     made_with = {"backbone": clip.fingerprint(), "data": {"toy": 0}, "views": 2}
     return FeatureBank(features, labels, TOY_NAMES, ["toy"] * len(labels), keys, made_with)

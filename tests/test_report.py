@@ -29,10 +29,8 @@ SIDES = ("base", "new", "H", "joint_base", "joint_new", "joint_H", "ece_base", "
 
 
 def thumbnail(seed: int) -> str:
-    shade = random.Random(seed)
-    image = Image.new("RGB", (8, 8), tuple(shade.randrange(256) for _ in range(3)))
     stream = io.BytesIO()
-    image.save(stream, "webp")
+    Image.new("RGB", (8, 8), (seed, 255 - seed, 128)).save(stream, "webp")
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
@@ -137,9 +135,6 @@ class Collector(HTMLParser):
         if tag not in ("meta", "img", "br"):
             self.open.append(tag)
 
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.append((tag, dict(attrs)))
-
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
@@ -220,8 +215,7 @@ def test_mean_curve_averages_seeds_and_skips_holes() -> None:
 
 def test_spread_keeps_order_and_gaps_and_leaves_distant_labels() -> None:
     moved = plots.spread([20.6, 20.5, 40.0, 19.8], 2.0)
-    assert moved[2] == 40.0
-    assert moved[3] < moved[1] < moved[0]
+    assert moved[2] == 40.0 and moved[3] < moved[1] < moved[0]
     assert moved[1] - moved[3] == pytest.approx(2.0) and moved[0] - moved[1] == pytest.approx(2.0)
     assert sum(moved[i] for i in (0, 1, 3)) == pytest.approx(20.6 + 20.5 + 19.8)
 
@@ -257,7 +251,7 @@ def test_summary_holds_both_kinds_of_h() -> None:
     assert "15.0 −5.0" in text  # 2 * 30 * 10 / (30 + 10), worked out where the document lacks it
 
 
-def test_page_is_whole_and_loads_nothing(html_page: str, results: dict[str, Any]) -> None:
+def test_page_is_whole_loads_nothing_and_has_the_words(html_page: str, results: dict[str, Any]) -> None:
     page = Collector(html_page)
     assert not page.open
     tags = [name for name, _ in page.seen]
@@ -270,13 +264,11 @@ def test_page_is_whole_and_loads_nothing(html_page: str, results: dict[str, Any]
     assert "@import" not in html_page and not re.search(r"url\((?!#)", html_page)
     ids = [attributes["id"] for _, attributes in page.seen if "id" in attributes]
     assert len(ids) == len(set(ids))
+    references = set(re.findall(r'(?:url\(|href=")#([^)"]+)', html_page))
+    assert references and references <= set(ids)
     assert tags.count("svg") >= 2 + 3
-    for domain in DOMAINS:
-        assert domain in page.text
+    assert all(domain in page.text for domain in DOMAINS)
     assert results["protocol"]["command"] in page.text and "git" in page.text
-
-
-def test_plots_carry_the_words(html_page: str) -> None:
     text = text_of(html_page)
     assert re.search(r"parting: epoch \d+", text)
     assert re.search(r"Base and new part at epoch \d+\. At the end base is 3\d\.\d and new 1\d\.\d", text)
@@ -316,6 +308,7 @@ def test_strange_domains_hosts_and_thumbnails(results: dict[str, Any]) -> None:
     assert not page.open
     assert [attributes["src"] for name, attributes in page.seen if name == "img"] == [thumbnail(77)]
     assert 'my<b>"host"' in page.text and "$x_1$ & <noto>" in page.text
+    assert re.search(r"<text[^>]*>\$x_1\$ &amp; &lt;noto&gt;</text>", html_page)
     assert "example.org" not in html_page and "b" not in [name for name, _ in page.seen]
 
 
@@ -323,12 +316,11 @@ def test_missing_parts_are_left_out(no_plots: None, results: dict[str, Any]) -> 
     everything = text_of(build_report(results))
     headings = {"curves": "over training", "tests": "Paired tests", "per_class": "Every class", "rows": "Every run"}
     for part, heading in {**headings, "confusions": "Confusions"}.items():
-        for nothing in ({}, {part: None}, {part: []}):
-            less = {key: value for key, value in results.items() if key != part} | nothing
+        without = {key: value for key, value in results.items() if key != part}
+        for less in (without, results | {part: None}, results | {part: []}):
             assert heading in everything and heading not in text_of(build_report(less))
-    card = {key: value for key, value in results["protocol"].items() if key != "skipped"}
     assert "1 file skipped" in everything
-    assert "skipped" not in text_of(build_report(results | {"protocol": card}))
+    assert "skipped" not in text_of(build_report(results | {"protocol": None}))
     assert "No finished runs." in text_of(build_report({"schema": "ogenlib.results/1"}))
     one = results | {"summary": [entry for entry in results["summary"] if entry["domain"] == "noto"]}
     assert "Every test domain" in everything and "Every test domain" not in text_of(build_report(one))
@@ -392,8 +384,7 @@ def test_same_document_same_file(html_page: str, results: dict[str, Any], tmp_pa
 
 @pytest.mark.parametrize("bad", [{}, {"schema": "ogenlib.speed/1"}, []])
 def test_other_documents_are_refused(bad: Any, tmp_path: Path) -> None:
-    target = tmp_path / "report.html"
-    target.write_text("the old report")
+    (target := tmp_path / "report.html").write_text("the old report")
     with pytest.raises(ValueError, match=r"ogenlib\.results/1.*ogen bench"):
         write_report(bad, target)
     assert target.read_text() == "the old report"

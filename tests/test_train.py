@@ -65,7 +65,7 @@ def test_bad_settings_are_refused(settings: dict, message: str) -> None:
 # --- what training does -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("optimizer", "lr"), [("adamw", 0.02), ("sgd", 5.0)])
+@pytest.mark.parametrize(("optimizer", "lr"), [("adamw", 0.02), ("sgd", 0.02)])
 def test_training_lowers_the_loss_and_is_seeded(clip, toy_bank, optimizer: str, lr: float) -> None:
     settings = {"epochs": 8, "batch_size": 8, "optimizer": optimizer, "lr": lr, "warmup_epochs": 0}
     a, b, c = host(clip), host(clip), host(clip)
@@ -103,11 +103,12 @@ def test_what_measure_returns_joins_the_history(clip, toy_bank) -> None:
 def test_low_precision_trains_fp32_parameters_to_nearly_the_same(clip, toy_bank, precision: str) -> None:
     full, low = host(clip), host(clip)
     start = full.context.detach().clone()
-    fit(full, toy_bank, epochs=3, warmup_epochs=0)
-    fit(low, toy_bank, epochs=3, warmup_epochs=0, precision=precision)
+    settings = {"epochs": 3, "warmup_epochs": 0, "batch_size": 8, "optimizer": "sgd", "lr": 0.01}
+    fit(full, toy_bank, **settings)
+    fit(low, toy_bank, precision=precision, **settings)
     assert low.context.dtype == torch.float32
     moved = (full.context - start).norm()
-    assert 0 < (full.context - low.context).norm() < 0.5 * moved
+    assert 0 < (full.context - low.context).norm() < 0.1 * moved
 
 
 class Exploding(CoOp):

@@ -16,7 +16,7 @@ import io
 import json
 import zipfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.resources import files
@@ -93,6 +93,16 @@ def _shard(icon_set: str) -> dict[str, bytes]:
     """Concept id -> WebP bytes; about one megabyte, read once."""
     with zipfile.ZipFile(bundle_path() / f"{icon_set}.zip") as archive:
         return {name.removesuffix(".webp"): archive.read(name) for name in archive.namelist()}
+
+
+def open_drawing(icon_set: str, concept: str) -> Callable[[], Image.Image] | None:
+    """A function that opens the set's drawing of a concept; None if the set has none.
+
+    Raises:
+        ValueError: unknown icon set.
+    """
+    _check_sets([icon_set], "icon_set")
+    return partial(_open, icon_set, concept) if concept in _shard(icon_set) else None
 
 
 def _open(icon_set: str, concept: str) -> Image.Image:
