@@ -184,8 +184,9 @@ def draw(icon: dict[str, Any]) -> Image.Image:
     svg = (f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
            f'color="#000" viewBox="{left} {top} {width} {height}" width="{width}" height="{height}">'
            f"{body}</svg>")  # fmt: skip
-    zoom = {"width": SIZE} if width >= height else {"height": SIZE}
-    png = resvg_py.svg_to_bytes(svg_string=svg, background="white", skip_system_fonts=True, **zoom)
+    wide = width >= height
+    png = resvg_py.svg_to_bytes(svg_string=svg, background="white", skip_system_fonts=True,
+                                width=SIZE if wide else None, height=None if wide else SIZE)  # fmt: skip
     picture = Image.open(io.BytesIO(bytes(png))).convert("RGB")
     canvas = Image.new("RGB", (SIZE, SIZE), "white")
     canvas.paste(picture, ((SIZE - picture.width) // 2, (SIZE - picture.height) // 2))

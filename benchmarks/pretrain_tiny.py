@@ -142,7 +142,8 @@ def sincos(side: int, width: int) -> Tensor:
 
 def optimizers(model: CLIP) -> list[torch.optim.Optimizer]:
     """Muon on the hidden matrices, AdamW on everything else."""
-    matrices, rest = [], []
+    matrices: list[torch.nn.Parameter] = []
+    rest: list[torch.nn.Parameter] = []
     for name, p in model.named_parameters():
         (matrices if p.ndim == 2 and "resblocks" in name else rest).append(p)
     return [

@@ -101,7 +101,7 @@ def steps(count: int) -> dict[str, tuple[Callable[[], Tensor], torch.nn.Paramete
 
 def agree(cases: dict[str, tuple[Callable[[], Tensor], torch.nn.Parameter]]) -> None:
     """Stop unless both sides have the same loss and gradient."""
-    found = []
+    found: list[tuple[float, Tensor]] = []
     for side in ("textbook step", "ours step"):
         loss, parameter = cases[side]
         parameter.grad = None

@@ -61,7 +61,7 @@ def main() -> None:
     data = load_dataset("emoji-categories")
     split = base_new_split(data.classnames)
     scores = base_to_new(ZeroShot(clip, split.base, data.templates), data.test, split).domains
-    document = {
+    document: dict[str, Any] = {
         "schema": "ogenlib.zero-shot/1",
         "protocol": {
             "name": "zero-shot", "backbone": clip.fingerprint(), "template": TEMPLATES[0], "concepts": len(concepts()),

@@ -115,7 +115,7 @@ def run_bench(config: BenchConfig, out: Path, *, command: str = "", progress: bo
 
 
 def _load(config: BenchConfig) -> Dataset:
-    options = {"test_domains": config.test_domains} if config.test_domains else {}
+    options: dict[str, Any] = {"test_domains": config.test_domains} if config.test_domains else {}
     return load_dataset(config.dataset, skip_bad=config.skip_bad, **options)
 
 

@@ -62,7 +62,7 @@ def _data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-bad", action="store_true", help="count unreadable images instead of stopping")
 
 
-def _training(parser: argparse.ArgumentParser, *, smoke_defaults: bool = False) -> None:
+def _training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shots", type=_positive, default=16, metavar="N", help="training images of a class")
     parser.add_argument("--epochs", type=_positive, default=50, metavar="N", help="passes over them")
     parser.add_argument("--views", type=_positive, default=8, metavar="N",
@@ -90,7 +90,10 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--protocol", choices=PROTOCOLS, default="base-to-new", help="what is measured")
     p.add_argument("--hosts", nargs="+", default=["coop"], metavar="NAME", help="methods (ogen methods)")
     p.add_argument("--smoke", action="store_true", help="the same path in less than a minute: 1 seed, 4 epochs")
-    _data(p), _model(p), _training(p), _common(p, "runs/bench", seeds=True)
+    _data(p)
+    _model(p)
+    _training(p)
+    _common(p, "runs/bench", seeds=True)
 
     p = command("train", commands.train, "train one method on class names and save the run")
     p.add_argument("--host", default="coop", metavar="NAME", help="method (ogen methods)")
@@ -98,12 +101,16 @@ def build_parser() -> argparse.ArgumentParser:
                    help="train on these class names only, one a line; default: all of the dataset")  # fmt: skip
     p.add_argument("--context", default=None, metavar="WORDS",
                    help="words that start a learned context; default: those of the dataset's template")  # fmt: skip
-    _data(p), _model(p), _training(p), _common(p, "runs/train")
+    _data(p)
+    _model(p)
+    _training(p)
+    _common(p, "runs/train")
 
     p = command("eval", commands.evaluate_run, "test a saved run on a dataset")
     p.add_argument("folder", type=Path, metavar="RUN", help="folder of a saved run")
     p.add_argument("--split", choices=["test", "val", "train"], default="test", help="which images")
-    _data(p), _common(p, "runs/eval")
+    _data(p)
+    _common(p, "runs/eval")
 
     p = command("predict", commands.predict, "name images with a saved run")
     p.add_argument("folder", type=Path, metavar="RUN", help="folder of a saved run")
@@ -117,7 +124,9 @@ def build_parser() -> argparse.ArgumentParser:
     p = command("extract", commands.extract, "store image features of a dataset as a feature bank")
     p.add_argument("--split", choices=["train", "val", "test"], default="train", help="which images")
     p.add_argument("--views", type=_positive, default=1, metavar="N", help="1: plain image; more: augmented views")
-    _data(p), _model(p), _common(p, "runs/extract")
+    _data(p)
+    _model(p)
+    _common(p, "runs/extract")
 
     p = command("data", commands.data, "list, check or show datasets")
     p.add_argument("action", choices=["list", "check", "show"],

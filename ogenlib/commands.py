@@ -173,17 +173,17 @@ def predict(args: argparse.Namespace) -> None:
     names = read_names(args.names) if args.names else None
     classifier = Classifier.load(args.folder, device=args.device)
     predictions = classifier.predict(args.images, top_k=args.top_k, names=names)
-    rows = [
-        {"image": str(path), "names": list(p.names), "probabilities": list(p.probabilities)}
-        for path, p in zip(args.images, predictions, strict=True)
-    ]
     if args.json:
+        rows = [
+            {"image": str(path), "names": list(p.names), "probabilities": list(p.probabilities)}
+            for path, p in zip(args.images, predictions, strict=True)
+        ]
         print(json.dumps(rows, indent=1))
         _write_json(args.out / "predictions.json", rows)
         return
-    for row in rows:
-        ranked = ", ".join(f"{n} {100 * p:.1f}%" for n, p in zip(row["names"], row["probabilities"], strict=True))
-        print(f"{row['image']}: {ranked}")
+    for path, p in zip(args.images, predictions, strict=True):
+        chances = zip(p.names, p.probabilities, strict=True)
+        print(f"{path}: " + ", ".join(f"{name} {100 * chance:.1f}%" for name, chance in chances))
 
 
 def extract(args: argparse.Namespace) -> None:
