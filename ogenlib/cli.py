@@ -69,7 +69,7 @@ def _training(parser: argparse.ArgumentParser) -> None:
                         help="augmented views of a training image; 1 means the plain image")  # fmt: skip
     parser.add_argument("--precision", choices=list(PRECISIONS), default="fp32", help="of the forward pass")
     # No default here: a method's own settings hold unless the option is given.
-    parser.add_argument("--lr", type=float, default=argparse.SUPPRESS, help="peak learning rate (default: 0.002)")
+    parser.add_argument("--lr", type=float, default=argparse.SUPPRESS, help="peak learning rate (default: the method's own)")
     parser.add_argument("--batch-size", type=_positive, default=argparse.SUPPRESS, metavar="N",
                         help="images a step (default: 32)")  # fmt: skip
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default=argparse.SUPPRESS, help="(default: adamw)")

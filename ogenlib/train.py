@@ -37,7 +37,7 @@ class TrainConfig:
     Attributes:
         epochs: passes over the training images.
         batch_size: images a step over all processes (32 as in CoOp).
-        lr: peak learning rate (2e-3 as in CoOp).
+        lr: peak learning rate (2e-3 as in CoOp), where the host does not bring its own.
         optimizer: ``adamw`` or ``sgd`` (momentum 0.9).
         weight_decay: decoupled for AdamW.
         warmup_epochs: constant `warmup_lr` at the start (CoOp: one epoch at 1e-5), then cosine to zero.

@@ -24,6 +24,7 @@ from ogenlib.hosts.base import Host, MethodInfo
 from ogenlib.towers import Backbone, PromptTokens, context_from_words, encode_prompts, prompt_tokens
 
 INIT_STD = 0.02  # released code, trainers/coop.py
+PAPER_LR = 2e-3  # for embeddings of that size: CLIP's token embeddings start with the same std
 MAX_CACHED_PROMPTS = 8  # token tables kept; training uses one or two lists of names
 
 
@@ -122,6 +123,17 @@ class CoOp(Host):
             context = context[rows]
         features = encode_prompts(self.clip.text, self._tokens(wanted), context, chunk=self.chunk)
         return F.normalize(features.float(), dim=-1)
+
+    def train_settings(self) -> dict[str, Any]:
+        """The paper's learning rate, scaled by how large the names' token embeddings are.
+
+        AdamW moves every coordinate by about the learning rate, whatever the gradient, so the rate has to be
+        measured against the embeddings that the context stands among.
+        """
+        tokens = self._tokens(self.names)
+        rows = self.clip.text.embed(tokens.ids).float()
+        named = torch.cat([row[start:end] for row, (start, end) in zip(rows, tokens.spans, strict=True)])
+        return {"lr": PAPER_LR * named.square().mean().sqrt().item() / INIT_STD}
 
     def config(self) -> dict[str, Any]:
         return {

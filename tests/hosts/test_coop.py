@@ -77,3 +77,10 @@ def test_presets(clip) -> None:
     assert CoOp.base_to_new(clip, NAMES).n_context == 4
     assert CoOp.paper(clip, NAMES).n_context == 16
     assert CoOp.paper(clip, NAMES, n_context=5).n_context == 5
+
+
+def test_learning_rate_follows_the_size_of_the_embeddings(clip) -> None:
+    coop = CoOp(clip, ["dog"], "an icon of a")
+    (token,) = coop.clip.tokenizer(["dog"])[0, 1:2].tolist()
+    size = clip.model.token_embedding.weight[token].square().mean().sqrt().item()
+    assert coop.train_settings()["lr"] == pytest.approx(2e-3 * size / 0.02, rel=1e-5)
