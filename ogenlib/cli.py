@@ -69,7 +69,8 @@ def _training(parser: argparse.ArgumentParser) -> None:
                         help="augmented views of a training image; 1 means the plain image")  # fmt: skip
     parser.add_argument("--precision", choices=list(PRECISIONS), default="fp32", help="of the forward pass")
     # No default here: a method's own settings hold unless the option is given.
-    parser.add_argument("--lr", type=float, default=argparse.SUPPRESS, help="peak learning rate (default: the method's own)")
+    parser.add_argument("--lr", type=float, default=argparse.SUPPRESS,
+                        help="peak learning rate (default: the method's own)")  # fmt: skip
     parser.add_argument("--batch-size", type=_positive, default=argparse.SUPPRESS, metavar="N",
                         help="images a step (default: 32)")  # fmt: skip
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default=argparse.SUPPRESS, help="(default: adamw)")
@@ -172,7 +173,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError) as error:
         if args.debug:
             raise
-        print(f"ogen {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        text = " ".join(str(error).split()).replace("skip_bad=True", "--skip-bad")
+        print(f"ogen {args.command}: {text}", file=sys.stderr)
         return 2
     except Exception as error:
         if args.debug:

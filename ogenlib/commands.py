@@ -205,9 +205,11 @@ def data(args: argparse.Namespace) -> None:
     dataset = load_dataset(args.name, skip_bad=args.skip_bad)
     if args.action == "check":
         report = check_dataset(dataset)
-        print(report)
+        print("\n".join(report.lines()))
         if report.problems:
-            raise ValueError(f"{len(report.problems)} images cannot be read, first: {report.problems[0]}")
+            first = report.problems[0]
+            raise ValueError(f"{len(report.problems)} images cannot be read, the first: {first.file} ({first.reason}); "
+                             "replace them, or pass skip_bad=True to leave them out")  # fmt: skip
         return
     images = _part(dataset, args.split)
     step = max(1, len(images) // SHEET_IMAGES)

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .report_style import Html, finite, number, tag
+from ogenlib.report_style import Html, finite, number, tag
 
 # Stand-ins that matplotlib writes and `_svg` turns into CSS variables, so that one picture serves light and dark.
 INK, SOFT, RULE, BASE, NEW = "#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05"

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import plots
-from .files import atomic_write
-from .report_style import (
+from ogenlib import plots
+from ogenlib.files import atomic_write
+from ogenlib.report_style import (
     DASH,
     Html,
     Variant,

@@ -131,6 +131,12 @@ def fit(
     if not parameters:
         raise ValueError(f"{host.info.name} has nothing to train")
     data = _training_rows(host, bank)
+    processes = distributed.world()[1]
+    if min(config.batch_size, len(data)) < processes:
+        raise ValueError(
+            f"{processes} processes share batches of {min(config.batch_size, len(data))} images; "
+            "use a batch_size of at least one image a process, or fewer processes"
+        )
     optimizer = _optimizer(list(parameters.values()), config)
     # Torch's own first scale, 65536, overflows on prompt gradients and would skip the first steps.
     scaler = torch.amp.GradScaler(host.device.type, init_scale=1024.0, enabled=config.precision == "fp16")

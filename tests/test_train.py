@@ -256,6 +256,12 @@ def test_two_processes_end_where_one_does(script: Path, tmp_path) -> None:
     torch.testing.assert_close(two, one, atol=1e-4, rtol=0)
 
 
+def test_more_processes_than_images_are_refused(clip, toy_bank, monkeypatch) -> None:
+    monkeypatch.setattr("ogenlib.distributed.world", lambda: (0, 4))
+    with pytest.raises(ValueError, match="4 processes share batches of 3 images"):
+        fit(host(clip), toy_bank, batch_size=3)
+
+
 def _free_port() -> int:
     import socket
 

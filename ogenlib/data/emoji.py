@@ -25,7 +25,7 @@ from typing import Any
 
 from PIL import Image
 
-from .dataset import Dataset, ImageSet, Item
+from ogenlib.data.dataset import Dataset, ImageSet, Item
 
 PRETRAINING_SETS = ("noto-v1", "emojione-v1", "twemoji", "fluent-emoji", "fxemoji", "streamline-emojis")
 UNSEEN_SETS = (
