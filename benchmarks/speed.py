@@ -6,17 +6,16 @@ The textbook loop does what the released CoOp code does in a step: the image tow
 text tower on all 77 tokens of every class, forward and backward. Ours reads image features from a view bank
 and encodes the shared prefix once. Weights are random (speed does not depend on them), both sides compute the
 same loss, and the script checks that their loss and gradient agree before it times anything. Both sides
-alternate in one process; peak memory is measured in a process of its own for each side, as growth of the
-resident set over the loaded model. FLOPs are counted by torch (matrix products only).
+alternate in one process; peak memory is the growth of the resident set during one step of each. FLOPs are
+counted by torch (matrix products only). Linux only, for the memory.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
-import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -132,27 +131,20 @@ def count_flops(loss: Callable[[], Tensor]) -> int:
     return int(counter.get_total_flops())
 
 
-def peak_memory(count: int, case: str) -> float:
-    """Growth of the resident set over two steps, MiB, in a fresh process."""
-    command = [sys.executable, __file__, "--memory-of", case, "--names", str(count)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout.strip().splitlines()[-1])
+def status(field: str) -> float:
+    """A memory field of this process, MiB: VmRSS now, VmHWM the highest since the mark was cleared."""
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
+    return int(line.split()[1]) / 1024
 
 
-def resident() -> float:
-    """Of this process now, MiB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
-
-
-def measure_memory(count: int, case: str) -> None:
-    loss, parameter = steps(count)[case]
-    before = resident()
-    optimizer = torch.optim.SGD([parameter], 0.002)
-    for _ in range(2):
-        step(loss, parameter, optimizer)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(max(peak - before, 0.0))
+def peak_memory(loss: Callable[[], Tensor], parameter: torch.nn.Parameter, optimizer: torch.optim.Optimizer) -> float:
+    """Growth of the resident set during one step, MiB (Linux)."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # give back what earlier steps freed, or the step would grow into it unseen
+    before = status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    step(loss, parameter, optimizer)
+    return max(status("VmHWM") - before, 0.0)
 
 
 def run_case(count: int, rounds: int, floor: float) -> list[dict[str, Any]]:
@@ -172,7 +164,7 @@ def run_case(count: int, rounds: int, floor: float) -> list[dict[str, Any]]:
         slow, fast = f"textbook {part}", f"ours {part}"
         best = {name: min(seconds[name]) for name in (slow, fast)}
         median = {name: sorted(seconds[name])[len(seconds[name]) // 2] for name in (slow, fast)}
-        memory = {name: peak_memory(count, name) for name in (slow, fast)}
+        memory = {name: peak_memory(*cases[name], optimizers[name]) for name in (slow, fast)}
         flops = {name: count_flops(cases[name][0]) for name in (slow, fast)}
         rows.append({
             "case": f"{count} names, {'whole step' if part == 'step' else 'text side'}", "names": count,
@@ -192,10 +184,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed.json"), help="results file")
     parser.add_argument("--names", type=int, nargs="+", default=[24, 100, 500], help="class counts")
     parser.add_argument("--rounds", type=int, default=3, help="alternations (default 3)")
-    parser.add_argument("--memory-of", default=None, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.memory_of:
-        return measure_memory(args.names[0], args.memory_of)
     floor = peak_flops(torch.float32)
     rows = [row for count in args.names for row in run_case(count, args.rounds if count < 500 else 2, floor)]
     document = {
@@ -205,7 +194,7 @@ def main() -> None:
             "peak_gflops_fp32": floor / 1e9, "peak_gflops_bf16": peak_flops(torch.bfloat16) / 1e9,
             "threads": torch.get_num_threads(), "rounds": args.rounds, "versions": results.versions(),
             "git": results.git_revision(), "date": results.now(),
-            "memory": "growth of the resident set over the loaded model and inputs, two steps, MiB",
+            "memory": "growth of the resident set during one step, over the loaded model and inputs, MiB",
         },
         "rows": rows,
     }  # fmt: skip
