@@ -18,7 +18,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ogenlib.towers.blocks import causal_step, finish, heads, qkv, replace_deep, run_causal
+from ogenlib.towers.blocks import (
+    causal_step,
+    finish,
+    heads,
+    qkv,
+    replace_deep,
+    run_causal,
+    split_heads,
+)  # fmt: skip
 from ogenlib.towers.native import NativeTextTower
 from ogenlib.towers.text import TextTower
 
@@ -57,10 +65,13 @@ def encode_shared_prefix(
     """
     native = _check(tower, prefix, suffix, ids, deep, chunk)
     rows = prefix if prefix.ndim == 3 else prefix[None]
-    keys = prefix_keys(native, rows, deep)
     lengths = native.lengths(ids) - rows.shape[1]
     if len(ids) and int(lengths.min()) < 1:
         raise ValueError(f"a text ends inside the prefix of {rows.shape[1]} tokens: ids and prefix disagree")
+    if chunk is None and len(ids):
+        features = _encode_together(native, rows, suffix, lengths, deep)
+        return features if prefix.ndim == 3 else features[0]
+    keys = prefix_keys(native, rows, deep)
     pieces = []
     for start in range(0, len(ids), chunk or max(len(ids), 1)):
         end = start + (chunk or len(ids))
@@ -112,31 +123,88 @@ class _Packing(NamedTuple):
 
 def _encode_suffixes(tower: NativeTextTower, keys: Sequence[KeysValues], suffix: Tensor, lengths: Tensor) -> Tensor:
     """Features `(R, C, D)` of suffixes `(C, S, W)` with `lengths` `(C,)` behind `R` prefixes."""
-    n_rows, _, n_prefix, _ = keys[0].k.shape
-    n_classes, longest = len(lengths), int(lengths.max())
+    x, suffixes = _start(tower, suffix, lengths, *keys[0].k.shape[::2])
+    for block, prefix in zip(tower.blocks[:-1], keys[:-1], strict=True):
+        x = finish(block, x, suffixes.attend(block, qkv(block, x), prefix))
+    last = tower.blocks[-1]
+    hidden = last.ln_1(x)  # type: ignore[operator]
+    return suffixes.features(tower, x, hidden, _keys_values(last, hidden), keys[-1])
+
+
+def _encode_together(
+    tower: NativeTextTower, prefix: Tensor, suffix: Tensor, lengths: Tensor, deep: Tensor | None
+) -> Tensor:
+    """The same, prefix and suffixes in one matrix product: few classes wait for weights, not for arithmetic."""
+    n_rows, n_prefix, width = prefix.shape
+    x, suffixes = _start(tower, suffix, lengths, n_rows, n_prefix)
+    cut = [n_rows * n_prefix, len(x)]
+    p = prefix.to(tower.dtype) + tower.positions(0, n_prefix)
+    for i, block in enumerate(tower.blocks):
+        p = replace_deep(p, deep, i, tower.n_prefix)
+        both = torch.cat([p.flatten(0, 1), x])
+        if i + 1 == len(tower.blocks):
+            break
+        of_prefix, of_suffix = qkv(block, both).split(cut)
+        q, k, v = (split_heads(part, heads(block)) for part in of_prefix.unflatten(0, p.shape[:2]).chunk(3, dim=-1))
+        seen = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(-1, width)
+        attended = torch.cat([seen, suffixes.attend(block, of_suffix, KeysValues(k, v))])
+        p, x = finish(block, both, attended).split(cut)
+        p = p.unflatten(0, (n_rows, n_prefix))
+    last = tower.blocks[-1]
+    hidden = last.ln_1(both)  # type: ignore[operator]
+    of_prefix, of_suffix = _keys_values(last, hidden).split(cut)
+    k, v = (split_heads(part, heads(last)) for part in of_prefix.unflatten(0, p.shape[:2]).chunk(2, dim=-1))
+    return suffixes.features(tower, x, hidden[cut[0] :], of_suffix, KeysValues(k, v))
+
+
+class _Suffixes(NamedTuple):
+    """What attention of packed suffixes needs: `sees` `(S, P + S)`, `pooled` `(R * C,)` places of the last tokens."""
+
+    packing: _Packing
+    pooled: Tensor
+    sees: Tensor
+    lengths: Tensor
+    n_rows: int
+
+    def attend(self, block: Any, x: Tensor, prefix: KeysValues) -> Tensor:
+        """Attended values `(T, W)` of queries, keys and values `(T, 3 W)`."""
+        padded = self.packing.pad(x).unflatten(-1, (3, heads(block), -1))
+        q, k, v = (part.transpose(1, 2) for part in padded.unbind(2))
+        attended = F.scaled_dot_product_attention(q, *_behind(prefix, k, v, len(self.lengths)), attn_mask=self.sees)
+        return self.packing.pack(attended.transpose(1, 2).flatten(2))
+
+    def features(self, tower: NativeTextTower, x: Tensor, hidden: Tensor, kv: Tensor, prefix: KeysValues) -> Tensor:
+        """The last block: only the pooled tokens are read after it, so only they ask, project and pass the MLP."""
+        last: Any = tower.blocks[-1]
+        n_heads, width = heads(last), x.shape[-1]
+        bias = last.attn.in_proj_bias
+        q = F.linear(hidden[self.pooled], last.attn.in_proj_weight[:width], None if bias is None else bias[:width])
+        padded = self.packing.pad(kv).unflatten(-1, (2, n_heads, -1))
+        k, v = (part.transpose(1, 2) for part in padded.unbind(2))
+        sees = self.sees[self.lengths - 1].repeat(self.n_rows, 1)[:, None, None]
+        keys = _behind(prefix, k, v, len(self.lengths))
+        attended = F.scaled_dot_product_attention(q.unflatten(-1, (n_heads, 1, -1)), *keys, attn_mask=sees)
+        x = finish(last, x[self.pooled], attended.flatten(1))
+        return tower.project(x).unflatten(0, (self.n_rows, len(self.lengths)))
+
+
+def _keys_values(block: Any, hidden: Tensor) -> Tensor:
+    """Keys and values `(..., 2 W)` of normalised hidden states `(..., W)`."""
+    weight, bias = block.attn.in_proj_weight, block.attn.in_proj_bias
+    width = weight.shape[1]
+    return F.linear(hidden, weight[width:], None if bias is None else bias[width:])
+
+
+def _start(
+    tower: NativeTextTower, suffix: Tensor, lengths: Tensor, n_rows: int, n_prefix: int
+) -> tuple[Tensor, _Suffixes]:
+    """Packed embeddings `(T, W)` with positions, and what their attention needs."""
+    longest = int(lengths.max())
     x = suffix[:, :longest].to(tower.dtype) + tower.positions(n_prefix, n_prefix + longest)
     x, packing, pooled = _pack(x, lengths, n_rows)
     # A suffix token sees the whole prefix and the suffix up to itself.
     sees = torch.ones(longest, n_prefix + longest, dtype=torch.bool, device=x.device).tril(n_prefix)
-    for block, prefix in zip(tower.blocks[:-1], keys[:-1], strict=True):
-        n_heads = heads(block)
-        padded = packing.pad(qkv(block, x)).unflatten(-1, (3, n_heads, -1))
-        q, k, v = (part.transpose(1, 2) for part in padded.unbind(2))
-        attended = F.scaled_dot_product_attention(q, *_behind(prefix, k, v, n_classes), attn_mask=sees)
-        x = finish(block, x, packing.pack(attended.transpose(1, 2).flatten(2)))
-    # After the last block only the pooled tokens are read, so only they ask, project and pass the MLP.
-    last: Any = tower.blocks[-1]
-    n_heads, hidden = heads(last), last.ln_1(x)
-    weight, bias = last.attn.in_proj_weight, last.attn.in_proj_bias
-    width = weight.shape[1]
-    q = F.linear(hidden[pooled], weight[:width], None if bias is None else bias[:width])
-    kv = F.linear(hidden, weight[width:], None if bias is None else bias[width:])
-    k, v = (part.transpose(1, 2) for part in packing.pad(kv).unflatten(-1, (2, n_heads, -1)).unbind(2))
-    q = q.unflatten(-1, (n_heads, 1, -1))
-    sees_last = sees[lengths - 1].repeat(n_rows, 1)[:, None, None]
-    attended = F.scaled_dot_product_attention(q, *_behind(keys[-1], k, v, n_classes), attn_mask=sees_last)
-    x = finish(last, x[pooled], attended.flatten(1))
-    return tower.project(x).unflatten(0, (n_rows, n_classes))
+    return x, _Suffixes(packing, pooled, sees, lengths, n_rows)
 
 
 def _pack(x: Tensor, lengths: Tensor, n_rows: int) -> tuple[Tensor, _Packing, Tensor]:
