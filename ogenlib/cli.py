@@ -10,7 +10,8 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -152,17 +153,29 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+@contextmanager
+def _messages(quiet: bool) -> Iterator[None]:
+    """Show the library's own log on stderr while a command runs; the caller's logging is left as it was."""
+    logger, handler = logging.getLogger("ogenlib"), logging.StreamHandler(sys.stderr)
+    level = logger.level
+    logger.setLevel(logging.ERROR if quiet else logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     try:
         args = build_parser().parse_args(argv)
     except SystemExit as stop:
         return int(stop.code or 0)
-    logging.basicConfig(level=logging.ERROR if args.quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("httpx", "httpcore", "huggingface_hub", "timm", "root", "open_clip"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
-        args.run(args)
+        with _messages(args.quiet):
+            args.run(args)
         sys.stdout.flush()
     except KeyboardInterrupt:
         print(f"ogen {args.command}: interrupted; the same command goes on from what is finished", file=sys.stderr)
