@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ogenlib.bench import BenchConfig, run_bench
-from ogenlib.files import atomic_write
+from ogenlib.files import atomic_write, write_json
 from ogenlib.plots import mean_curve, parting_epoch
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,8 +32,7 @@ def run(results: Path, work: Path | None) -> None:
         document = run_bench(BenchConfig(), work or Path(scratch), command=command, progress=True)
     for pair in document["confusions"]:
         pair.pop("thumbnails")
-    with atomic_write(results) as temporary:
-        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_json(results, document)
 
 
 def draw(document: dict[str, Any], path: Path) -> None:

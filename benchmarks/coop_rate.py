@@ -8,13 +8,12 @@ Base and new accuracy on noto for CoOp's own rate times 1/4, 1 and 4; one seed, 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from ogenlib import evaluate, results
 from ogenlib.data import FeatureBank, base_new_split, load_dataset
-from ogenlib.files import atomic_write
+from ogenlib.files import write_json
 from ogenlib.hosts import CoOp, ZeroShot
 from ogenlib.towers import load_backbone
 from ogenlib.train import fit
@@ -50,8 +49,7 @@ def main() -> None:
                      "versions": results.versions(), "git": results.git_revision(), "date": results.now()},
         "rows": rows,
     }  # fmt: skip
-    with atomic_write(args.out) as temporary:
-        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_json(args.out, document)
 
 
 if __name__ == "__main__":

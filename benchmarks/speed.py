@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ogenlib import results
 from ogenlib.data.emoji import concepts
-from ogenlib.files import atomic_write
+from ogenlib.files import write_json
 from ogenlib.hosts import Batch, CoOp
 from ogenlib.towers import Backbone, load_backbone
 
@@ -204,8 +203,7 @@ def main() -> None:
         },
         "rows": rows,
     }  # fmt: skip
-    with atomic_write(args.out) as temporary:
-        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_json(args.out, document)
     for row in rows:
         print(f"{row['case']:<24} {row['textbook_seconds']:8.2f} s {row['ours_seconds']:8.3f} s "
               f"{row['ratio']:6.1f}x  memory {row['memory_ratio']:.3f}  over floor {row['over_floor']:.2f}")

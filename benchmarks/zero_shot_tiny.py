@@ -10,7 +10,6 @@ unseen set. One template, images through the model's own preprocessing, fp32.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from ogenlib import results
 from ogenlib.data import FeatureBank, ImageSet, Item, base_new_split, load_dataset
 from ogenlib.data.emoji import PRETRAINING_SETS, TEMPLATES, UNSEEN_SETS, concepts, open_drawing
 from ogenlib.evaluate import base_to_new
-from ogenlib.files import atomic_write
+from ogenlib.files import write_json
 from ogenlib.hosts import ZeroShot
 from ogenlib.towers import load_backbone
 
@@ -71,8 +70,7 @@ def main() -> None:
         "sets": sets,
         "categories": {d: {k: s[k] for k in ("base", "new", "H", "joint_H")} for d, s in scores.items()},
     }  # fmt: skip
-    with atomic_write(args.out) as temporary:
-        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_json(args.out, document)
     for domain, row in document["categories"].items():
         print(f"categories, {domain:<28} base {row['base']:5.1f}  new {row['new']:5.1f}")
 

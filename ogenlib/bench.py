@@ -22,7 +22,7 @@ from tqdm import tqdm
 from ogenlib import evaluate, results
 from ogenlib.data import Augment, BaseNewSplit, Dataset, FeatureBank, ImageSet, base_new_split, few_shot, load_dataset
 from ogenlib.data.dataset import short_hash
-from ogenlib.files import atomic_write
+from ogenlib.files import write_json
 from ogenlib.hosts import Host, build, method
 from ogenlib.report import write_report
 from ogenlib.towers import Backbone, load_backbone
@@ -108,8 +108,7 @@ def run_bench(config: BenchConfig, out: Path, *, command: str = "", progress: bo
     skipped = [*data.info.get("skipped", []), *test.skipped]
     document = _document(config, cells, shared, home, skipped, command, time.perf_counter() - began)
     _add_thumbnails(document["confusions"], data.test)
-    with atomic_write(out / "results.json") as temporary:
-        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_json(out / "results.json", document)
     write_report(document, out / "report.html")
     return document
 
@@ -134,14 +133,6 @@ def _training_bank(
     return FeatureBank.extract(clip, picked, views=config.views, seed=seed, skip_bad=config.skip_bad)
 
 
-def host_options(name: str, templates: Sequence[str]) -> dict[str, Any]:
-    """A host's options for a dataset: its templates, or the words before the name as first context."""
-    if name == "zero_shot":
-        return {"templates": list(templates)}
-    words = templates[0].split("{}")[0].strip()
-    return {"context": words or "a photo of a"}
-
-
 def _cell(
     config: BenchConfig, clip: Backbone, data: Dataset, split: BaseNewSplit, bank: FeatureBank,
     test: FeatureBank, name: str, seed: int, home: str, out: Path, shared: dict[str, Any],
@@ -154,8 +145,8 @@ def _cell(
         cell = json.loads(path.read_text(encoding="utf-8"))
         if cell.get("signature") == signature:
             return cell
-    host = build(name, clip, split.base, **host_options(name, data.templates))
-    near = test.of_domain(home)
+    host = build(name, clip, split.base, **method(name).dataset_options(data.templates))
+    near = test.of_domain(home).select((*split.base, *split.new))  # once, not after every epoch
     curve: dict[str, list[float]] = {}
     seconds, epochs = 0.0, 0
     train: dict[str, Any] = {}
@@ -177,8 +168,7 @@ def _cell(
         "confusions": evaluate.confusions(outcome, home),
         "per_class": evaluate.base_to_new(host, near, split).per_class,
     }  # fmt: skip
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(cell) + "\n", encoding="utf-8")
+    write_json(path, cell)
     return cell
 
 

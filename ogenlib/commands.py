@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ogenlib import distributed, evaluate, results
-from ogenlib.bench import BenchConfig, host_options, run_bench
+from ogenlib.bench import BenchConfig, run_bench
 from ogenlib.data import (
     Dataset,
     FeatureBank,
@@ -22,7 +22,7 @@ from ogenlib.data import (
     list_datasets,
     load_dataset,
 )  # fmt: skip
-from ogenlib.files import atomic_write
+from ogenlib.files import atomic_write, write_json
 from ogenlib.hosts import METHODS, build, method
 from ogenlib.report import write_report
 from ogenlib.runs import Classifier, load_run, read_run
@@ -37,11 +37,6 @@ SETTINGS = ("lr", "batch_size", "optimizer")
 def _say(args: argparse.Namespace, text: str) -> None:
     if not args.quiet:
         print(text)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -118,7 +113,7 @@ def _train(args: argparse.Namespace) -> None:
     clip = load_backbone(args.model, args.pretrained, device=args.device)
     data = load_dataset(args.dataset, skip_bad=args.skip_bad)
     names = read_names(args.names) if args.names else list(data.classnames)
-    options = host_options(args.host, data.templates)
+    options = method(args.host).dataset_options(data.templates)
     if args.context and "context" in options:
         options["context"] = args.context
     host = build(args.host, clip, names, **options)
@@ -162,7 +157,7 @@ def evaluate_run(args: argparse.Namespace) -> None:
         logits = evaluate.predict_logits(host, bank, data.classnames)
         scores = {"accuracy": evaluate.accuracy(logits, bank.labels), "ece": evaluate.ece(logits, bank.labels)}
         document["scores"] = scores
-    _write_json(args.out / "eval.json", document)
+    write_json(args.out / "eval.json", document)
     _say(args, "\n".join(f"{k:<12} {v:6.2f}" for k, v in document["scores"].items()))
     if bank.skipped:
         _say(args, f"skipped      {len(bank.skipped)} unreadable images")
@@ -179,7 +174,7 @@ def predict(args: argparse.Namespace) -> None:
             for path, p in zip(args.images, predictions, strict=True)
         ]
         print(json.dumps(rows, indent=1))
-        _write_json(args.out / "predictions.json", rows)
+        write_json(args.out / "predictions.json", rows)
         return
     for path, p in zip(args.images, predictions, strict=True):
         chances = zip(p.names, p.probabilities, strict=True)

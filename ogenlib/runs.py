@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from ogenlib.data.dataset import open_image
-from ogenlib.files import atomic_write
+from ogenlib.files import atomic_write, write_json
 from ogenlib.hosts import Batch, Host, build
 from ogenlib.towers import Backbone, check_fingerprint, load_backbone
 
@@ -40,8 +40,7 @@ def save_run(host: Host, folder: str | Path, extra: Mapping[str, Any] | None = N
         "format": FORMAT, "method": host.info.name, "config": host.config(), "names": list(host.names),
         "backbone": host.clip.fingerprint(), "precision": host.clip.precision, "extra": dict(extra or {}),
     }  # fmt: skip
-    with atomic_write(folder / "run.json") as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "run.json", record)
     return folder
 
 

@@ -114,6 +114,11 @@ class Host(nn.Module):
         """JSON-able keyword arguments that rebuild this host (without backbone and names)."""
         raise NotImplementedError
 
+    @classmethod
+    def dataset_options(cls, templates: Sequence[str]) -> dict[str, Any]:
+        """Keyword arguments a dataset with these templates suggests; none unless the method says so."""
+        return {}
+
     def train_settings(self) -> dict[str, Any]:
         """Training settings the method's authors use where they differ from `ogenlib.train.TrainConfig`."""
         return {}

@@ -92,6 +92,11 @@ class CoOp(Host):
         """4 tokens started from "a photo of a", the base-to-new setting."""
         return cls(clip, names, **{"context": "a photo of a", **options})
 
+    @classmethod
+    def dataset_options(cls, templates: Sequence[str]) -> dict[str, Any]:
+        """The words before the name in the first template, as first context."""
+        return {"context": templates[0].split("{}")[0].strip() or "a photo of a"}
+
     @property
     def n_context(self) -> int:
         """`M`."""

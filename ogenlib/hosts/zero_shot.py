@@ -73,5 +73,10 @@ class ZeroShot(Host):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         raise ValueError("zero_shot has nothing to train; use evaluate, predict or save directly")
 
+    @classmethod
+    def dataset_options(cls, templates: Sequence[str]) -> dict[str, Any]:
+        """The dataset's own templates."""
+        return {"templates": list(templates)}
+
     def config(self) -> dict[str, Any]:
         return {"templates": list(self.templates)}
