@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from ogenlib.data.dataset import open_image
 from ogenlib.files import atomic_write, write_json
 from ogenlib.hosts import Batch, Host, build
-from ogenlib.towers import Backbone, check_fingerprint, load_backbone
+from ogenlib.towers import ClipLike, check_fingerprint, load_backbone
 
 FORMAT = "ogenlib.run/1"
 
@@ -58,7 +58,7 @@ def read_run(folder: str | Path) -> dict[str, Any]:
     return record
 
 
-def load_run(folder: str | Path, clip: Backbone | None = None, device: torch.device | str = "cpu") -> Host:
+def load_run(folder: str | Path, clip: ClipLike | None = None, device: torch.device | str = "cpu") -> Host:
     """The host of a saved run.
 
     Args:
@@ -69,6 +69,8 @@ def load_run(folder: str | Path, clip: Backbone | None = None, device: torch.dev
     """
     record = read_run(folder)
     made_with = record["backbone"]
+    if clip is None and not made_with["preprocess"]:
+        raise ValueError(f"{folder} was trained on a table of features; pass clip=EmbeddingTable(names, text)")
     if clip is None:
         clip = load_backbone(
             made_with["name"], made_with["pretrained"], device=device,
@@ -106,7 +108,7 @@ class Classifier:
 
     @classmethod
     def load(
-        cls, folder: str | Path, clip: Backbone | None = None, device: torch.device | str = "cpu"
+        cls, folder: str | Path, clip: ClipLike | None = None, device: torch.device | str = "cpu"
     ) -> Classifier:
         """Open a folder written by `model.save`."""
         return cls(load_run(folder, clip, device))

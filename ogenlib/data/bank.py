@@ -1,10 +1,13 @@
 """Image features computed once and kept: the frozen image tower's output for every image and view.
 
+Features that somebody else computed become a bank with `FeatureBank.from_features`.
+
 Notation: `N` images, `V` views, `C` classes, `D` embedding, `B` rows of a training batch.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from ogenlib.data.augment import Augment
@@ -158,7 +162,43 @@ class FeatureBank:
             skipped=header["skipped"],
         )
 
-    # ------------------------------------------------------------------ extraction
+    # ------------------------------------------------------------------ making
+
+    @classmethod
+    def from_features(
+        cls,
+        features: Tensor,
+        labels: Tensor | Sequence[int],
+        classnames: Sequence[str],
+        clip: Encoder,
+        domain: str = "",
+    ) -> FeatureBank:
+        """A bank of features that were computed elsewhere, with one view each.
+
+        features: (N, D) of any length and float type (a NumPy array will do); kept as unit rows in float32.
+        labels: (N,) into `classnames`.
+        clip: what made them: the `EmbeddingTable` of the same model, or the model itself. Nothing can check
+            that but the width.
+        Raises ValueError for shapes that do not match, labels outside `classnames`, and rows that are zero or
+        not finite.
+        """
+        backbone = clip.fingerprint()
+        rows, index = torch.as_tensor(features).detach().cpu().float(), torch.as_tensor(labels).detach().cpu()
+        names = tuple(classnames)
+        _check_features(rows, index, names, backbone)
+        content = hashlib.sha256(rows.contiguous().numpy().data).hexdigest()[:16]
+        given = {"hash": short_hash([content, index.tolist(), names, domain]), "content": content, "images": len(rows)}
+        return cls(
+            features=F.normalize(rows, dim=-1)[:, None],
+            labels=index.long(),
+            classnames=names,
+            domains=[domain] * len(rows),
+            keys=[f"row/{i}" for i in range(len(rows))],
+            fingerprint={
+                "backbone": json.loads(json.dumps(backbone)), "data": given, "views": 1, "augment": None,
+                "seed": None, "dtype": "float32",
+            },
+        )  # fmt: skip
 
     @classmethod
     def extract(
@@ -276,6 +316,25 @@ def _read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"make one with FeatureBank.extract(..., path=...)"
         )
     return header
+
+
+def _check_features(rows: Tensor, labels: Tensor, names: tuple[str, ...], backbone: Mapping[str, Any]) -> None:
+    width = backbone["embed_dim"]
+    if rows.ndim != 2 or rows.shape[1] != width or not len(rows):
+        raise ValueError(f"features of {backbone['name']} have shape (N, {width}), got {tuple(rows.shape)}")
+    if labels.shape != rows.shape[:1] or labels.is_floating_point() or labels.is_complex():
+        raise ValueError(
+            f"{len(rows)} features need as many whole-number labels, got {tuple(labels.shape)} of {labels.dtype}"
+        )
+    if len(set(names)) != len(names):
+        raise ValueError(f"classnames repeats {sorted({n for n in names if names.count(n) > 1})[:3]}; each name once")
+    outside = labels[(labels < 0) | (labels >= len(names))]
+    if len(outside):
+        raise ValueError(f"label {int(outside[0])} is outside 0 .. {len(names) - 1}, the {len(names)} classnames")
+    lengths = rows.norm(dim=-1)
+    bad = (~(lengths.isfinite() & (lengths > 0))).nonzero().flatten().tolist()
+    if bad:
+        raise ValueError(f"features in rows {bad[:3]} are zero or not finite ({len(bad)} of {len(rows)}); drop them")
 
 
 def _to_bytes(texts: list[str]) -> Tensor:

@@ -8,14 +8,17 @@ from typing import Any
 
 from ogenlib.hosts.base import Batch, Host, MethodInfo
 from ogenlib.hosts.coop import CoOp
-from ogenlib.hosts.zero_shot import ZeroShot, zero_shot_weights
-from ogenlib.towers import Backbone
+from ogenlib.hosts.kgcoop import KgCoOp
+from ogenlib.hosts.taskres import TaskRes
+from ogenlib.hosts.text_adapter import TextAdapter
+from ogenlib.hosts.zero_shot import ZeroShot, ZeroShotAnchor, zero_shot_weights
+from ogenlib.towers import ClipLike
 
-METHODS: dict[str, type[Host]] = {cls.info.name: cls for cls in (ZeroShot, CoOp)}
+METHODS: dict[str, type[Host]] = {cls.info.name: cls for cls in (ZeroShot, CoOp, KgCoOp, TextAdapter, TaskRes)}
 
 __all__ = [
-    "METHODS", "Batch", "CoOp", "Host", "MethodInfo", "ZeroShot", "build", "list_methods", "method",
-    "zero_shot_weights",
+    "METHODS", "Batch", "CoOp", "Host", "KgCoOp", "MethodInfo", "TaskRes", "TextAdapter", "ZeroShot",
+    "ZeroShotAnchor", "build", "list_methods", "method", "zero_shot_weights",
 ]  # fmt: skip
 
 
@@ -33,6 +36,6 @@ def method(name: str) -> type[Host]:
     return METHODS[name]
 
 
-def build(name: str, clip: Backbone, names: Sequence[str], **config: Any) -> Host:
+def build(name: str, clip: ClipLike, names: Sequence[str], **config: Any) -> Host:
     """A host by name, with the keyword arguments its `config()` gives."""
     return method(name)(clip, names, **config)

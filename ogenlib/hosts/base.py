@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ogenlib.towers import Backbone
+from ogenlib.towers import ClipLike
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Host(nn.Module):
     info: ClassVar[MethodInfo]
     uses_cached_features: ClassVar[bool] = True  # False once a host changes the image side before pooling
 
-    def __init__(self, clip: Backbone, names: Sequence[str]) -> None:
+    def __init__(self, clip: ClipLike, names: Sequence[str]) -> None:
         super().__init__()
         if isinstance(names, str) or len(names) == 0:
             raise ValueError(f"names={names!r}: pass a non-empty list of class names")
@@ -75,7 +75,7 @@ class Host(nn.Module):
         object.__setattr__(self, "clip", clip)
         self.names = tuple(names)
 
-    clip: Backbone
+    clip: ClipLike
 
     # --- the four verbs -------------------------------------------------------------------------------
 

@@ -20,9 +20,10 @@ from einops import reduce
 from torch import Tensor
 
 from ogenlib.hosts.base import Batch, Host, MethodInfo
-from ogenlib.towers import Backbone
+from ogenlib.towers import ClipLike
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
+MAX_CACHED = 8  # lists of names kept; training and evaluation use a few
 
 
 def check_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
@@ -35,13 +36,38 @@ def check_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
 
 
 @torch.no_grad()
-def zero_shot_weights(clip: Backbone, names: Sequence[str], templates: str | Sequence[str]) -> Tensor:
+def zero_shot_weights(clip: ClipLike, names: Sequence[str], templates: str | Sequence[str]) -> Tensor:
     """Unit rows `(C, D)`: the mean of each name's unit text features over the templates, normalised."""
     chosen = check_templates(templates)
     clean = [name.replace("_", " ") for name in names]
     texts = [template.format(name) for name in clean for template in chosen]
-    features = reduce(clip.encode_text(texts), "(c t) d -> c d", "mean", t=len(chosen))
-    return F.normalize(features, dim=-1)
+    features = clip.encode_text(texts)
+    if len(chosen) == 1:
+        return features  # unit rows as they are; normalising again would only round them
+    return F.normalize(reduce(features, "(c t) d -> c d", "mean", t=len(chosen)), dim=-1)
+
+
+class ZeroShotAnchor:
+    """Zero-shot weights of any names, computed once for each list of names; never trained.
+
+    Args:
+        templates: one template or several to average.
+    """
+
+    def __init__(self, clip: ClipLike, templates: str | Sequence[str]) -> None:
+        self.clip, self.templates = clip, check_templates(templates)
+        self._cache: dict[tuple[str, ...], Tensor] = {}
+
+    def __call__(self, names: Sequence[str]) -> Tensor:
+        """Unit rows `(C, D)`, fp32, on the model's device."""
+        wanted = tuple(names)
+        if wanted not in self._cache:
+            if len(self._cache) >= MAX_CACHED:
+                self._cache.pop(next(iter(self._cache)))
+            # What is kept must not depend on the precision of the step that asked first.
+            with torch.autocast(self.clip.device.type, enabled=False):
+                self._cache[wanted] = zero_shot_weights(self.clip, wanted, self.templates)
+        return self._cache[wanted].to(self.clip.device)
 
 
 class ZeroShot(Host):
@@ -57,18 +83,15 @@ class ZeroShot(Host):
     )  # fmt: skip
 
     def __init__(
-        self, clip: Backbone, names: Sequence[str], templates: str | Sequence[str] = DEFAULT_TEMPLATES
+        self, clip: ClipLike, names: Sequence[str], templates: str | Sequence[str] = DEFAULT_TEMPLATES
     ) -> None:
         super().__init__(clip, names)
-        self.templates = check_templates(templates)
-        self._cache: dict[tuple[str, ...], Tensor] = {}
+        self.anchor = ZeroShotAnchor(clip, templates)
+        self.templates = self.anchor.templates
 
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
         """Unit rows `(C, D)`; frozen, so computed once for each list of names."""
-        wanted = self.names if names is None else tuple(names)
-        if wanted not in self._cache:
-            self._cache[wanted] = zero_shot_weights(self.clip, wanted, self.templates)
-        return self._cache[wanted].to(self.device)
+        return self.anchor(self.names if names is None else names)
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         raise ValueError("zero_shot has nothing to train; use evaluate, predict or save directly")

@@ -20,6 +20,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from ogenlib.towers.base import ClipLike
 from ogenlib.towers.image import ImageTower
 from ogenlib.towers.source import BUNDLED, Source, find_source
 from ogenlib.towers.text import TextTower
@@ -28,7 +29,7 @@ PRECISIONS = ("fp32", "bf16", "fp16", "pure_bf16", "pure_fp16")
 _log = logging.getLogger(__name__)
 
 
-class Backbone(nn.Module):
+class Backbone(ClipLike):
     """An open_clip model, frozen and in eval mode.
 
     Nothing in it trains, `logit_scale` included; a host that fine-tunes switches `requires_grad` on where
@@ -66,9 +67,6 @@ class Backbone(nn.Module):
         self.weights_hash = weights_hash(model)
         self.eval()
 
-    def train(self, mode: bool = True) -> Backbone:
-        return super().train(False)
-
     @property
     def device(self) -> torch.device:
         return self.model.logit_scale.device
@@ -103,17 +101,6 @@ class Backbone(nn.Module):
         pieces = [self.text.trim(part) for part in ids.split(chunk)]
         features = torch.cat([self.text.encode(self.text.embed(part), part).float() for part in pieces])
         return F.normalize(features, dim=-1) if normalize else features
-
-    def fingerprint(self) -> dict[str, Any]:
-        """What a saved run or feature bank must be opened with; JSON-able."""
-        return {
-            "name": self.name,
-            "pretrained": self.pretrained,
-            "weights_hash": self.weights_hash,
-            "quick_gelu": self.quick_gelu,
-            "embed_dim": self.embed_dim,
-            "preprocess": self.preprocess_cfg,
-        }
 
 
 def load_backbone(
@@ -163,7 +150,7 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def check_fingerprint(saved: dict[str, Any], backbone: Backbone) -> None:
+def check_fingerprint(saved: dict[str, Any], backbone: ClipLike) -> None:
     """Refuse a backbone that is not the one `saved` was made with.
 
     Names are compared only where neither is a path: the same weights may lie elsewhere today.
@@ -179,10 +166,12 @@ def check_fingerprint(saved: dict[str, Any], backbone: Backbone) -> None:
             continue
         differing.append(f"{field} (saved {was!r}, given {now!r})")
     if differing:
-        fix = ", ".join([repr(saved.get("name")), *_keywords(saved)])
+        call = ", ".join([repr(saved.get("name")), *_keywords(saved)])
+        fix = f"load_backbone({call}) in the same precision"
+        if saved.get("preprocess") == {}:  # nothing but a table has no preprocessing
+            fix = f"the EmbeddingTable {saved.get('name')!r} of the same names and rows"
         raise ValueError(
-            f"this backbone is not the one it was made with: {'; '.join(differing)}. "
-            f"Open it with load_backbone({fix}) in the same precision"
+            f"this backbone is not the one it was made with: {'; '.join(differing)}. Open it with {fix}"
         )
 
 

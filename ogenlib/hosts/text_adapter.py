@@ -1,0 +1,101 @@
+"""A small residual network on the class weights: the text branch of CLIP-Adapter.
+
+"CLIP-Adapter: Better Vision-Language Models with Feature Adapters", Gao et al. 2021.
+https://arxiv.org/abs/2110.04544
+
+Reproduced: two linear maps with a bottleneck of D/4 on frozen text features, mixed with what they were made
+from; any name passes through the same maps, so new names need no training.
+Different: a residual ``t + ratio * MLP(t)`` in place of ``(1 - ratio) * t + ratio * MLP(t)``; the second map
+starts at zero, so training begins at zero-shot exactly; no ReLU after it, so the residual can have either sign;
+biases, which the released code has not (`bias=False`). The paper's image branch is not part of it.
+
+Notation: `C` classes, `D` embedding, `H` hidden width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ogenlib.hosts.base import Host, MethodInfo
+from ogenlib.hosts.zero_shot import DEFAULT_TEMPLATES, ZeroShotAnchor
+from ogenlib.towers import ClipLike
+
+REDUCTION = 4  # released code: bottleneck of D / 4
+LR = 1e-3  # this library's choice for AdamW, not the authors'
+
+
+class TextAdapter(Host):
+    """Class weights ``unit(t + ratio * up(relu(down(t))))`` of zero-shot weights ``t``.
+
+    Args:
+        templates: of the zero-shot weights.
+        hidden: `H`; None for `D` / 4.
+        ratio: weight of the residual.
+        bias: whether the maps have biases.
+        generator: of the first map's random start; None for one seeded with 0, so that two builds are equal.
+
+    Raises:
+        ValueError: `hidden` below 1, or a ratio that is not a positive number.
+    """
+
+    info = MethodInfo(
+        "text_adapter", "adapter", "CLIP-Adapter: Better Vision-Language Models with Feature Adapters",
+        "https://arxiv.org/abs/2110.04544", 2021,
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        clip: ClipLike,
+        names: Sequence[str],
+        templates: str | Sequence[str] = DEFAULT_TEMPLATES,
+        *,
+        hidden: int | None = None,
+        ratio: float = 1.0,
+        bias: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(clip, names)
+        width = clip.embed_dim
+        self.hidden, self.ratio = max(1, width // REDUCTION) if hidden is None else hidden, ratio
+        if self.hidden < 1:
+            raise ValueError(f"hidden={hidden}: must be 1 or more, or None for a quarter of the embedding")
+        if not (ratio > 0 and math.isfinite(ratio)):
+            raise ValueError(f"ratio={ratio}: must be a positive number (1.0 adds the residual as it is)")
+        self.anchor = ZeroShotAnchor(clip, templates)
+        self.anchor(self.names)  # refuses names without text features before any training
+        source = torch.Generator().manual_seed(0) if generator is None else generator
+        # Uniform in +-1/sqrt(D), as torch starts a Linear.
+        start = (2 * torch.rand(self.hidden, width + 1, generator=source) - 1) / width**0.5
+        self.down = nn.Parameter(start[:, :width].contiguous().to(clip.device))
+        self.up = nn.Parameter(torch.zeros(width, self.hidden, device=clip.device))
+        self.down_bias, self.up_bias = None, None
+        if bias:
+            self.down_bias = nn.Parameter(start[:, width].contiguous().to(clip.device))
+            self.up_bias = nn.Parameter(torch.zeros(width, device=clip.device))
+
+    def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
+        """Unit rows `(C, D)` for any names."""
+        t = self.anchor(self.names if names is None else names)
+        residual = F.linear(F.linear(t, self.down, self.down_bias).relu(), self.up, self.up_bias)
+        return F.normalize(t + self.ratio * residual.float(), dim=-1)
+
+    @classmethod
+    def dataset_options(cls, templates: Sequence[str]) -> dict[str, Any]:
+        """The dataset's own templates."""
+        return {"templates": list(templates)}
+
+    def train_settings(self) -> dict[str, Any]:
+        """This library's learning rate."""
+        return {"lr": LR}
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "templates": list(self.anchor.templates), "hidden": self.hidden, "ratio": self.ratio,
+            "bias": self.down_bias is not None,
+        }  # fmt: skip
