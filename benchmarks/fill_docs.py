@@ -21,7 +21,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 MARKED = re.compile(r"(<!-- begin: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- end: (?P=name) -->)", re.DOTALL)
 MARKER = re.compile(r"<!-- (?:begin|end): ([\w-]+) -->")
-METHOD_NAMES = {"zero_shot": "zero-shot", "coop": "CoOp"}
+METHOD_NAMES = {
+    "zero_shot": "zero-shot", "coop": "CoOp", "kgcoop": "KgCoOp", "text_adapter": "text adapter", "taskres": "TaskRes",
+}  # fmt: skip
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -101,10 +103,34 @@ def speed(document: dict[str, Any]) -> str:
     return table(header, lines) + "\nPairs are textbook / ours.\n"
 
 
+def generators(document: dict[str, Any]) -> str:
+    """One table for each dataset: every generator on unknown classes, beside real rows and the names themselves."""
+    distances, shares = ("cosine_centred", "frechet", "mmd", "density", "coverage"), ("nearest_mean", "ridge")
+    header = ["features", "spread", "centred cosine", "Fréchet", "MMD²", "density", "coverage", "pass, %"]
+    header += ["nearest mean, %", "ridge, %"]
+    parts = []
+    for name, card in document["protocol"]["datasets"].items():
+        lines = []
+        for row in document["summary"]:
+            if row["dataset"] == name:
+                means = [number(row.get(key, [None])[0], 2 if key == "density" else 3) for key in distances]
+                single = row["spread"] is None  # real rows and names: what varies with the seed is not a generator
+                shown = [number(row[k][0]) if single else spread(row[k]) for k in shares if k in row]
+                shown += ["–"] * (len(shares) - len(shown))
+                passes = number(row.get("pass_rate", [None])[0])
+                lines.append([row["variant"], row["spread"] or "–", *means, passes, *shown])
+        zero = next(row for row in document["summary"] if row["dataset"] == name)["zero_shot"]
+        counts = f"{card['n_known']} known and {card['n_unknown']} unknown classes, {card['n_real_rows']} real rows"
+        parts.append(f"**{name}**: {counts}; zero-shot {number(zero[0])} %\n\n" + table(header, lines))
+    seeds = ", ".join(str(seed) for seed in document["protocol"]["seeds"])
+    return "\n".join(parts) + f"\nMeans over seeds {seeds}, ± standard deviation.\n"
+
+
 BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "base-to-new": ("emoji-categories.json", base_to_new),
     "ogen-tiny": ("ogen-tiny.json", ogen_tiny),
     "speed": ("speed.json", speed),
+    "generators": ("generators.json", generators),
 }
 
 

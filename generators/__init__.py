@@ -10,12 +10,25 @@ from ogenlib.generators.base import ClassConditionalGenerator, list_variants
 from ogenlib.generators.joint import JointGenerator
 from ogenlib.generators.joint_shift import JointShiftGenerator
 from ogenlib.generators.known import KnownClasses
+from ogenlib.generators.metrics import (
+    class_cosine,
+    class_mmd,
+    density_coverage,
+    frechet_distance,
+    frechet_gaussian,
+    measure_synthesized,
+    median_distance,
+    mmd,
+    nearest_mean_accuracy,
+    ridge_accuracy,
+    zero_shot_accuracy,
+)
 from ogenlib.generators.neighbours import class_neighbours
 from ogenlib.generators.per_class import PerClassGenerator
 from ogenlib.generators.released import ReleasedGenerator
 from ogenlib.generators.shift import ShiftGenerator
 from ogenlib.generators.text_only import TextOnlyGenerator
-from ogenlib.generators.train import fit_generator
+from ogenlib.generators.train import fit_generator, regression_loss, start_generator
 
 __all__ = [
     "ClassConditionalGenerator",
@@ -26,7 +39,20 @@ __all__ = [
     "ReleasedGenerator",
     "ShiftGenerator",
     "TextOnlyGenerator",
+    "class_cosine",
+    "class_mmd",
     "class_neighbours",
+    "density_coverage",
     "fit_generator",
+    "frechet_distance",
+    "frechet_gaussian",
     "list_variants",
+    "measure_synthesized",
+    "median_distance",
+    "mmd",
+    "nearest_mean_accuracy",
+    "regression_loss",
+    "ridge_accuracy",
+    "start_generator",
+    "zero_shot_accuracy",
 ]

@@ -61,40 +61,58 @@ def fit_generator(
             neighbours than the smallest set of pseudo-known classes has.
         FloatingPointError: the loss is not finite.
     """
-    kind = variant_class(variant)
-    held_out = kind.held_out if held_out is None else held_out
-    by = kind.neighbours_by if by is None else by
-    check_choice("by", by, SPACES)
     check_at_least("iterations", iterations, 1)
     check_at_least("batch_size", batch_size, 1)
     if not (lr > 0 and math.isfinite(lr)):
         raise ValueError(f"lr={lr}: must be a positive number")
+    model = start_generator(
+        features, labels, class_embeddings, variant, seed=seed, held_out=held_out, by=by, **settings
+    )
+    model.training_settings.update(iterations=iterations, batch_size=batch_size, lr=lr, weight_decay=weight_decay)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if parameters:
+        device = model.require_known().features.device
+        # Dropout draws from torch's global state; the fork gives it back.
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            draws = torch.Generator().manual_seed(seed)
+            optimizer = torch.optim.AdamW(parameters, lr, weight_decay=weight_decay)
+            model.train()
+            model.history = _train(model, optimizer, iterations, batch_size, draws)
+    return model.eval()
+
+
+def start_generator(
+    features: Tensor,
+    labels: Tensor,
+    class_embeddings: Tensor,
+    variant: str = "joint",
+    *,
+    seed: int = 0,
+    held_out: float | None = None,
+    by: str | None = None,
+    **settings: Any,
+) -> ClassConditionalGenerator:
+    """An untrained generator that knows its classes, for training by `regression_loss` in a loop of one's own.
+
+    Arguments and errors as in `fit_generator`.
+    """
+    kind = variant_class(variant)
+    held_out = kind.held_out if held_out is None else held_out
+    by = kind.neighbours_by if by is None else by
+    check_choice("by", by, SPACES)
     if not 0 <= held_out < 1:
         raise ValueError(f"held_out={held_out}: must be 0 or more and below 1")
     known = KnownClasses(features, labels, class_embeddings)
     device = known.features.device
-
-    # Initial weights and dropout draw from torch's global state; the fork gives it back.
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):  # of the initial weights
         torch.manual_seed(seed)
         model = kind(known.dim, **settings).to(device)
-        n_unknown = _n_pseudo_unknown(len(known), model.k, held_out)
-        if model.spread == "residual":  # refuses a bank without residuals before any training
-            draw_residuals(known, torch.zeros(1, 1, dtype=torch.long, device=device), torch.zeros(1, 2, device=device))
-        model.known = known
-        model.training_settings = {
-            "iterations": iterations, "batch_size": batch_size, "lr": lr, "weight_decay": weight_decay,
-            "seed": seed, "held_out": held_out, "by": by,
-        }  # fmt: skip
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        if parameters:
-            similarity = class_similarity(
-                known.embeddings, known.embeddings, image_means=known.means, by=by, same=True
-            ).fill_diagonal_(-torch.inf)
-            draws = torch.Generator().manual_seed(seed)
-            optimizer = torch.optim.AdamW(parameters, lr, weight_decay=weight_decay)
-            model.train()
-            model.history = _train(model, optimizer, similarity, n_unknown, iterations, batch_size, draws)
+    _n_pseudo_unknown(len(known), model.k, held_out)
+    if model.spread == "residual":  # refuses a bank without residuals before any training
+        draw_residuals(known, torch.zeros(1, 1, dtype=torch.long, device=device), torch.zeros(1, 2, device=device))
+    model.known = known
+    model.training_settings = {"seed": seed, "held_out": held_out, "by": by}
     return model.eval()
 
 
@@ -114,8 +132,6 @@ def _n_pseudo_unknown(n_known: int, k: int, held_out: float) -> int:
 def _train(
     model: ClassConditionalGenerator,
     optimizer: torch.optim.Optimizer,
-    similarity: Tensor,
-    n_unknown: int,
     iterations: int,
     batch_size: int,
     draws: torch.Generator,
@@ -124,8 +140,9 @@ def _train(
     every = max(1, iterations // RECORDS)
     history: list[dict[str, float]] = []
     recent: list[Tensor] = []
+    similarity = training_similarity(model)
     for iteration in range(1, iterations + 1):
-        loss = _step_loss(model, similarity, n_unknown, batch_size, draws)
+        loss = regression_loss(model, batch_size, draws, similarity=similarity)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -140,11 +157,27 @@ def _train(
     return history
 
 
-def _step_loss(
-    model: ClassConditionalGenerator, similarity: Tensor, n_unknown: int, batch_size: int, draws: torch.Generator
-) -> Tensor:
+def training_similarity(model: ClassConditionalGenerator) -> Tensor:
+    """Similarities `(C, C)` of the known classes in the space of the training, with -inf on the diagonal."""
     known = model.require_known()
+    by = model.training_settings["by"]
+    similarity = class_similarity(known.embeddings, known.embeddings, image_means=known.means, by=by, same=True)
+    return similarity.fill_diagonal_(-torch.inf)
+
+
+def regression_loss(
+    model: ClassConditionalGenerator, batch_size: int, draws: torch.Generator, *, similarity: Tensor | None = None
+) -> Tensor:
+    """The loss of one iteration: a new division of the known classes, `batch_size` targets; a scalar.
+
+    Args:
+        draws: a CPU generator.
+        similarity: `training_similarity(model)`, where the caller keeps it.
+    """
+    known = model.require_known()
+    similarity = training_similarity(model) if similarity is None else similarity
     device = similarity.device
+    n_unknown = _n_pseudo_unknown(len(known), model.k, model.training_settings["held_out"])
     unknown, allowed = pseudo_split(similarity, n_unknown, draws)
     classes = unknown[torch.randint(len(unknown), (batch_size,), generator=draws)].to(device)
     target = known.images(classes, torch.rand(batch_size, generator=draws).to(device))

@@ -2,6 +2,9 @@
 
 from ogenlib import evaluate, hosts
 from ogenlib.data import FeatureBank, base_new_split, few_shot, load_dataset
+from ogenlib.generator_io import load_generator, save_generator
+from ogenlib.ogen import OGEN
+from ogenlib.ogen_config import OGENConfig
 from ogenlib.runs import Classifier, load_run
 from ogenlib.towers import EmbeddingTable, load_backbone
 from ogenlib.train import TrainConfig, fit
@@ -9,6 +12,7 @@ from ogenlib.train import TrainConfig, fit
 __version__ = "0.1.0"
 
 __all__ = [
-    "Classifier", "EmbeddingTable", "FeatureBank", "TrainConfig", "__version__", "base_new_split", "evaluate", "few_shot", "fit",
-    "hosts", "load_backbone", "load_dataset", "load_run",
+    "OGEN", "Classifier", "EmbeddingTable", "FeatureBank", "OGENConfig", "TrainConfig", "__version__", "base_new_split", "evaluate", "few_shot", "fit",
+    "hosts", "load_backbone", "load_dataset", "load_generator", "load_run",
+    "save_generator",
 ]  # fmt: skip

@@ -15,10 +15,10 @@ from typing import Any
 
 from ogenlib.report_style import Html, finite, number, tag
 
-# Stand-ins that matplotlib writes and `_svg` turns into CSS variables, so that one picture serves light and dark.
-INK, SOFT, RULE, BASE, NEW = "#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05"
+# Stand-ins that matplotlib writes and `to_svg` turns into CSS variables, so that one picture serves light and dark.
+INK, SOFT, RULE, BASE, NEW, PAPER = "#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05", "#0a0b06"
 HOSTS = tuple(f"#0a0c0{index}" for index in range(8))
-VARIABLES = {INK: "ink", SOFT: "soft", RULE: "rule", BASE: "base", NEW: "new"} | {
+VARIABLES = {INK: "ink", SOFT: "soft", RULE: "rule", BASE: "base", NEW: "new", PAPER: "paper"} | {
     colour: f"h{index}" for index, colour in enumerate(HOSTS)
 }
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -162,7 +162,7 @@ def curve_figure(
     """Base and new accuracy over epochs of one host, zero-shot dashed, the parting epoch marked. -> SVG."""
     from matplotlib.ticker import MaxNLocator
 
-    figure = _figure(4.6, 3.0)
+    figure = new_figure(4.6, 3.0)
     axes = figure.add_axes((0.085, 0.135, 0.625, 0.76))
     part = parting_epoch(curve.epochs, curve.base_mean, curve.new_mean, zero_base, zero_new)
     single = len(curve.epochs) == 1
@@ -217,7 +217,7 @@ def curve_figure(
             annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "shrinkA": 2, "shrinkB": 0, "relpos": (0, 0.5)},
         )
-    return _svg(figure, name, f"{name}: accuracy on base and on new names over epochs")
+    return to_svg(figure, name, f"{name}: accuracy on base and on new names over epochs")
 
 
 def domain_figure(
@@ -230,7 +230,7 @@ def domain_figure(
 
     Colours and markers follow the order of `series` (`host_marker` draws the same ones for a key).
     """
-    figure = _figure(3.4, 0.62 + 0.27 * len(domains))
+    figure = new_figure(3.4, 0.62 + 0.27 * len(domains))
     height = figure.get_figheight()
     longest = min(24, max((len(domain) for domain in domains), default=0))
     left = min(0.5, 0.03 + 0.0195 * longest)
@@ -261,7 +261,7 @@ def domain_figure(
     axes.grid(axis="x", color=RULE, lw=0.6)
     axes.set_axisbelow(True)
     figure.text(left, 1 - 0.13 / height, f"{metric}, %", fontsize=9, color=SOFT, va="center")
-    return _svg(figure, name, f"{metric} per domain and host")
+    return to_svg(figure, name, f"{metric} per domain and host")
 
 
 def host_marker(index: int) -> str:
@@ -280,7 +280,7 @@ def host_marker(index: int) -> str:
     return f'<svg viewBox="0 0 16 16" aria-hidden="true" fill="{colour}">{shapes[index % len(shapes)]}</svg>'
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
     """A figure of its own, in inches, that leaves pyplot and the chosen backend alone."""
     import matplotlib  # before its submodules, so that a missing matplotlib always raises here  # noqa: F401
     from matplotlib.figure import Figure
@@ -288,7 +288,7 @@ def _figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height))
 
 
-def _svg(figure: Any, name: str, description: str) -> str:
+def to_svg(figure: Any, name: str, description: str) -> str:
     """The figure as an `<svg>` element: ids made unique by `name`, colours as CSS variables, text as text."""
     import matplotlib
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ogenlib import plots
+from ogenlib.feature_plot import feature_section
 from ogenlib.files import atomic_write
 from ogenlib.report_style import (
     DASH,
@@ -131,6 +132,7 @@ def build_report(results: Mapping[str, Any]) -> str:
         tag("header", *head),
         summary_section(found),
         curve_section(found),
+        feature_section(results),
         domain_section(found),
         confusion_section(found),
         class_section(found),

@@ -20,8 +20,9 @@ MAX_THUMBNAILS = 5
 Variant = tuple[str, bool]  # host, with OGEN or without
 SPELLINGS = {
     "zero_shot": "Zero-shot", "coop": "CoOp", "cocoop": "CoCoOp", "kgcoop": "KgCoOp", "vpt": "VPT", "ivlp": "IVLP",
-    "maple": "MaPLe", "promptsrc": "PromptSRC", "clip_adapter": "CLIP-Adapter", "full": "Full fine-tuning",
-    "flyp": "FLYP", "lipsum": "Lipsum-FT", "r_adapter": "R-Adapter", "arf": "ARF",
+    "maple": "MaPLe", "promptsrc": "PromptSRC", "clip_adapter": "CLIP-Adapter", "text_adapter": "Text adapter",
+    "taskres": "TaskRes", "full": "Full fine-tuning", "flyp": "FLYP", "lipsum": "Lipsum-FT",
+    "r_adapter": "R-Adapter", "arf": "ARF",
 }  # fmt: skip
 
 # Okabe-Ito colours, told apart under every common colour blindness; the dark set is their lighter half.

@@ -127,8 +127,7 @@ def fit(
         config = replace(TrainConfig(), **{**host.train_settings(), **settings})
     elif settings:
         config = replace(config, **settings)
-    parameters = host.trainable()
-    if not parameters:
+    if not host.trainable():
         raise ValueError(f"{host.info.name} has nothing to train")
     data = _training_rows(host, bank)
     processes = distributed.world()[1]
@@ -137,7 +136,8 @@ def fit(
             f"{processes} processes share batches of {min(config.batch_size, len(data))} images; "
             "use a batch_size of at least one image a process, or fewer processes"
         )
-    optimizer = _optimizer(list(parameters.values()), config)
+    host.prepare(data, config.epochs, config.seed)
+    optimizer = _optimizer(list(host.trainable().values()), config)
     # Torch's own first scale, 65536, overflows on prompt gradients and would skip the first steps.
     scaler = torch.amp.GradScaler(host.device.type, init_scale=1024.0, enabled=config.precision == "fp16")
     history, first = History(), 1
@@ -148,6 +148,7 @@ def fit(
         _check_signature(checkpoint, meta["signature"], signature)
         optimizer.load_state_dict(states["optimizer"])
         scaler.load_state_dict(states["scaler"])
+        host.load_training_state(states["host"])
         history, first = History(meta["history"]), meta["epoch"] + 1
         _log.info("continuing %s after epoch %d", checkpoint, first - 1)
 
@@ -166,7 +167,9 @@ def fit(
         history.epochs.append(record)
         if checkpoint is not None and distributed.is_main():
             meta = {"epoch": epoch, "history": history.epochs, "signature": signature}
-            states = {"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}
+            states = {
+                "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict(), "host": host.training_state(),
+            }  # fmt: skip
             save_checkpoint(checkpoint, host=host, states=states, meta=meta)
         distributed.barrier()
     return history

@@ -14,7 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ogenlib.data import FeatureBank
 from ogenlib.towers import ClipLike
+
+DEFAULT_TEMPLATES = ("a photo of a {}.",)
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,16 @@ class Host(nn.Module):
         """Unit rows `(C, D)` for any names (default: the training names), or `(B, C, D)` given `z` `(B, D)`."""
         raise NotImplementedError
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Named scalar terms whose sum is minimised."""
-        z = self.image_features(batch)
-        return {"ce": F.cross_entropy(self.logits(z, self.class_weights(z=z)), batch.labels)}
+    def losses(self, batch: Batch, *, z: Tensor | None = None, w: Tensor | None = None) -> dict[str, Tensor]:
+        """Named scalar terms whose sum is minimised.
+
+        Args:
+            z, w: the batch's image features and the class weights of the training names, where the caller has them
+                already (OGEN computes more rows and names in one pass).
+        """
+        z = self.image_features(batch) if z is None else z
+        w = self.class_weights(z=z) if w is None else w
+        return {"ce": F.cross_entropy(self.logits(z, w), batch.labels)}
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Name -> parameter for everything the method trains."""
@@ -119,9 +128,23 @@ class Host(nn.Module):
         """Keyword arguments a dataset with these templates suggests; none unless the method says so."""
         return {}
 
+    def reference_templates(self) -> tuple[str, ...]:
+        """Templates of the zero-shot classifier that this host starts from or is compared with."""
+        return DEFAULT_TEMPLATES
+
     def train_settings(self) -> dict[str, Any]:
         """Training settings the method's authors use where they differ from `ogenlib.train.TrainConfig`."""
         return {}
+
+    def prepare(self, data: FeatureBank, epochs: int, seed: int) -> None:
+        """Called by training once, before the first epoch, with the images of the training names."""
+
+    def training_state(self) -> dict[str, Any]:
+        """What continuing a killed training needs besides the state dict: nested dictionaries of tensors and numbers."""
+        return {}
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        """Take back `training_state()`; called after `prepare`."""
 
     def on_epoch_end(self, epoch: int, total: int) -> None:
         """Called by training after epoch 1, 2, ..., `total`."""

@@ -97,6 +97,10 @@ class CoOp(Host):
         """The words before the name in the first template, as first context."""
         return {"context": templates[0].split("{}")[0].strip() or "a photo of a"}
 
+    def reference_templates(self) -> tuple[str, ...]:
+        """The words it started from, before the name; the default for a random start."""
+        return super().reference_templates() if self.words is None else (f"{self.words} {{}}.",)
+
     @property
     def n_context(self) -> int:
         """`M`."""

@@ -21,9 +21,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from ogenlib.hosts.base import Batch, MethodInfo
+from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, MethodInfo
 from ogenlib.hosts.coop import CoOp
-from ogenlib.hosts.zero_shot import DEFAULT_TEMPLATES, ZeroShotAnchor
+from ogenlib.hosts.zero_shot import ZeroShotAnchor
 from ogenlib.towers import Backbone
 
 WEIGHT = 8.0  # released code
@@ -83,13 +83,18 @@ class KgCoOp(CoOp):
         """CoOp's first context, and the dataset's own templates as anchor."""
         return {**super().dataset_options(templates), "templates": list(templates)}
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, *, z: Tensor | None = None, w: Tensor | None = None) -> dict[str, Tensor]:
         """``ce`` over the training names, and ``anchor``, already weighted."""
-        z = self.image_features(batch)
-        w = self.class_weights(self.anchored)  # one pass: the training names come first
+        z = self.image_features(batch) if z is None else z
+        if w is None or len(self.anchored) > len(self.names):
+            w = self.class_weights(self.anchored)  # one pass: the training names come first
         distance = 1 - (w * self.anchor(self.anchored)).sum(-1).mean()
         ce = F.cross_entropy(self.logits(z, w[: len(self.names)]), batch.labels)
         return {"ce": ce, "anchor": self.weight * distance}
+
+    def reference_templates(self) -> tuple[str, ...]:
+        """Those of its zero-shot weights."""
+        return self.anchor.templates
 
     def config(self) -> dict[str, Any]:
         further = None if self.anchor_names is None else list(self.anchor_names)

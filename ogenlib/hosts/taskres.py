@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ogenlib.hosts.base import Host, MethodInfo
-from ogenlib.hosts.zero_shot import DEFAULT_TEMPLATES, ZeroShotAnchor
+from ogenlib.hosts.base import DEFAULT_TEMPLATES, Host, MethodInfo
+from ogenlib.hosts.zero_shot import ZeroShotAnchor
 from ogenlib.towers import ClipLike
 
 LR = 2e-3  # released code, train_regular.sh
@@ -87,6 +87,10 @@ class TaskRes(Host):
     def train_settings(self) -> dict[str, Any]:
         """The released learning rate."""
         return {"lr": LR}
+
+    def reference_templates(self) -> tuple[str, ...]:
+        """Those of its zero-shot weights."""
+        return self.anchor.templates
 
     def config(self) -> dict[str, Any]:
         return {

@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ogenlib.hosts.base import Host, MethodInfo
-from ogenlib.hosts.zero_shot import DEFAULT_TEMPLATES, ZeroShotAnchor
+from ogenlib.hosts.base import DEFAULT_TEMPLATES, Host, MethodInfo
+from ogenlib.hosts.zero_shot import ZeroShotAnchor
 from ogenlib.towers import ClipLike
 
 REDUCTION = 4  # released code: bottleneck of D / 4
@@ -93,6 +93,10 @@ class TextAdapter(Host):
     def train_settings(self) -> dict[str, Any]:
         """This library's learning rate."""
         return {"lr": LR}
+
+    def reference_templates(self) -> tuple[str, ...]:
+        """Those of its zero-shot weights."""
+        return self.anchor.templates
 
     def config(self) -> dict[str, Any]:
         return {

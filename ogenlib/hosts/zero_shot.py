@@ -19,10 +19,9 @@ import torch.nn.functional as F
 from einops import reduce
 from torch import Tensor
 
-from ogenlib.hosts.base import Batch, Host, MethodInfo
+from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, Host, MethodInfo
 from ogenlib.towers import ClipLike
 
-DEFAULT_TEMPLATES = ("a photo of a {}.",)
 MAX_CACHED = 8  # lists of names kept; training and evaluation use a few
 
 
@@ -93,13 +92,17 @@ class ZeroShot(Host):
         """Unit rows `(C, D)`; frozen, so computed once for each list of names."""
         return self.anchor(self.names if names is None else names)
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, *, z: Tensor | None = None, w: Tensor | None = None) -> dict[str, Tensor]:
         raise ValueError("zero_shot has nothing to train; use evaluate, predict or save directly")
 
     @classmethod
     def dataset_options(cls, templates: Sequence[str]) -> dict[str, Any]:
         """The dataset's own templates."""
         return {"templates": list(templates)}
+
+    def reference_templates(self) -> tuple[str, ...]:
+        """Its own."""
+        return self.templates
 
     def config(self) -> dict[str, Any]:
         return {"templates": list(self.templates)}

@@ -1,0 +1,143 @@
+"""Settings of OGEN and its presets.
+
+"Overcoming the Pitfalls of Vision-Language Model Finetuning for OOD Generalization", Zang et al., ICLR 2024.
+https://arxiv.org/abs/2401.15914
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from types import MappingProxyType
+from typing import Any
+
+TEACHERS = ("ema", "mean", "almt")
+TEACHER_LOSSES = ("kl", "l2")
+SYNTHESIZED = ("unknown", "known", "all")
+
+
+@dataclass(frozen=True)
+class OGENConfig:
+    """What OGEN adds to a host. A weight of 0 leaves a term out and saves its cost.
+
+    The terms see real rows (the batch) and synthesized rows; "all names" are the known and the unknown ones, of
+    the latter one group a step.
+
+    Attributes:
+        generator: variant of `ogenlib.generators.list_variants()`, None for no synthesized rows.
+        spread, k, heads, dropout: of the generator.
+        iterations: of its training before the host's, unless `joint`.
+        joint: train the generator along with the host and synthesize anew at every step; else it is trained first,
+            and `per_class` rows of every class are kept.
+        warmup: share of the epochs, at the start, in which only the generator learns (needs `joint`).
+        generator_weight: of its regression loss, where `joint`.
+        synthesize: which classes rows are made for: ``unknown``, ``known`` or ``all``. Without unknown names it is
+            always ``known``, each class from its neighbours as if its own images were not there.
+        rows: synthesized rows a step.
+        per_class: see `joint`.
+        name_groups: the unknown names take turns in so many groups; None for groups half as large as the known names.
+        host_weight: of the host's own terms.
+        zero_shot_kl: of KL(zero-shot || host) on real rows over all names.
+        synthesized_kl: of the same on synthesized rows.
+        synthesized_ce: of cross-entropy on synthesized rows over all names.
+        synthesized_ce_within: of the same over the names of the row's own side (known or unknown).
+        temperature: of both KL terms and the teacher's.
+        teacher: ``ema`` (over steps), ``mean`` or ``almt`` (over epochs), or None.
+        teacher_weight: of the distance to the teacher's predictions on real and synthesized rows.
+        teacher_loss: ``kl`` or ``l2`` (on logits).
+        decay, m_min, m_max: of the teacher.
+        keep_teacher: whether the trained host ends with the teacher's tensors.
+    """
+
+    generator: str | None = "joint-shift"
+    spread: str = "residual"
+    k: int = 3
+    heads: int = 4
+    dropout: float = 0.1
+    iterations: int = 300
+    joint: bool = False
+    warmup: float = 0.0
+    generator_weight: float = 1.0
+    synthesize: str = "unknown"
+    rows: int = 32
+    per_class: int = 64
+    name_groups: int | None = None
+    host_weight: float = 1.0
+    zero_shot_kl: float = 1.0
+    synthesized_kl: float = 0.0
+    synthesized_ce: float = 0.3
+    synthesized_ce_within: float = 0.0
+    temperature: float = 1.0
+    teacher: str | None = None
+    teacher_weight: float = 1.0
+    teacher_loss: str = "kl"
+    decay: float = 0.9
+    m_min: int = 2
+    m_max: int = 9
+    keep_teacher: bool = False
+
+    def __post_init__(self) -> None:
+        for name in (
+            "generator_weight", "host_weight", "zero_shot_kl", "synthesized_kl", "synthesized_ce",
+            "synthesized_ce_within", "teacher_weight",
+        ):  # fmt: skip
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name}={getattr(self, name)}: must be 0 or more")
+        for name, low in (("rows", 1), ("per_class", 1), ("iterations", 1), ("name_groups", 1)):
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise ValueError(f"{name}={value}: must be {low} or more")
+        for name, accepted in (
+            ("synthesize", SYNTHESIZED), ("teacher", (None, *TEACHERS)), ("teacher_loss", TEACHER_LOSSES),
+        ):  # fmt: skip
+            if getattr(self, name) not in accepted:
+                raise ValueError(f"{name}={getattr(self, name)!r}: must be one of {', '.join(map(str, accepted))}")
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"warmup={self.warmup}: must be a share of the epochs, 0 or more and below 1")
+        if self.warmup and not (self.joint and self.generator):
+            raise ValueError("warmup needs joint=True and a generator: nothing would learn before the host does")
+        if self.keep_teacher and self.teacher is None:
+            raise ValueError(f"keep_teacher=True needs a teacher: one of {', '.join(TEACHERS)}")
+        if not 0 < self.temperature < float("inf"):
+            raise ValueError(f"temperature={self.temperature}: must be a positive number")
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able fields."""
+        return asdict(self)
+
+
+# "paper": what is known of the paper (see docs/ogen.md): joint extrapolation, one random image a neighbour, known
+#   classes split at random, warm-up and joint training as in the released code, cross-entropy on synthesized rows in
+#   the joint label space, consistency with the adaptive local mean teacher. Its weights are this library's.
+# "released-code": its generator, weights and warm-up; no teacher, because the released code never calls one. Branches
+#   U and K together become the synthesized rows of known classes, branch N those of unknown classes.
+# "zero-shot-kl": no generator, no teacher: the baseline that everything is measured against.
+PRESETS: Mapping[str, OGENConfig] = MappingProxyType({
+    "ogenlib": OGENConfig(),
+    "paper": OGENConfig(
+        generator="joint", spread="none", joint=True, warmup=0.2, zero_shot_kl=0.0, synthesized_ce=1.0,
+        teacher="almt", teacher_weight=1.0,
+    ),
+    "released-code": OGENConfig(
+        generator="released", spread="none", joint=True, warmup=0.2, synthesize="all", host_weight=0.25,
+        zero_shot_kl=0.0, synthesized_ce=0.0, synthesized_ce_within=0.5,
+    ),
+    "zero-shot-kl": OGENConfig(generator=None),
+})  # fmt: skip
+
+
+def ogen_config(preset: str = "ogenlib", **overrides: Any) -> OGENConfig:
+    """A preset with some fields replaced.
+
+    Raises:
+        ValueError: unknown preset or field (with the closest known one), or a value out of range.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"preset {preset!r} is unknown; known are {', '.join(PRESETS)}")
+    known = [f.name for f in fields(OGENConfig)]
+    for name in overrides:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            raise ValueError(f"OGEN has no setting {name!r}{f'; did you mean {close[0]!r}?' if close else ''}")
+    return replace(PRESETS[preset], **overrides)
