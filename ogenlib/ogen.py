@@ -40,7 +40,7 @@ MAX_GROUPS = 6  # a prompt learner keeps tokens for so many lists of names
 
 
 class OGEN(Host):
-    """A host with OGEN's terms added to its own; at test time it is the host, at the host's cost.
+    """A host with OGEN's terms added to its own; at test time it costs what the host costs.
 
     Args:
         host: what is trained; it must have something to train.
@@ -85,6 +85,7 @@ class OGEN(Host):
         both = sorted(set(others) & set(self.names))
         if both and unknown is not None:
             raise ValueError(f"{both[:5]} are in known and unknown; unknown names are those without images")
+        self._known = frozenset(self.names)
         self.host = host
         self.info = host.info  # type: ignore[misc]
         self.uses_cached_features = host.uses_cached_features  # type: ignore[misc]
@@ -107,7 +108,22 @@ class OGEN(Host):
         return self.host.image_features(batch)
 
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
-        return self.host.class_weights(names, z=z)
+        """The host's rows, mixed with zero-shot ones (`zero_shot_share`) for names it has no images of."""
+        wanted = self.names if names is None else tuple(names)
+        share = self.config_.zero_shot_share
+        other = torch.tensor([n not in self._known for n in wanted], device=self.device)
+        if not share or not other.any():
+            return self.host.class_weights(wanted, z=z)
+        fixed = self.anchor(wanted)
+        if share == 1:  # what the host makes of them is not needed
+            of_host = self.host.class_weights([n for n in wanted if n in self._known] or self.names, z=z)
+            rows = fixed if of_host.ndim == 2 else fixed.expand(len(of_host), -1, -1).clone()
+            if other.all():
+                return rows
+            return rows.index_copy(-2, (~other).nonzero()[:, 0], of_host.to(rows.dtype))
+        of_host = self.host.class_weights(wanted, z=z)
+        mixed = F.normalize(share * fixed + (1 - share) * of_host, dim=-1)
+        return torch.where(other[:, None], mixed, of_host)
 
     def logits(self, z: Tensor, w: Tensor) -> Tensor:
         return self.host.logits(z, w)
@@ -139,7 +155,7 @@ class OGEN(Host):
         names, columns = self._in_play(group)
         made, labels = self._synthesized(columns, draws)
         every = z if made is None else torch.cat([z, made.to(z.dtype)])
-        weights = self.host.class_weights(names, z=every)
+        weights = self.class_weights(names, z=every)
         n, known = len(z), len(self.names)
         of_host = weights[:n, :known] if weights.ndim == 3 else weights[:known]
         for name, term in self.host.losses(batch, z=z, w=of_host).items():
@@ -196,7 +212,7 @@ class OGEN(Host):
             if self._teacher_weights is None:
                 assert self.teacher is not None
                 with self.teacher.swapped():
-                    weights = self.host.class_weights(names, z=rows)
+                    weights = self.class_weights(names, z=rows)
             else:
                 weights = self._teacher_weights[columns]
             target = self.host.logits(rows.detach(), weights)
@@ -218,7 +234,7 @@ class OGEN(Host):
         if self.teacher is None or not self.teacher.t:
             return
         with self.teacher.swapped():
-            weights = self.host.class_weights((*self.names, *self.others), z=self._probe)
+            weights = self.class_weights((*self.names, *self.others), z=self._probe)
         if weights.ndim == 2:
             self._teacher_weights = weights
 
@@ -290,15 +306,21 @@ class OGEN(Host):
         return {**self.host.config(), "ogen": self.card()}
 
     def card(self) -> dict[str, Any]:
-        """What a report has to say: preset, settings, and whether the new names were known in training."""
+        """Preset, settings, templates and names, and whether the new names were known in training; JSON-able."""
         return {
-            "preset": self.preset, **self.config_.as_dict(), "templates": list(self.anchor.templates),
-            "new_names_known_in_training": self.names_known, "n_other_names": len(self.others),
+            "preset": self.preset, "settings": self.config_.as_dict(), "templates": list(self.anchor.templates),
+            "new_names_known_in_training": self.names_known, "other_names": list(self.others),
         }  # fmt: skip
 
+    @classmethod
+    def from_card(cls, host: Host, card: Mapping[str, Any]) -> OGEN:
+        """OGEN around a host as `card()` describes it."""
+        names = {"unknown" if card["new_names_known_in_training"] else "vocabulary": card["other_names"]}
+        return cls(host, **names, preset=card["preset"], templates=card["templates"], **card["settings"])
+
     def save(self, folder: str | Path, extra: Mapping[str, Any] | None = None) -> Path:
-        """Save the host as any other run, OGEN's settings in its ``extra``, and the generator beside it."""
-        path = self.host.save(folder, {**(extra or {}), "ogen": self.card()})
+        """Save the host's tensors with OGEN's settings, and the generator beside them."""
+        path = super().save(folder, extra)
         if self.rows is not None:
             save_generator(self.rows.generator, path / "generator.safetensors")
         return path

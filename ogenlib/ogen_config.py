@@ -38,6 +38,8 @@ class OGENConfig:
         per_class: see `joint`.
         name_groups: the unknown names take turns in so many groups; None for groups half as large as the known names.
         host_weight: of the host's own terms.
+        zero_shot_share: names without images are classified, in training and after it, with
+            ``unit(share * zero-shot weight + (1 - share) * the host's)``; 0 leaves them to the host, 1 to zero-shot.
         zero_shot_kl: of KL(zero-shot || host) on real rows over all names.
         synthesized_kl: of the same on synthesized rows.
         synthesized_ce: of cross-entropy on synthesized rows over all names.
@@ -50,7 +52,7 @@ class OGENConfig:
         keep_teacher: whether the trained host ends with the teacher's tensors.
     """
 
-    generator: str | None = "joint-shift"
+    generator: str | None = "text-only"
     spread: str = "residual"
     k: int = 3
     heads: int = 4
@@ -59,14 +61,15 @@ class OGENConfig:
     joint: bool = False
     warmup: float = 0.0
     generator_weight: float = 1.0
-    synthesize: str = "unknown"
+    synthesize: str = "all"
     rows: int = 32
     per_class: int = 64
     name_groups: int | None = None
     host_weight: float = 1.0
-    zero_shot_kl: float = 1.0
+    zero_shot_share: float = 0.5
+    zero_shot_kl: float = 0.3
     synthesized_kl: float = 0.0
-    synthesized_ce: float = 0.3
+    synthesized_ce: float = 1.0
     synthesized_ce_within: float = 0.0
     temperature: float = 1.0
     teacher: str | None = None
@@ -93,6 +96,8 @@ class OGENConfig:
         ):  # fmt: skip
             if getattr(self, name) not in accepted:
                 raise ValueError(f"{name}={getattr(self, name)!r}: must be one of {', '.join(map(str, accepted))}")
+        if not 0 <= self.zero_shot_share <= 1:
+            raise ValueError(f"zero_shot_share={self.zero_shot_share}: must be from 0 to 1")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup={self.warmup}: must be a share of the epochs, 0 or more and below 1")
         if self.warmup and not (self.joint and self.generator):
@@ -116,14 +121,14 @@ class OGENConfig:
 PRESETS: Mapping[str, OGENConfig] = MappingProxyType({
     "ogenlib": OGENConfig(),
     "paper": OGENConfig(
-        generator="joint", spread="none", joint=True, warmup=0.2, zero_shot_kl=0.0, synthesized_ce=1.0,
-        teacher="almt", teacher_weight=1.0,
+        generator="joint", spread="none", joint=True, warmup=0.2, synthesize="unknown", zero_shot_share=0.0,
+        zero_shot_kl=0.0, synthesized_ce=1.0, teacher="almt", teacher_weight=1.0,
     ),
     "released-code": OGENConfig(
         generator="released", spread="none", joint=True, warmup=0.2, synthesize="all", host_weight=0.25,
-        zero_shot_kl=0.0, synthesized_ce=0.0, synthesized_ce_within=0.5,
+        zero_shot_share=0.0, zero_shot_kl=0.0, synthesized_ce=0.0, synthesized_ce_within=0.5,
     ),
-    "zero-shot-kl": OGENConfig(generator=None),
+    "zero-shot-kl": OGENConfig(generator=None, zero_shot_share=0.0, zero_shot_kl=1.0),
 })  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from ogenlib.data.dataset import open_image
 from ogenlib.files import atomic_write, write_json
 from ogenlib.hosts import Batch, Host, build
+from ogenlib.ogen import OGEN
 from ogenlib.towers import ClipLike, check_fingerprint, load_backbone
 
 FORMAT = "ogenlib.run/1"
@@ -33,11 +34,14 @@ def save_run(host: Host, folder: str | Path, extra: Mapping[str, Any] | None = N
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {k: v.detach().cpu().clone().contiguous() for k, v in host.state_dict().items()}
+    config = host.config()
+    ogen = config.pop("ogen", None)
+    inner = host.host if isinstance(host, OGEN) else host
+    tensors = {k: v.detach().cpu().clone().contiguous() for k, v in inner.state_dict().items()}
     with atomic_write(folder / "host.safetensors") as temporary:
         save_file(tensors, temporary, metadata={"format": FORMAT})
     record = {
-        "format": FORMAT, "method": host.info.name, "config": host.config(), "names": list(host.names),
+        "format": FORMAT, "method": host.info.name, "config": config, "ogen": ogen, "names": list(host.names),
         "backbone": host.clip.fingerprint(), "precision": host.clip.precision, "extra": dict(extra or {}),
     }  # fmt: skip
     write_json(folder / "run.json", record)
@@ -83,7 +87,7 @@ def load_run(folder: str | Path, clip: ClipLike | None = None, device: torch.dev
         host.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"{path} does not hold this run's tensors ({error}); train it again") from error
-    return host.eval()
+    return (OGEN.from_card(host, record["ogen"]) if record.get("ogen") else host).eval()
 
 
 @dataclass(frozen=True)

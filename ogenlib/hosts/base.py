@@ -128,6 +128,11 @@ class Host(nn.Module):
         """Keyword arguments a dataset with these templates suggests; none unless the method says so."""
         return {}
 
+    @classmethod
+    def unknown_options(cls, unknown: Sequence[str]) -> dict[str, Any]:
+        """Keyword arguments a host wants when names without images will be trained with OGEN; none for most."""
+        return {}
+
     def reference_templates(self) -> tuple[str, ...]:
         """Templates of the zero-shot classifier that this host starts from or is compared with."""
         return DEFAULT_TEMPLATES

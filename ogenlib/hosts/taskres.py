@@ -88,6 +88,11 @@ class TaskRes(Host):
         """The released learning rate."""
         return {"lr": LR}
 
+    @classmethod
+    def unknown_options(cls, unknown: Sequence[str]) -> dict[str, Any]:
+        """Rows for the unknown names: synthesized features train them."""
+        return {"extra_names": list(unknown)}
+
     def reference_templates(self) -> tuple[str, ...]:
         """Those of its zero-shot weights."""
         return self.anchor.templates

@@ -1,0 +1,260 @@
+"""Every table of docs/ogen.md: which settings were chosen, and what OGEN does with them.
+
+    python benchmarks/ogen_study.py search --features DIR   # benchmarks/results/ogen-search.json, about an hour
+    python benchmarks/ogen_study.py emoji                   # benchmarks/results/ogen-emoji.json
+    python benchmarks/ogen_study.py real --features DIR     # benchmarks/results/ogen-real.json
+    python benchmarks/ogen_study.py long                    # benchmarks/results/ogen-long.json, 200 epochs
+
+`search` runs on tasks that no table reports (`ogen_tasks.selection_tasks`); the others run the reported ones once with
+what it chose. Finished rows of an interrupted run are kept in `--work` and read again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from clip_features import DATASETS, add_option, file_hashes
+from ogen_tasks import StudyTask, emoji_tasks, real_tasks, selection_tasks, task_card
+from tqdm import tqdm
+
+from ogenlib import evaluate, results
+from ogenlib.data.dataset import short_hash
+from ogenlib.files import write_json
+from ogenlib.hosts import Host, build, method
+from ogenlib.ogen import OGEN
+from ogenlib.train import fit
+
+ROOT = Path(__file__).resolve().parents[1]
+SCHEMA = "ogenlib.study/1"
+SCORES = ("base", "new", "H", "joint_base", "joint_new", "joint_H")
+SEEDS = (1, 2, 3)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of a table: a host and, unless None, OGEN's arguments.
+
+    Attributes:
+        names: what is known of the new names in training: ``known``, ``held out`` or ``all`` (KgCoOp anchoring them).
+    """
+
+    name: str
+    host: str
+    ogen: Mapping[str, Any] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    names: str = "known"
+
+
+def zero_shot_kl(weight: float, **more: Any) -> dict[str, Any]:
+    """OGEN's arguments for the baseline: KL to zero-shot over all names, nothing else."""
+    return {"preset": "zero-shot-kl", "zero_shot_kl": weight, **more}
+
+
+def make_host(variant: Variant, task: StudyTask) -> Host:
+    options = {**method(variant.host).dataset_options(task.templates), **variant.options}
+    if variant.names == "all":
+        options["anchor_names"] = list(task.split.new)
+    unknown = task.split.new if variant.ogen is not None and variant.names == "known" else None
+    if unknown is not None:
+        options |= method(variant.host).unknown_options(unknown)
+    host = build(variant.host, task.clip, task.split.base, **options)
+    return host if variant.ogen is None else OGEN(host, known=task.split.base, unknown=unknown, **variant.ogen)
+
+
+def run_one(variant: Variant, task: StudyTask, seed: int, epochs: int, curve: bool = False) -> dict[str, Any]:
+    """Train and test once; scores of each test domain."""
+    host = make_host(variant, task)
+    near = task.test.of_domain(task.test.domains[0])
+
+    def measure(trained: Host, _: int) -> dict[str, float]:
+        scores = evaluate.base_to_new(trained, near, task.split).scores
+        return {key: scores[key] for key in ("base", "new", "H", "joint_H")}
+
+    history, began, seconds = None, time.perf_counter(), 0.0
+    if host.trainable():
+        history = fit(host, task.bank, epochs=epochs, seed=seed, measure=measure if curve else None)
+        seconds = sum(history.column("seconds"))
+    outcome = evaluate.base_to_new(host, task.test, task.split)
+    row: dict[str, Any] = {
+        "variant": variant.name, "host": variant.host, "task": task.name, "family": task.family, "seed": seed,
+        "epochs": epochs, "seconds": seconds, "seconds_all": time.perf_counter() - began,
+        "domains": {d: {k: s[k] for k in SCORES} for d, s in outcome.domains.items()},
+    }  # fmt: skip
+    if curve and history is not None:
+        row["curve"] = {k: history.column(k) for k in ("epoch", "base", "new", "H", "joint_H")}
+    return row
+
+
+def run_all(
+    cells: Iterable[tuple[Variant, StudyTask, int, int]], work: Path, *, curve: bool = False
+) -> list[dict[str, Any]]:
+    """All rows, each kept in `work` under a name made of everything that decides it."""
+    rows = []
+    for variant, task, seed, epochs in tqdm(list(cells), desc="study", unit="run"):
+        key = short_hash([asdict(variant), task.name, task.bank.fingerprint, task.test.fingerprint,
+                          task.clip.weights_hash, seed, epochs, curve])  # fmt: skip
+        path = work / f"{key}.json"
+        if not path.exists():
+            work.mkdir(parents=True, exist_ok=True)
+            write_json(path, run_one(variant, task, seed, epochs, curve))
+        rows.append(json.loads(path.read_text(encoding="utf-8")))
+    return rows
+
+
+def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and std over the seeds of each (host, variant, family, domain); tasks of a family are averaged first."""
+    cells: dict[tuple[str, str, str, str], dict[int, list[dict[str, float]]]] = {}
+    for row in rows:
+        for domain, scores in row["domains"].items():
+            domain = domain if row["family"] == "emoji" else ""
+            seeds = cells.setdefault((row["host"], row["variant"], row["family"], domain), {})
+            seeds.setdefault(row["seed"], []).append(scores)
+    summary = []
+    for (host, variant, family, domain), seeds in cells.items():
+        means = [{k: sum(s[k] for s in group) / len(group) for k in SCORES} for group in seeds.values()]
+        entry = {"host": host, "variant": variant, "family": family, "domain": domain, "n_seeds": len(seeds),
+                 "n_tasks": len(next(iter(seeds.values())))}  # fmt: skip
+        summary.append(entry | {k: results.mean_std([m[k] for m in means]) for k in SCORES})
+    return summary
+
+
+# --- what is run --------------------------------------------------------------------------------------------
+
+def search_variants(host: str) -> list[Variant]:
+    """Recipes on the selection tasks. What was tried only in scratch trials is named in docs/ogen.md."""
+    text = {"generator": "text-only"}
+    alone = {"zero_shot_share": 0.0, "zero_shot_kl": 1.0}
+    found = [Variant("host alone", host)]
+    found += [Variant(f"KL {w}", host, zero_shot_kl(w)) for w in (0.1, 0.3, 1.0, 3.0)]
+    found += [Variant("KL 1.0, T 2", host, zero_shot_kl(1.0, temperature=2.0))]
+    found += [
+        Variant("KL + KL on joint-shift", host,
+                {**alone, "generator": "joint-shift", "synthesize": "unknown", "synthesized_ce": 0.0, "synthesized_kl": 1.0}),
+        Variant("KL + CE on joint-shift, unknown", host,
+                {**alone, "generator": "joint-shift", "synthesize": "unknown", "synthesized_ce": 0.3}),
+        Variant("KL + CE on text-only, unknown", host, {**alone, **text, "synthesize": "unknown", "synthesized_ce": 0.3}),
+        Variant("KL + CE on text-only, all", host, {**alone, **text}),
+        Variant("KL + CE on shift, all", host, {**alone, "generator": "shift"}),
+        Variant("CE on text-only, all, no KL", host, {"zero_shot_share": 0.0, "zero_shot_kl": 0.0}),
+        Variant("ogenlib", host, {}),
+        Variant("ogenlib without generator", host, {"generator": None}),
+    ]  # fmt: skip
+    changes: dict[str, dict[str, Any]] = {
+        "share 0": {"zero_shot_share": 0.0}, "share 0.3": {"zero_shot_share": 0.3}, "share 1": {"zero_shot_share": 1.0},
+        "KL 1": {"zero_shot_kl": 1.0}, "CE 0.5": {"synthesized_ce": 0.5}, "CE 2": {"synthesized_ce": 2.0},
+        "spread none": {"spread": "none"}, "joint-shift": {"generator": "joint-shift"},
+        "released": {"generator": "released"}, "KL on synthesized": {"synthesized_kl": 1.0},
+        "ALMT": {"teacher": "almt"}, "ALMT kept": {"teacher": "almt", "keep_teacher": True},
+        "mean teacher kept": {"teacher": "mean", "keep_teacher": True},
+    }  # fmt: skip
+    return found + [Variant(f"ogenlib, {name}", host, change) for name, change in changes.items()]
+
+
+def search(folder: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[StudyTask]]:
+    tasks = selection_tasks(folder)
+    emoji = [t for t in tasks if t.family.startswith("tags")]
+    real = [t for t in tasks if not t.family.startswith("tags")]
+    cells = []
+    for variant in [Variant("zero-shot", "zero_shot"), *search_variants("coop"), Variant("KgCoOp", "kgcoop"),
+                    Variant("KgCoOp, all names", "kgcoop", names="all")]:  # fmt: skip
+        cells += [(variant, task, 1, task.epochs) for task in emoji]
+    for host in ("text_adapter", "taskres"):
+        for variant in [Variant("zero-shot", "zero_shot"), *search_variants(host)]:
+            cells += [(variant, task, 1, task.epochs) for task in real]
+    return run_all(cells, work), tasks
+
+
+def emoji_variants() -> list[Variant]:
+    """Rows of the reported emoji tables."""
+    rows = [Variant("zero-shot", "zero_shot"), Variant("host alone", "coop")]
+    rows += [Variant(f"KL {w}", "coop", zero_shot_kl(w)) for w in (0.3, 1.0, 3.0)]
+    rows += [Variant("KgCoOp", "kgcoop"), Variant("KgCoOp, all names", "kgcoop", names="all")]
+    rows += [Variant("ogenlib", "coop", {}), Variant("ogenlib, names held out", "coop", {}, names="held out")]
+    rows += [Variant(p, "coop", {"preset": p}) for p in ("paper", "released-code")]
+    for host in ("coop", "text_adapter"):
+        rows += [Variant("host alone", host)] if host != "coop" else []
+        rows += [Variant(name, host, change) for name, change in ablation().items()]
+    rows += [Variant(f"generator {g}", "coop", {"generator": g})
+             for g in ("joint", "per-class", "released", "shift", "joint-shift")]  # fmt: skip
+    rows += [Variant(f"joint-shift, K {k}", "coop", {"generator": "joint-shift", "k": k}) for k in (1, 2, 3, 4, 5)]
+    rows += [Variant(f"teacher {t}", "coop", {"teacher": t, "keep_teacher": True, **({"decay": 0.99} if t == "ema" else {})})
+             for t in ("ema", "mean", "almt")]  # fmt: skip
+    rows += [Variant(f"ALMT, m_max {m}", "coop", {"teacher": "almt", "keep_teacher": True, "m_max": m})
+             for m in (3, 6, 9, 15)]  # fmt: skip
+    return rows
+
+
+def ablation() -> dict[str, dict[str, Any]]:
+    """{none, generator, teacher, both}; distillation from zero-shot and the share are in all four."""
+    teacher = {"teacher": "almt", "keep_teacher": True}
+    return {
+        "none": {"generator": None}, "generator": {}, "teacher": {"generator": None, **teacher}, "both": dict(teacher),
+    }  # fmt: skip
+
+
+def emoji(_: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[StudyTask]]:
+    tasks = emoji_tasks(SEEDS)
+    cells = [(v, tasks[s], s, tasks[s].epochs) for v in emoji_variants() for s in SEEDS]
+    return run_all(cells, work), [tasks[SEEDS[0]]]
+
+
+def real(folder: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[StudyTask]]:
+    tasks = real_tasks(folder)
+    cells = [(Variant("zero-shot", "zero_shot"), task, s, task.epochs) for task in tasks for s in SEEDS]
+    for host in ("text_adapter", "taskres"):
+        rows = [Variant("host alone", host)]
+        rows += [Variant(f"KL {w}", host, zero_shot_kl(w)) for w in (0.1, 0.3, 1.0, 3.0)]
+        rows += [Variant("ogenlib", host, {}), Variant("ogenlib, names held out", host, {}, names="held out")]
+        rows += [Variant(name, host, change) for name, change in ablation().items()]
+        rows += [Variant(f"generator {g}", host, {"generator": g})
+                 for g in ("joint", "per-class", "released", "shift", "joint-shift")]  # fmt: skip
+        cells += [(v, task, s, task.epochs) for v in rows for task in tasks for s in SEEDS]
+    return run_all(cells, work), tasks
+
+
+def long(_: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[StudyTask]]:
+    tasks = emoji_tasks(SEEDS)
+    rows = [Variant("zero-shot", "zero_shot"), Variant("host alone", "coop"), Variant("ogenlib", "coop", {})]
+    cells = [(v, tasks[s], s, 200) for v in rows for s in SEEDS]
+    return run_all(cells, work, curve=True), [tasks[SEEDS[0]]]
+
+
+STUDIES = {"search": search, "emoji": emoji, "real": real, "long": long}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("study", choices=sorted(STUDIES), help="which table")
+    parser.add_argument("--out", type=Path, default=None, help="results file (default: benchmarks/results/ogen-STUDY.json)")
+    parser.add_argument("--work", type=Path, default=Path("runs/study"), help="finished rows (default: runs/study)")
+    add_option(parser)
+    args = parser.parse_args()
+    began = time.perf_counter()
+    rows, tasks = STUDIES[args.study](args.features, args.work)
+    hashes = {n: file_hashes(n, args.features) for n in DATASETS} if args.features and args.study != "emoji" else {}
+    document = {
+        "schema": SCHEMA,
+        "protocol": {
+            "study": args.study, "tasks": {task.name: task_card(task) for task in tasks}, "feature_files": hashes,
+            "seeds": sorted({row["seed"] for row in rows}), "selection": "none: the last epoch is tested",
+            "versions": results.versions(), "threads": torch.get_num_threads(), "git": results.git_revision(),
+            "command": shlex.join(["python", "benchmarks/ogen_study.py", *sys.argv[1:]]), "date": results.now(),
+            "seconds": time.perf_counter() - began,
+        },
+        "rows": rows,
+        "summary": summarize(rows),
+    }  # fmt: skip
+    write_json(args.out or ROOT / "benchmarks" / "results" / f"ogen-{args.study}.json", document)
+
+
+if __name__ == "__main__":
+    main()
