@@ -163,13 +163,14 @@ def _base_half(name: str, folder: Path, seed: int) -> StudyTask:
         train += rows[: len(rows) // 2]
         test += rows[len(rows) // 2 :]
     split = BaseNewSplit(*(tuple(found.classnames[i] for i in part) for part in (order[:half], order[half:])))
-    return _features(f"{name} base {seed}", f"{name} base", found.classnames, found.text, split,
-                     (found.train_x[train], found.train_y[train]), (found.train_x[test], found.train_y[test]))  # fmt: skip
+    rows = [(found.train_x[part], found.train_y[part]) for part in (train, test)]
+    return _features(f"{name} base {seed}", f"{name} base", found.classnames, found.text, split, *rows)
 
 
 def _imagenet(folder: Path, seed: int) -> StudyTask:
     """200 classes that follow each other in ImageNet's order, so that they are alike; 4 shots."""
-    with np.load(folder / "imas_vitb32_imagenet.npz") as images, np.load(folder / "text_vitb32_imagenet1k.npz") as texts:
+    paths = (folder / "imas_vitb32_imagenet.npz", folder / "text_vitb32_imagenet1k.npz")
+    with np.load(paths[0]) as images, np.load(paths[1]) as texts:
         train, labels = torch.tensor(images["train4_x"]).float(), torch.tensor(images["train4_y"]).long()
         test = torch.cat([torch.tensor(images[f"train{k}_x"]).float() for k in (1, 2)])
         truth = torch.cat([torch.tensor(images[f"train{k}_y"]).long() for k in (1, 2)])

@@ -12,7 +12,7 @@ from ogenlib.train import TrainConfig, fit
 __version__ = "0.1.0"
 
 __all__ = [
-    "OGEN", "Classifier", "EmbeddingTable", "FeatureBank", "OGENConfig", "TrainConfig", "__version__", "base_new_split", "evaluate", "few_shot", "fit",
-    "hosts", "load_backbone", "load_dataset", "load_generator", "load_run",
-    "save_generator",
+    "OGEN", "Classifier", "EmbeddingTable", "FeatureBank", "OGENConfig", "TrainConfig", "__version__",
+    "base_new_split", "evaluate", "few_shot", "fit", "hosts", "load_backbone", "load_dataset", "load_generator",
+    "load_run", "save_generator",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ Notation: `B` images, `S` synthesized rows, `C` names, `D` embedding.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from ogenlib.distill import (
 )
 from ogenlib.generator_io import save_generator
 from ogenlib.hosts import Batch, Host, ZeroShotAnchor
-from ogenlib.ogen_config import OGENConfig, ogen_config
+from ogenlib.ogen_config import ogen_config
 from ogenlib.ogen_rows import SynthesizedRows
 
 MAX_GROUPS = 6  # a prompt learner keeps tokens for so many lists of names
@@ -111,9 +112,9 @@ class OGEN(Host):
         """The host's rows, mixed with zero-shot ones (`zero_shot_share`) for names it has no images of."""
         wanted = self.names if names is None else tuple(names)
         share = self.config_.zero_shot_share
-        other = torch.tensor([n not in self._known for n in wanted], device=self.device)
-        if not share or not other.any():
+        if not share or self._known.issuperset(wanted):
             return self.host.class_weights(wanted, z=z)
+        other = torch.tensor([n not in self._known for n in wanted], device=self.device)
         fixed = self.anchor(wanted)
         if share == 1:  # what the host makes of them is not needed
             of_host = self.host.class_weights([n for n in wanted if n in self._known] or self.names, z=z)
@@ -152,7 +153,7 @@ class OGEN(Host):
         self._update_step_teacher()
         z = self.host.image_features(batch) if z is None else z
         group = 0 if len(self.groups) == 1 else int(torch.randint(len(self.groups), (), generator=draws))
-        names, columns = self._in_play(group)
+        names, columns, fixed = self._in_play[group]
         made, labels = self._synthesized(columns, draws)
         every = z if made is None else torch.cat([z, made.to(z.dtype)])
         weights = self.class_weights(names, z=every)
@@ -161,7 +162,7 @@ class OGEN(Host):
         for name, term in self.host.losses(batch, z=z, w=of_host).items():
             terms[name] = config.host_weight * term
         logits = self.host.logits(every, weights)
-        reference = self._reference(batch, z, made, columns)
+        reference = self._reference(batch, z, made, fixed)
         terms |= self._zero_shot_terms(logits[:n], reference[:n], "real", config.zero_shot_kl)
         if made is not None and labels is not None:
             terms |= self._zero_shot_terms(logits[n:], reference[n:], "synthesized", config.synthesized_kl)
@@ -173,11 +174,16 @@ class OGEN(Host):
             terms["teacher"] = config.teacher_weight * self._teacher_term(logits, every, names, columns)
         return terms
 
-    def _in_play(self, group: int) -> tuple[tuple[str, ...], Tensor]:
-        """Names of one step and their rows in the zero-shot weights."""
-        names = (*self.names, *self.groups[group])
-        rows = [*range(len(self.names)), *range(len(self.names) + group, self.n_names, len(self.groups))]
-        return names, torch.tensor(rows, device=self.device)
+    @cached_property
+    def _in_play(self) -> list[tuple[tuple[str, ...], Tensor, Tensor]]:
+        """For each group: names of the step, their rows among all names, and their zero-shot weights `(C, D)`."""
+        plays = []
+        every = (*self.names, *self.others)
+        for group, others in enumerate(self.groups):
+            rows = [*range(len(self.names)), *range(len(self.names) + group, len(every), len(self.groups))]
+            columns = torch.tensor(rows, device=self.device)
+            plays.append(((*self.names, *others), columns, self.anchor(every)[columns]))
+        return plays
 
     def _synthesized(self, columns: Tensor, draws: torch.Generator | None) -> tuple[Tensor | None, Tensor | None]:
         """Rows `(S, D)` and labels `(S,)` into the names in play."""
@@ -193,12 +199,12 @@ class OGEN(Host):
         return self.rows.draw(columns[labels], draws), labels
 
     @torch.no_grad()
-    def _reference(self, batch: Batch, z: Tensor, made: Tensor | None, columns: Tensor) -> Tensor:
+    def _reference(self, batch: Batch, z: Tensor, made: Tensor | None, fixed: Tensor) -> Tensor:
         """Zero-shot logits `(B + S, C)`: the same model with the host switched off."""
         if not self.uses_cached_features:
             z = Host.image_features(self, batch)
         rows = z if made is None else torch.cat([z, made.to(z.dtype)])
-        return Host.logits(self, rows, self.anchor((*self.names, *self.others))[columns])
+        return Host.logits(self, rows, fixed)
 
     def _zero_shot_terms(self, logits: Tensor, reference: Tensor, rows: str, weight: float) -> dict[str, Tensor]:
         if not weight:
@@ -290,11 +296,6 @@ class OGEN(Host):
 
     # --- the rest of a host ----------------------------------------------------------------------------
 
-    @property
-    def n_names(self) -> int:
-        """Known and unknown names together."""
-        return len(self.names) + len(self.others)
-
     def reference_templates(self) -> tuple[str, ...]:
         return self.anchor.templates
 
@@ -330,7 +331,7 @@ def _groups(others: tuple[str, ...], n_known: int, wanted: int | None) -> list[t
     """The unknown names dealt out to groups; one empty group without names."""
     if not others:
         return [()]
-    count = wanted if wanted is not None else round(len(others) / max(1, n_known / 2))
+    count = wanted if wanted is not None else round(len(others) / max(1, n_known / 3))
     count = min(max(count, 1), MAX_GROUPS, len(others))
     return [others[i::count] for i in range(count)]
 

@@ -36,7 +36,8 @@ class OGENConfig:
             always ``known``, each class from its neighbours as if its own images were not there.
         rows: synthesized rows a step.
         per_class: see `joint`.
-        name_groups: the unknown names take turns in so many groups; None for groups half as large as the known names.
+        name_groups: the unknown names take turns in so many groups; None for groups a third as large as the known
+            names, which keeps a prompt learner's step below 1.3 times its own.
         host_weight: of the host's own terms.
         zero_shot_share: names without images are classified, in training and after it, with
             ``unit(share * zero-shot weight + (1 - share) * the host's)``; 0 leaves them to the host, 1 to zero-shot.
