@@ -13,33 +13,17 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ogen_tables
+from markdown_tables import METHOD_NAMES, number, spread, table
+
 ROOT = Path(__file__).resolve().parents[1]
 MARKED = re.compile(r"(<!-- begin: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- end: (?P=name) -->)", re.DOTALL)
 MARKER = re.compile(r"<!-- (?:begin|end): ([\w-]+) -->")
-METHOD_NAMES = {
-    "zero_shot": "zero-shot", "coop": "CoOp", "kgcoop": "KgCoOp", "text_adapter": "text adapter", "taskres": "TaskRes",
-}  # fmt: skip
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A markdown table: first column left, the others right."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
-
-
-def number(value: float | None, digits: int = 1, unit: str = "") -> str:
-    return "–" if value is None else f"{value:.{digits}f}{unit}"
-
-
-def spread(value: Sequence[float | None]) -> str:
-    """`[mean, std]` as `mean ± std`; a single run has no std."""
-    mean, std = value
-    return number(mean) if mean is None or std is None else f"{mean:.1f} ± {std:.1f}"
 
 
 def base_to_new(document: dict[str, Any]) -> str:
@@ -59,10 +43,14 @@ def base_to_new(document: dict[str, Any]) -> str:
     backbone = card["backbone"]
     tested = f", trained and tested on {home}" if home else ""
     seeds = ", ".join(str(seed) for seed in card["seeds"])
+    known = ""
+    if any(row["ogen"] for row in rows):
+        told = card["new_names_known_in_training"]
+        known = f" OGEN {'knew the new names' if told else 'did not know the new names'} in training, never their images."
     return body + (
         f"\nAccuracy in percent, mean ± standard deviation over seeds {seeds}. {card['dataset']}{tested}; "
         f"{card['n_base']} base and {card['n_new']} new names; {card['shots']} shots, {card['epochs']} epochs; "
-        f"{backbone['name']}, weights {backbone['weights_hash']}; selection: {card['selection']}.\n"
+        f"{backbone['name']}, weights {backbone['weights_hash']}; selection: {card['selection']}.{known}\n"
     )
 
 
@@ -131,6 +119,7 @@ BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "ogen-tiny": ("ogen-tiny.json", ogen_tiny),
     "speed": ("speed.json", speed),
     "generators": ("generators.json", generators),
+    **ogen_tables.BLOCKS,
 }
 
 

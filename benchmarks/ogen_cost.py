@@ -27,7 +27,7 @@ from ogenlib.hosts import Batch, Host
 from ogenlib.ogen import OGEN
 
 ROOT = Path(__file__).resolve().parents[1]
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "ogenlib": {}, "ogenlib, one group of names": {"name_groups": 1}, "with ALMT": {"teacher": "almt"},
     "paper": {"preset": "paper"}, "released-code": {"preset": "released-code"},
 }  # fmt: skip

@@ -17,6 +17,8 @@ from typing import Any
 
 from ogenlib import commands
 from ogenlib.bench import PROTOCOLS
+from ogenlib.cli_settings import setting
+from ogenlib.ogen_config import PRESETS
 from ogenlib.train import OPTIMIZERS, PRECISIONS
 
 
@@ -77,6 +79,17 @@ def _training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--optimizer", choices=OPTIMIZERS, default=argparse.SUPPRESS, help="(default: adamw)")
 
 
+def _ogen(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """OGEN's own options; none has a default here, so that one given without OGEN is noticed."""
+    group = parser.add_argument_group("OGEN")
+    group.add_argument("--preset", choices=list(PRESETS), default=argparse.SUPPRESS,
+                       help="recipe that is followed (default: ogenlib)")  # fmt: skip
+    group.add_argument("--ogen-set", type=setting, action="append", metavar="KEY=VALUE", default=argparse.SUPPRESS,
+                       help="another value for a setting of the preset, as JSON, for example k=5 or teacher=almt; "
+                            "may be given many times (default: the preset's own)")  # fmt: skip
+    return group
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of ``ogen``; each command's function is in ``args.run``."""
     parser = _Parser(prog="ogen", description="Fine-tune CLIP-like models without losing what they already know.")
@@ -95,6 +108,17 @@ def build_parser() -> argparse.ArgumentParser:
     _data(p)
     _model(p)
     _training(p)
+    group = _ogen(p)
+    which = group.add_mutually_exclusive_group()
+    which.add_argument("--both", dest="ogen", action="store_const", const="both", default="both",
+                       help="every host without OGEN and with it")  # fmt: skip
+    which.add_argument("--ogen", dest="ogen", action="store_const", const="yes", default="both",
+                       help="hosts with OGEN only, beside zero-shot")  # fmt: skip
+    which.add_argument("--no-ogen", dest="ogen", action="store_const", const="no", default="both",
+                       help="hosts without OGEN only")  # fmt: skip
+    group.add_argument("--held-out-names", action="store_true",
+                       help="keep the new names from OGEN's training; without this it gets the names, never their "
+                            "images")  # fmt: skip
     _common(p, "runs/bench", seeds=True)
 
     p = command("train", commands.train, "train one method on class names and save the run")
@@ -106,6 +130,13 @@ def build_parser() -> argparse.ArgumentParser:
     _data(p)
     _model(p)
     _training(p)
+    group = _ogen(p)
+    group.add_argument("--ogen", action="store_true", help="train the method with OGEN")
+    names = group.add_mutually_exclusive_group()
+    names.add_argument("--unknown", nargs="+", metavar="NAME", default=argparse.SUPPRESS,
+                       help="names without images that OGEN is to prepare for (default: none, held out)")  # fmt: skip
+    names.add_argument("--unknown-file", type=Path, metavar="FILE", default=argparse.SUPPRESS,
+                       help="the same from a file, one a line (default: none)")  # fmt: skip
     _common(p, "runs/train")
 
     p = command("eval", commands.evaluate_run, "test a saved run on a dataset")

@@ -12,6 +12,7 @@ from typing import Any
 
 from ogenlib import distributed, evaluate, results
 from ogenlib.bench import BenchConfig, run_bench
+from ogenlib.bench_config import PRESET, settings_for
 from ogenlib.data import (
     Dataset,
     FeatureBank,
@@ -24,6 +25,8 @@ from ogenlib.data import (
 )  # fmt: skip
 from ogenlib.files import atomic_write, write_json
 from ogenlib.hosts import METHODS, build, method
+from ogenlib.ogen import OGEN
+from ogenlib.ogen_config import ogen_config
 from ogenlib.report import write_report
 from ogenlib.runs import Classifier, load_run, read_run
 from ogenlib.sheet import contact_sheet
@@ -62,10 +65,12 @@ def _part(data: Dataset, split: str) -> ImageSet:
 
 
 def bench(args: argparse.Namespace) -> None:
+    preset, changes = _recipe(args)
     config = BenchConfig(
         protocol=args.protocol, dataset=args.dataset, model=args.model, pretrained=args.pretrained,
         hosts=tuple(args.hosts), shots=args.shots, epochs=args.epochs, seeds=tuple(args.seeds), views=args.views,
         precision=args.precision, device=args.device, skip_bad=args.skip_bad, settings=_settings(args),
+        ogen=args.ogen, held_out=args.held_out_names, preset=preset, ogen_settings=changes,
     )  # fmt: skip
     if args.smoke:
         config = config.smoke()
@@ -89,11 +94,11 @@ def _table(summary: Sequence[dict[str, Any]], domain: str) -> str:
             return "-"
         return f"{value[0]:.1f}" + ("" if value[1] is None else f" ± {value[1]:.1f}")
 
-    lines = [f"{'method':<18}" + "".join(f"{h:>14}" for h in ("base", "new", "H", "joint H"))]
+    lines = [f"{'method':<22}" + "".join(f"{h:>14}" for h in ("base", "new", "H", "joint H"))]
     for row in summary:
         if row["domain"] == domain:
             name = row["host"] + (" + OGEN" if row["ogen"] else "")
-            lines.append(f"{name:<18}" + "".join(f"{cell(row[m]):>14}" for m in ("base", "new", "H", "joint_H")))
+            lines.append(f"{name:<22}" + "".join(f"{cell(row[m]):>14}" for m in ("base", "new", "H", "joint_H")))
     return "\n".join(lines)
 
 
@@ -110,13 +115,19 @@ def _train(args: argparse.Namespace) -> None:
     settings = {"epochs": args.epochs, "seed": args.seed, "precision": args.precision, **_settings(args)}
     TrainConfig(**settings)  # refuses bad settings before anything is loaded
     method(args.host)
+    unknown = _ogen_asked(args)
     clip = load_backbone(args.model, args.pretrained, device=args.device)
     data = load_dataset(args.dataset, skip_bad=args.skip_bad)
     names = read_names(args.names) if args.names else list(data.classnames)
     options = method(args.host).dataset_options(data.templates)
     if args.context and "context" in options:
         options["context"] = args.context
+    if args.ogen:
+        options |= method(args.host).unknown_options(unknown or ())
     host = build(args.host, clip, names, **options)
+    if args.ogen:
+        preset, changes = _recipe(args)
+        host = OGEN(host, known=names, unknown=unknown, preset=preset, **settings_for(preset, changes, len(names)))
     picked = few_shot(data.train, args.shots, args.seed).of_classes(names)
     bank = FeatureBank.extract(clip, picked, views=args.views, seed=args.seed, skip_bad=args.skip_bad)
     history: list[dict[str, Any]] = []
@@ -131,9 +142,30 @@ def _train(args: argparse.Namespace) -> None:
     }  # fmt: skip
     host.save(args.out, extra)
     skipped = len(extra["skipped"])
-    _say(args, f"trained {args.host} on {len(picked) - len(bank.skipped)} images of {len(names)} classes"
+    trained = args.host + " + OGEN" * args.ogen
+    _say(args, f"trained {trained} on {len(picked) - len(bank.skipped)} images of {len(names)} classes"
                + (f" ({skipped} unreadable images left out)" if skipped else ""))  # fmt: skip
     _say(args, f"run      {args.out}\ntry      ogen predict {args.out} IMAGE")
+
+
+def _recipe(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    """OGEN's preset, and the settings given besides."""
+    return getattr(args, "preset", PRESET), dict(getattr(args, "ogen_set", ()))
+
+
+def _ogen_asked(args: argparse.Namespace) -> list[str] | None:
+    """The unknown names, None where they are held out; refuses options of OGEN that do not fit."""
+    given = [k for k in ("preset", "ogen_set", "unknown", "unknown_file") if hasattr(args, k)]
+    if given and not args.ogen:
+        raise ValueError(f"--{given[0].replace('_', '-')} is an option of OGEN; add --ogen, or leave it out")
+    preset, settings = _recipe(args)
+    ogen_config(preset, **settings)  # refused before anything is loaded
+    if args.ogen and not method(args.host).info.ogen:
+        takers = ", ".join(name for name, cls in METHODS.items() if cls.info.ogen)
+        raise ValueError(f"{args.host} has nothing to train, so OGEN cannot be added; --host takes {takers}")
+    if hasattr(args, "unknown_file"):
+        return read_names(args.unknown_file)
+    return list(dict.fromkeys(args.unknown)) if hasattr(args, "unknown") else None
 
 
 def evaluate_run(args: argparse.Namespace) -> None:
@@ -145,7 +177,8 @@ def evaluate_run(args: argparse.Namespace) -> None:
     trained = [n for n in data.classnames if n in host.names]
     unseen = [n for n in data.classnames if n not in host.names]
     document: dict[str, Any] = {
-        "schema": "ogenlib.eval/1", "run": str(args.folder), "method": record["method"], "dataset": data.name,
+        "schema": "ogenlib.eval/1", "run": str(args.folder), "method": record["method"],
+        "ogen": record.get("ogen"), "dataset": data.name,
         "data_hash": data.hash(), "split": args.split, "backbone": host.clip.fingerprint(), "skipped": bank.skipped,
         "versions": results.versions(), "date": results.now(),
     }  # fmt: skip

@@ -19,25 +19,33 @@ Point = tuple[float, float]
 
 
 def feature_section(results: Mapping[str, Any]) -> Html | None:
-    """One picture for each entry of `results["projection"]`; None where there is nothing to draw."""
+    """One picture for each entry of `results["projection"]`; None where there is nothing to draw.
+
+    Hosts share a picture where their generators made the same: one that is trained before the host knows no host.
+    """
     drawn = [(item, clouds(item)) for item in items(results, "projection")]
     drawn = [(item, found) for item, found in drawn if any(found["real"])]
+    hosts: dict[str, list[str]] = {}
+    for item, _ in drawn:
+        hosts.setdefault(content(item), []).append(label(variant_of(item)))
+    drawn = list({content(item): (item, found) for item, found in reversed(drawn)}.values())[::-1]
     if not drawn:
         return None
     texts = any(any(found["text"]) for _, found in drawn)
     key = [
         tag("span", Html(_mark('<circle cx="8" cy="8" r="5"/>', "fill")), "real image"),
-        tag("span", Html(_mark('<path d="M8 2L14 8L8 14L2 8z"/>', "stroke")), "synthesized"),
-        tag("span", Html(_mark('<path d="M8 0L16 8L8 16L0 8z"/>', "fill")), "mean of the synthesized"),
-        tag("span", Html(_mark("<path d=\"M2 2L14 14M14 2L2 14\"/>", "stroke")), "name") if texts else None,
+        tag("span", Html(_mark('<path d="M8 2L14 8L8 14L2 8z"/>', "stroke")), "made by the generator"),
+        tag("span", Html(_mark('<path d="M8 0L16 8L8 16L0 8z"/>', "fill")), "their mean"),
+        tag("span", Html(_mark('<path d="M2 2L14 14M14 2L2 14"/>', "stroke")), "the name itself") if texts else None,
     ]
-    figures = [picture(item, found, index) for index, (item, found) in enumerate(drawn)]
+    figures = [picture(item, found, i, ", ".join(hosts[content(item)])) for i, (item, found) in enumerate(drawn)]
     return section(
         "Real and synthesized features",
-        "Names without training images: their real features, which no training has seen, and those synthesized from "
-        "the name alone. The plane shows how the means of the real classes differ; it is computed from real features, "
-        "and so is the choice of classes that lie apart. One colour per class; the name stands at "
-        "its real mean, and a line leads from there to the mean of its synthesized features.",
+        "Names that had no training images. Filled dots are their real test images, which no training has seen; open "
+        "diamonds are what the generator made from the names alone. The plane shows how the means of the real classes "
+        "differ; it is computed from real features, and so is the choice of classes that lie apart. One colour per "
+        "class; the name stands near its real mean, and a line leads from that mean to the mean of what was made for "
+        "it. The shorter the line, the better the guess.",
         plots.missing_plots(),
         tag("div", *key, cls="key") if plots.plots_available() else None,
         tag("div", *figures, cls="figures single" if len(figures) == 1 else "figures"),
@@ -58,12 +66,17 @@ def clouds(item: Mapping[str, Any]) -> dict[str, list[list[Point]]]:
     return found
 
 
-def picture(item: Mapping[str, Any], found: Mapping[str, list[list[Point]]], index: int) -> Html:
+def content(item: Mapping[str, Any]) -> str:
+    """All of an entry but its host, to compare entries by."""
+    return repr([item.get(key) for key in ("ogen", "domain", "variant", "classes", "points")])
+
+
+def picture(item: Mapping[str, Any], found: Mapping[str, list[list[Point]]], index: int, hosts: str) -> Html:
     """The figure of one projection with heading and caption."""
     where = " · ".join(str(item[key]) for key in ("domain", "variant") if item.get(key))
     drawn = plots.plots_available()
     svg = feature_figure(list(map(str, item["classes"])), found, f"features-{index}") if drawn else ""
-    heading = tag("h3", label(variant_of(item)), tag("small", where))
+    heading = tag("h3", hosts, tag("small", where))
     return tag("figure", heading, Html(svg), tag("figcaption", words(found)))
 
 
@@ -82,8 +95,8 @@ def feature_figure(classes: Sequence[str], found: Mapping[str, list[list[Point]]
     axes = figure.add_axes((0, 0, 1, 1))
     colours = [plots.HOSTS[COLOURS[place % len(COLOURS)]] for place in range(len(classes))]
     styles: dict[str, dict[str, Any]] = {
-        "real": {"s": 24, "alpha": 0.6, "linewidths": 0, "marker": "o"},
-        "synthesized": {"s": 22, "linewidths": 0.9, "marker": "D", "facecolors": "none"},
+        "synthesized": {"s": 22, "alpha": 0.7, "linewidths": 0.9, "marker": "D", "facecolors": "none"},
+        "real": {"s": 30, "alpha": 0.85, "linewidths": 0, "marker": "o"},  # above: they are fewer
         "text": {"s": 70, "linewidths": 2.4, "marker": "x"},
     }
     for order, (kind, style) in enumerate(styles.items()):

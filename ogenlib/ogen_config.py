@@ -12,8 +12,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
 
+from ogenlib.generators import list_variants
+
 TEACHERS = ("ema", "mean", "almt")
 TEACHER_LOSSES = ("kl", "l2")
+SPREADS = ("residual", "none")
 SYNTHESIZED = ("unknown", "known", "all")
 
 
@@ -88,15 +91,22 @@ class OGENConfig:
         ):  # fmt: skip
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}={getattr(self, name)}: must be 0 or more")
-        for name, low in (("rows", 1), ("per_class", 1), ("iterations", 1), ("name_groups", 1)):
+        for name, low in (
+            ("rows", 1), ("per_class", 1), ("iterations", 1), ("name_groups", 1), ("k", 1), ("heads", 1), ("m_min", 0),
+            ("m_max", self.m_min),
+        ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < low:
                 raise ValueError(f"{name}={value}: must be {low} or more")
         for name, accepted in (
             ("synthesize", SYNTHESIZED), ("teacher", (None, *TEACHERS)), ("teacher_loss", TEACHER_LOSSES),
+            ("generator", (None, *list_variants())), ("spread", SPREADS),
         ):  # fmt: skip
             if getattr(self, name) not in accepted:
                 raise ValueError(f"{name}={getattr(self, name)!r}: must be one of {', '.join(map(str, accepted))}")
+        for name in ("dropout", "decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be 0 or more and below 1")
         if not 0 <= self.zero_shot_share <= 1:
             raise ValueError(f"zero_shot_share={self.zero_shot_share}: must be from 0 to 1")
         if not 0 <= self.warmup < 1:

@@ -90,6 +90,9 @@ def parting_words(curve: Curve, seeds: Sequence[Curve], zero_base: float | None,
     """What the picture shows, in words, also for the seeds one by one."""
     base, new = curve.base_mean, curve.new_mean
     end = f"At the end base is {number(base[-1])} and new {number(new[-1])}"
+    top = max(range(len(new)), key=new.__getitem__)
+    fell = number(new[top]) != number(new[-1])
+    best = f" New was highest at epoch {curve.epochs[top]}, {number(new[top])}." if fell else ""
     if zero_base is None or zero_new is None:
         return f"{end}; without zero-shot in this run there is no moment of parting."
     levels = f"(zero-shot {number(zero_base)} and {number(zero_new)})"
@@ -97,10 +100,10 @@ def parting_words(curve: Curve, seeds: Sequence[Curve], zero_base: float | None,
     each = [parting_epoch(c.epochs, c.base_mean, c.new_mean, zero_base, zero_new) for c in seeds if c.epochs]
     per_seed = f" Seed by seed: {', '.join(str(e or 'none') for e in each)}." if len(each) > 1 else ""
     if part is not None:
-        return f"Base and new part at epoch {part}. {end} {levels}.{per_seed}"
+        return f"Base and new part at epoch {part}. {end} {levels}.{best}{per_seed}"
     why = [] if new[-1] < zero_new else ["new does not end below zero-shot"]
     why += [] if base[-1] > zero_base else ["base does not end above zero-shot"]
-    return f"Base and new do not part: {' and '.join(why)}. {end} {levels}.{per_seed}"
+    return f"Base and new do not part: {' and '.join(why)}. {end} {levels}.{best}{per_seed}"
 
 
 def plots_available() -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from ogenlib import plots
 from ogenlib.feature_plot import feature_section
 from ogenlib.files import atomic_write
+from ogenlib.report_card import how, names_known, protocol_section, skipped_section
 from ogenlib.report_style import (
     DASH,
     Html,
@@ -27,7 +28,6 @@ from ogenlib.report_style import (
     glossary,
     harmonic,
     host_rows,
-    how,
     items,
     join,
     label,
@@ -35,12 +35,10 @@ from ogenlib.report_style import (
     number,
     page,
     plus_minus,
-    protocol_section,
     section,
     setting_of,
     share,
     signed,
-    skipped_section,
     table,
     tag,
     tests_table,
@@ -122,10 +120,12 @@ def build_report(results: Mapping[str, Any]) -> str:
     found = Findings.of(results)
     name, dataset = str(found.protocol.get("name") or "results"), str(found.protocol.get("dataset") or "")
     title = " · ".join(part for part in ("ogenlib", name, dataset) if part)
+    said = names_known(found.protocol, any(ogen for _, ogen in found.variants))
     head = (
         tag("h1", title),
         tag("p", finding(found), cls="finding"),
         tag("p", how(found.protocol, found.place(found.training)), cls="soft"),
+        tag("p", said, cls="soft") if said else None,
     )
     return page(
         title,

@@ -7,7 +7,6 @@ What needs to look through the whole results document is in report.py.
 from __future__ import annotations
 
 import html
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -332,61 +331,3 @@ def host_rows(name: str, variants: Sequence[Variant], cells: Sequence[Sequence[o
     """The hosts of one domain as a `tbody` below a line with the domain's name."""
     top = tag("tr", tag("th", name, colspan=1 + max(map(len, cells), default=0), scope="rowgroup"))
     return tag("tbody", top, *[row([label(v), *line]) for v, line in zip(variants, cells, strict=True)], cls="group")
-
-
-def how(card: Mapping[str, Any], place: str) -> str:
-    """What was run, from the protocol card; `place` is the domain of training, or empty."""
-    backbone = card.get("backbone")
-    model = backbone.get("name") if isinstance(backbone, Mapping) else backbone
-    both = (card.get("n_base"), card.get("n_new"))
-    parts = [
-        f"trained on {place}" if place else "",
-        counted(card.get("shots"), "image") + " per class" if card.get("shots") else "",
-        f"{both[0]} base and {both[1]} new names" if None not in both else "",
-        counted(len(card.get("seeds") or []), "seed") if card.get("seeds") else "",
-        counted(card.get("epochs"), "epoch") if card.get("epochs") else "",
-        f"model {model}" if model else "",
-        str(card.get("date") or "")[:10],
-    ]
-    text = ", ".join(part for part in parts if part)
-    return text[:1].upper() + text[1:] + "." if text else ""
-
-
-def skipped_section(card: Mapping[str, Any]) -> Html | None:
-    skipped = [s if isinstance(s, Mapping) else {"file": s} for s in card.get("skipped") or []]
-    if not skipped:
-        return None
-    rows = [[tag("code", s.get("file")), tag("td", s.get("reason") or DASH, cls="wide")] for s in skipped]
-    listing = table(["File", "Reason"], rows, cls="words")
-    title = f"{counted(len(rows), 'file')} skipped"
-    text = "These could not be read and are in no number above."
-    return section(title, text, listing if len(rows) <= 5 else details("List", listing))
-
-
-def protocol_section(protocol: Mapping[str, Any]) -> Html:
-    card = {key: value for key, value in protocol.items() if key not in ("command", "skipped")}
-    lines = tag("tbody", *[row([key, tag("td", value)]) for key, value in flat(card)])
-    command = protocol.get("command")
-    text = " ".join(map(str, command)) if isinstance(command, (list, tuple)) else command
-    again = join([tag("h3", "To reproduce"), tag("pre", tag("code", text))]) if text else None
-    return section("Protocol card", "", frame([], [lines], cls="card"), again)
-
-
-def flat(card: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Html]]:
-    """The card's lines; nested parts become `outer: inner`, what lies deeper is written as JSON."""
-    lines: list[tuple[str, Html]] = []
-    for key, value in card.items():
-        name = prefix + str(key).replace("_", " ")
-        if isinstance(value, Mapping) and not prefix:
-            lines += flat(value, f"{name}: ")
-        elif isinstance(value, bool):
-            lines.append((name, escaped("yes" if value else "no")))
-        elif value is None or value == []:
-            lines.append((name, escaped(DASH)))
-        elif isinstance(value, (list, tuple)) and not any(isinstance(v, (Mapping, list, tuple)) for v in value):
-            lines.append((name, escaped(", ".join(str(v) for v in value))))
-        elif isinstance(value, (Mapping, list, tuple)):
-            lines.append((name, tag("code", json.dumps(value, ensure_ascii=False))))
-        else:
-            lines.append((name, escaped(round(value, 3) if isinstance(value, float) else value)))
-    return lines

@@ -61,19 +61,20 @@ def test_bench_writes_the_results_contract(bench) -> None:
     card = results["protocol"]
     assert card["backbone"]["name"] == "ogen-tiny" and len(card["backbone"]["weights_hash"]) == 16
     assert card["seeds"] == [1] and card["shots"] == 4 and card["epochs"] == 2
-    assert card["selection"].startswith("none") and card["new_names_known_in_training"] is False
+    assert card["selection"].startswith("none") and card["new_names_known_in_training"] is True
     assert {"data_hash", "split_hash", "versions", "command", "git", "date"} <= set(card)
     wanted = {"dataset", "domain", "host", "ogen", "seed", "base", "new", "H", "joint_base", "joint_new", "joint_H",
               "epochs", "seconds"}  # fmt: skip
     assert all(wanted <= set(row) for row in results["rows"])
-    assert {(r["host"], r["domain"]) for r in results["rows"]} == {
-        (h, d) for h in ("zero_shot", "coop") for d in ("noto", "openmoji")
-    }
+    variants = [("zero_shot", False), ("coop", False), ("coop", True)]  # both is the default
+    assert [(r["host"], r["ogen"], r["domain"]) for r in results["rows"]] == [
+        (*v, d) for v in variants for d in ("noto", "openmoji")
+    ]
     for row in results["rows"]:
         a, b = row["base"], row["new"]
         assert row["H"] == pytest.approx(2 * a * b / (a + b))
         assert row["joint_base"] <= row["base"] and row["joint_new"] <= row["new"]
-    (curve,) = results["curves"]
+    curve, _ = results["curves"]
     home = next(r for r in results["rows"] if r["host"] == "coop" and r["domain"] == "noto")
     assert curve["epoch"] == [1, 2] and curve["base"][-1] == pytest.approx(home["base"])
     assert all(len(c["thumbnails"]) >= 1 for c in results["confusions"])
@@ -125,6 +126,45 @@ def test_skipped_images_end_in_the_report(pictures, tmp_path, capsys) -> None:
     assert all(path.name in page for path in torn)
 
 
+def test_bench_prints_a_line_for_every_variant(bench, capsys) -> None:
+    assert main(["bench", "--smoke", "--epochs", "2", "--out", str(bench)]) == 0  # all cells are finished
+    text = capsys.readouterr().out
+    starts = [" ".join(line[:22].split()) for line in text.splitlines() if "." in line[22:]]
+    assert starts[:3] == ["zero_shot", "coop", "coop + OGEN"]
+
+
+def test_bench_options_of_ogen_reach_the_runs(pictures, tmp_path) -> None:
+    arguments = ["bench", "--dataset", str(pictures), "--smoke", "--epochs", "1", "--out", str(tmp_path), "--quiet"]
+    assert (
+        main(
+            [
+                *arguments,
+                "--ogen",
+                "--preset",
+                "zero-shot-kl",
+                "--held-out-names",
+                "--ogen-set",
+                "zero_shot_kl=2",
+                "--ogen-set",
+                "teacher=almt",
+                "--ogen-set",
+                "keep_teacher=true",
+            ]
+        )
+        == 0
+    )
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert {(r["host"], r["ogen"]) for r in results["rows"]} == {("zero_shot", False), ("coop", True)}
+    card = results["protocol"]["hosts"]["coop+ogen"]["ogen"]
+    settings = card["settings"]
+    assert (card["preset"], settings["zero_shot_kl"], settings["teacher"], settings["keep_teacher"]) == (
+        "zero-shot-kl", 2.0, "almt", True)  # fmt: skip
+    assert results["protocol"]["new_names_known_in_training"] is False and results["projection"] == []
+    assert main([*arguments, "--no-ogen"]) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert not any(r["ogen"] for r in results["rows"])
+
+
 # --- train, eval, predict ---------------------------------------------------------------------------------
 
 
@@ -158,6 +198,34 @@ def test_eval_of_trained_and_other_names_is_base_to_new(pictures, tmp_path) -> N
     assert {"base", "new", "joint_H"} <= set(json.loads((tmp_path / "eval.json").read_text())["scores"])
 
 
+def test_train_with_ogen(pictures, tmp_path, capsys) -> None:
+    (tmp_path / "unknown.txt").write_text("banana\nwatch\n")
+    out = tmp_path / "run"
+    assert main(["train", "--dataset", str(pictures), "--epochs", "2", "--views", "1", "--out", str(out), "--ogen",
+                 "--ogen-set", "iterations=5", "--unknown-file", str(tmp_path / "unknown.txt")]) == 0  # fmt: skip
+    assert "trained coop + OGEN on 8 images of 2 classes" in capsys.readouterr().out
+    card = json.loads((out / "run.json").read_text())["ogen"]
+    assert card["settings"]["iterations"] == 5 and card["new_names_known_in_training"] is True
+    assert card["other_names"] == ["banana", "watch"]
+    assert card["settings"]["k"] == 1  # two known names: each has one neighbour
+    assert (out / "generator.safetensors").exists()
+    assert main(["predict", str(out), str(pictures / "clock" / "0.png")]) == 0
+    assert re.search(r": (clock|fruit) \d+\.\d%, ", capsys.readouterr().out)
+    assert main(["eval", str(out), "--dataset", str(pictures), "--out", str(tmp_path), "--quiet"]) == 0
+    document = json.loads((tmp_path / "eval.json").read_text())
+    assert document["method"] == "coop" and document["ogen"] == card
+
+
+def test_train_with_ogen_and_names_held_out_or_given(pictures, tmp_path) -> None:
+    arguments = ["train", "--dataset", str(pictures), "--epochs", "1", "--views", "1", "--ogen", "--quiet",
+                 "--ogen-set", "iterations=5"]  # fmt: skip
+    for unknown, known in (([], False), (["--unknown", "banana", "red car"], True)):
+        out = tmp_path / str(known)
+        assert main([*arguments, "--out", str(out), *unknown]) == 0
+        card = json.loads((out / "run.json").read_text())["ogen"]
+        assert card["new_names_known_in_training"] is known and card["other_names"] == unknown[1:]
+
+
 # --- the rest ---------------------------------------------------------------------------------------------
 
 
@@ -182,7 +250,7 @@ def test_methods_as_json(capsys) -> None:
     assert main(["methods", "--json"]) == 0
     rows = {r["name"]: r for r in json.loads(capsys.readouterr().out)}
     assert rows["zero_shot"]["parameters"] == 0 and rows["zero_shot"]["ogen"] is False
-    assert rows["coop"]["parameters"] == 4 * 128 and rows["coop"]["year"] == 2022
+    assert rows["coop"]["parameters"] == 4 * 128 and rows["coop"]["year"] == 2022 and rows["coop"]["ogen"] is True
     assert all({"name", "kind", "paper", "url", "year", "parameters", "ogen"} <= set(r) for r in rows.values())
 
 
@@ -214,6 +282,26 @@ def test_help_explains_every_option_with_its_default(command: str, capsys) -> No
         (["bench", "--shots", "0"], "'0' is not a whole number of 1 or more"),
         (["bench", "--model", "ViT-B-99"], "ViT-B-99"),
         (["bench", "--seeds", "1", "1"], "each once"),
+        (["bench", "--ogen", "--no-ogen"], "not allowed with argument --ogen"),
+        (["bench", "--ogen", "--hosts", "zero_shot"], "none of the hosts ['zero_shot'] takes OGEN"),
+        (["bench", "--no-ogen", "--held-out-names"], "--no-ogen"),
+        (["bench", "--preset", "papers"], "released-code"),
+        (["bench", "--ogen-set", "itterations=5"], "no setting 'itterations'; did you mean 'iterations'?"),
+        (["bench", "--ogen-set", "quux=5"], "no setting 'quux'; known are generator"),
+        (["bench", "--ogen-set", "rows"], "'rows' is not KEY=VALUE"),
+        (["bench", "--ogen-set", "rows=many"], "'rows=many': rows takes a whole number"),
+        (["bench", "--ogen-set", "rows=2.5"], "rows takes a whole number"),
+        (["bench", "--ogen-set", "joint=1"], "joint takes true or false"),
+        (["bench", "--ogen-set", "zero_shot_kl=NaN"], "zero_shot_kl takes a number"),
+        (["bench", "--ogen-set", "teacher=[1]"], "teacher takes a word or null"),
+        (["bench", "--ogen-set", "teacher=guru"], "teacher='guru': must be one of"),
+        (["bench", "--ogen-set", "generator=joined"], "'joined': must be one of joint"),
+        (["train", "--unknown", "banana"], "--unknown is an option of OGEN; add --ogen"),
+        (["train", "--preset", "paper"], "--preset is an option of OGEN"),
+        (["train", "--ogen", "--host", "zero_shot"], "zero_shot has nothing to train"),
+        (["train", "--ogen", "--unknown", "a", "--unknown-file", "b"], "not allowed with argument --unknown"),
+        (["train", "--ogen", "--unknown-file", "nowhere.txt"], "nowhere.txt"),
+        (["train", "--ogen", "--ogen-set", "warmup=0.5"], "warmup needs joint=True"),
         (["train", "--lr", "-1"], "lr=-1.0"),
         (["predict", "nowhere", "a.png"], "nowhere is not a saved run"),
         (["report", "nowhere.json"], "nowhere.json does not exist"),

@@ -145,7 +145,7 @@ class Host(nn.Module):
         """Called by training once, before the first epoch, with the images of the training names."""
 
     def training_state(self) -> dict[str, Any]:
-        """What continuing a killed training needs besides the state dict: nested dictionaries, JSON-able but tensors."""
+        """What continuing a killed training needs besides the state dict, JSON-able but for tensors."""
         return {}
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:

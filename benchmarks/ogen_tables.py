@@ -1,0 +1,165 @@
+"""Tables of docs/ogen.md and README.md from the results of `ogen_study.py` and `ogen_cost.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from markdown_tables import METHOD_NAMES, number, spread, table
+
+COLUMNS = ("base", "new", "H", "joint_H")
+ABLATION = ("host alone", "none", "generator", "teacher", "both")
+ABLATION_NAMES = {
+    "none": "distillation from zero-shot", "generator": "+ generator", "teacher": "+ ALMT", "both": "+ both",
+}  # fmt: skip
+
+
+def find(document: dict[str, Any], host: str, variant: str, family: str, domain: str = "") -> dict[str, Any]:
+    """The one summary entry; KeyError if it is not there."""
+    for entry in document["summary"]:
+        if (entry["host"], entry["variant"], entry["family"], entry["domain"]) == (host, variant, family, domain):
+            return entry
+    raise KeyError(f"{host}, {variant}, {family}, {domain}")
+
+
+def emoji_main(document: dict[str, Any]) -> str:
+    """The competitors on noto, and H on every other icon set."""
+    rows = [("zero_shot", "zero-shot"), ("coop", "host alone"), ("kgcoop", "KgCoOp"), ("kgcoop", "KgCoOp, all names"),
+            *[("coop", f"KL {w}") for w in (0.3, 1.0, 3.0)],
+            ("coop", "ogenlib"), ("coop", "ogenlib, names held out"), ("coop", "paper"),
+            ("coop", "released-code")]  # fmt: skip
+    shown = {
+        "host alone": "CoOp", "ogenlib": "**CoOp + OGEN**",
+        "ogenlib, names held out": "CoOp + OGEN, new names held out",
+        "paper": "CoOp + OGEN, preset `paper`", "released-code": "CoOp + OGEN, preset `released-code`",
+    }  # fmt: skip
+    shown |= {f"KL {w}": f"CoOp + KL to zero-shot over all names, weight {w}" for w in (0.3, 1.0, 3.0)}
+    others = sorted({e["domain"] for e in document["summary"]} - {"noto", ""})
+    lines = []
+    for host, variant in rows:
+        entry = find(document, host, variant, "emoji", "noto")
+        lines.append([shown.get(variant, variant), *[spread(entry[c]) for c in COLUMNS],
+                      *[number(find(document, host, variant, "emoji", d)["H"][0]) for d in others]])  # fmt: skip
+    header = ["on noto", "base", "new", "H", "joint H", *[f"H, {d}" for d in others]]
+    return table(header, lines) + _seeds(document)
+
+
+def ablation(document: dict[str, Any], families: Sequence[str], hosts: Sequence[str], domain: str) -> str:
+    """{none, generator, teacher, both} for every host and family."""
+    lines = []
+    for family in families:
+        for host in hosts:
+            for variant in ABLATION:
+                entry = find(document, host, variant, family, domain)
+                name = ABLATION_NAMES.get(variant, METHOD_NAMES[host] + " alone")
+                name = f"{_title(family)}: {name}" if variant == ABLATION[0] else name
+                lines.append([name, *[spread(entry[c]) for c in COLUMNS]])
+    return table(["", "base", "new", "H", "joint H"], lines)
+
+
+def emoji_ablation(document: dict[str, Any]) -> str:
+    return ablation(document, ["emoji"], ["coop", "text_adapter"], "noto") + _seeds(document)
+
+
+def emoji_parts(document: dict[str, Any]) -> str:
+    """Generator variants, neighbours, teachers and windows, one at a time around the default."""
+    wanted = ("ogenlib", "generator ", "joint-shift, K", "teacher ", "ALMT, m_max")
+    names = list(dict.fromkeys(e["variant"] for e in document["summary"] if e["host"] == "coop"))
+    lines = [[name if name != "ogenlib" else "default: `text-only`, K 3, no teacher",
+              *[spread(find(document, "coop", name, "emoji", "noto")[c]) for c in COLUMNS]]
+             for name in names if name == "ogenlib" or name.startswith(wanted[1:])]  # fmt: skip
+    return table(["CoOp + OGEN on noto", "base", "new", "H", "joint H"], lines) + _seeds(document)
+
+
+def real(document: dict[str, Any]) -> str:
+    """Adapters on real CLIP features: the tuned baseline, OGEN and what its parts add."""
+    lines = []
+    for family in ("dtd", "stanford_cars"):
+        entry = find(document, "zero_shot", "zero-shot", family)
+        lines.append([f"**{_title(family)}**: zero-shot", *[spread(entry[c]) for c in COLUMNS]])
+        for host in ("text_adapter", "taskres"):
+            for variant in ("host alone", "KL 0.1", "KL 0.3", "KL 1.0", "KL 3.0", "none", "teacher", "ogenlib", "both",
+                            "ogenlib, names held out", "generator joint", "generator per-class", "generator released",
+                            "generator shift", "generator joint-shift"):  # fmt: skip
+                entry = find(document, host, variant, family)
+                lines.append([f"{METHOD_NAMES[host]}{_real_name(variant)}", *[spread(entry[c]) for c in COLUMNS]])
+    return table(["", "base", "new", "H", "joint H"], lines) + _seeds(document)
+
+
+def _real_name(variant: str) -> str:
+    if variant.startswith("KL"):
+        return f" + KL to zero-shot over all names, weight {variant.removeprefix('KL ')}"
+    if variant.startswith("generator "):
+        return f" + OGEN with generator `{variant.removeprefix('generator ')}`"
+    return {
+        "host alone": " alone", "none": " + OGEN without generator", "ogenlib": " + OGEN",
+        "teacher": " + OGEN without generator, with ALMT", "both": " + OGEN with ALMT",
+        "ogenlib, names held out": " + OGEN, new names held out",
+    }[variant]  # fmt: skip
+
+
+def search(document: dict[str, Any]) -> str:
+    """Every recipe on the tasks settings were chosen on: H / joint H, averaged over hosts where there are two."""
+    groups = (("emoji tags", ("coop", "kgcoop"), ("tags", "tags apart")),
+              ("real, text adapter", ("text_adapter",), ("dtd base", "stanford_cars base", "imagenet")),
+              ("real, TaskRes", ("taskres",), ("dtd base", "stanford_cars base", "imagenet")))  # fmt: skip
+    names = list(dict.fromkeys(e["variant"] for e in document["summary"]))
+    lines = []
+    for name in names:
+        cells = []
+        for _, hosts, families in groups:
+            entries = [e for e in document["summary"] if e["variant"] == name and e["family"] in families
+                       and e["host"] in (*hosts, "zero_shot")]  # fmt: skip
+            if not entries:
+                cells.append("–")
+                continue
+            means = [sum(e[c][0] for e in entries) / len(entries) for c in ("H", "joint_H")]
+            cells.append(" / ".join(f"{m:.1f}" for m in means))
+        lines.append([name, *cells])
+    return table(["H / joint H", *[g[0] for g in groups]], lines) + _seeds(document)
+
+
+def cost(document: dict[str, Any]) -> str:
+    lines = []
+    for r in document["rows"]:
+        step = [f"{1e3 * r[key]:.2f}" for key in ("host_seconds", "ogen_seconds")]
+        rest = [f"{r['ratio']:.2f}×", number(r["seconds_before_training"]), number(r["kept_mib"])]
+        lines.append([f"{METHOD_NAMES[r['host']]}, {r['case']}", *step, *rest])
+    header = ["", "host, ms a step", "with OGEN", "ratio", "s before training", "MiB kept"]
+    return table(header, lines)
+
+
+def long_run(document: dict[str, Any]) -> str:
+    """Best and last epoch of 200: the mean curve over the seeds."""
+    lines = []
+    for variant, name in (("host alone", "CoOp"), ("ogenlib", "CoOp + OGEN")):
+        rows = [r for r in document["rows"] if r["variant"] == variant]
+        new = [sum(r["curve"]["new"][e] for r in rows) / len(rows) for e in range(len(rows[0]["curve"]["new"]))]
+        best = max(range(len(new)), key=new.__getitem__)
+        last = {c: sum(r["curve"][c][-1] for r in rows) / len(rows) for c in COLUMNS}
+        lines.append([name, f"{new[best]:.1f} (epoch {best + 1})", f"{new[-1]:.1f}", f"{new[-1] - new[best]:+.1f}",
+                      *[f"{last[c]:.1f}" for c in ("base", "H", "joint_H")]])  # fmt: skip
+    header = ["200 epochs on noto", "best new", "new at the end", "change", "base at the end", "H", "joint H"]
+    return table(header, lines) + _seeds(document)
+
+
+def _title(family: str) -> str:
+    return {"emoji": "emoji-categories", "dtd": "DTD", "stanford_cars": "Stanford Cars"}.get(family, family)
+
+
+def _seeds(document: dict[str, Any]) -> str:
+    seeds = document["protocol"]["seeds"]
+    if len(seeds) == 1:
+        return "\nOne seed; means over the tasks.\n"
+    return f"\nMeans over seeds {', '.join(map(str, seeds))}, ± standard deviation.\n"
+
+
+BLOCKS = {
+    "ogen-emoji": ("ogen-emoji.json", emoji_main),
+    "ogen-ablation": ("ogen-emoji.json", emoji_ablation),
+    "ogen-parts": ("ogen-emoji.json", emoji_parts),
+    "ogen-real": ("ogen-real.json", real),
+    "ogen-search": ("ogen-search.json", search),
+    "ogen-cost": ("ogen-cost.json", cost),
+    "ogen-long": ("ogen-long.json", long_run),
+}  # fmt: skip

@@ -1,0 +1,114 @@
+"""What one benchmark compares: hosts with and without OGEN, and the settings of both."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ogenlib.hosts import METHODS, method
+from ogenlib.ogen_config import ogen_config
+from ogenlib.train import TrainConfig
+
+_log = logging.getLogger(__name__)
+PROTOCOLS = ("base-to-new",)
+OGEN_MODES = ("both", "yes", "no")
+PRESET = "ogenlib"
+REFERENCE = "zero_shot"  # in every table, asked for or not
+Variant = tuple[str, bool]  # host, with OGEN or without
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """One benchmark.
+
+    Attributes:
+        dataset: embedded name, folder or CSV.
+        hosts: methods to compare; zero_shot is always among them, as the reference.
+        views: augmented views of a training image in the feature bank.
+        settings: training settings that override every host's own.
+        test_domains: icon sets to test on (embedded data only), None for the dataset's own.
+        ogen: ``both`` (every host that takes OGEN without and with it), ``yes`` (only with it) or ``no``.
+        held_out: keep the new names from OGEN's training; else it is given the names, and never their images.
+        preset, ogen_settings: of OGEN; the settings are fields of `OGENConfig`.
+
+    Raises:
+        ValueError: a value out of range, an unknown host, preset or setting, or ``yes`` where no host takes OGEN.
+    """
+
+    protocol: str = "base-to-new"
+    dataset: str = "emoji-categories"
+    model: str = "ogen-tiny"
+    pretrained: str | None = None
+    hosts: tuple[str, ...] = ("coop",)
+    shots: int = 16
+    epochs: int = 50
+    seeds: tuple[int, ...] = (1, 2, 3)
+    views: int = 8
+    precision: str = "fp32"
+    device: str = "cpu"
+    skip_bad: bool = False
+    test_domains: tuple[str, ...] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    ogen: str = "both"
+    held_out: bool = False
+    preset: str = PRESET
+    ogen_settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.protocol not in PROTOCOLS:
+            raise ValueError(f"protocol {self.protocol!r} is not available; available: {', '.join(PROTOCOLS)}")
+        for name, low in (("shots", 1), ("epochs", 1), ("views", 1)):
+            if getattr(self, name) < low:
+                raise ValueError(f"{name}={getattr(self, name)}: must be {low} or more")
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds={list(self.seeds)}: name at least one, each once")
+        for host in self.hosts:
+            method(host)
+        TrainConfig(epochs=self.epochs, precision=self.precision, **self.settings)  # refuses bad settings now
+        ogen_config(self.preset, **self.ogen_settings)
+        if self.ogen not in OGEN_MODES:
+            raise ValueError(f"ogen={self.ogen!r}: must be one of {', '.join(OGEN_MODES)}")
+        takers = [name for name, cls in METHODS.items() if cls.info.ogen]
+        if self.ogen == "yes" and not set(self.hosts) & set(takers):
+            raise ValueError(f"none of the hosts {list(self.hosts)} takes OGEN; those that do: {', '.join(takers)}")
+        if self.ogen == "no" and (self.held_out or self.ogen_settings or self.preset != PRESET):
+            raise ValueError(
+                "held-out names, a preset or settings of OGEN were given, but no run has OGEN (--no-ogen, ogen='no'); "
+                "leave out the one or the other"
+            )
+
+    def variants(self) -> tuple[Variant, ...]:
+        """What is run for every seed: the reference first, a host with OGEN right after the host."""
+        found: list[Variant] = [(REFERENCE, False)]
+        for host in dict.fromkeys(self.hosts):
+            takes = method(host).info.ogen
+            if host != REFERENCE and not (takes and self.ogen == "yes"):
+                found.append((host, False))
+            if takes and self.ogen != "no":
+                found.append((host, True))
+        return tuple(found)
+
+    def smoke(self) -> BenchConfig:
+        """The same path in less than a minute: one seed, few epochs, two domains."""
+        domains = ("noto", "openmoji") if self.dataset.startswith("emoji-categories") else self.test_domains
+        return replace(self, seeds=self.seeds[:1], epochs=min(self.epochs, 4), shots=min(self.shots, 4), views=2,
+                       test_domains=domains)  # fmt: skip
+
+
+def settings_for(preset: str, settings: Mapping[str, Any], n_known: int) -> dict[str, Any]:
+    """OGEN's settings for so many known names: as given, with no more neighbours than there are other names.
+
+    A `k` among `settings` is left alone, so that OGEN can refuse it. One name alone has no neighbours, and so no
+    generator. Both are logged.
+    """
+    chosen = ogen_config(preset, **settings)
+    if chosen.generator is None or "k" in settings or chosen.k < n_known:
+        return dict(settings)
+    if n_known < 2:
+        _log.warning("OGEN works without synthesized features: a single known name has no neighbours")
+        return {**settings, "generator": None, "joint": False, "warmup": 0.0}
+    _log.warning("OGEN synthesizes from %d neighbours, not %d: there are only %d known names",
+                 n_known - 1, chosen.k, n_known)  # fmt: skip
+    return {**settings, "k": n_known - 1}

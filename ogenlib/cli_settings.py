@@ -1,0 +1,41 @@
+"""``KEY=VALUE`` of the command line as a setting of OGEN."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import math
+from typing import Any, get_args, get_type_hints
+
+from ogenlib.ogen_config import OGENConfig
+
+WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", type(None): "null"}
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """Key and value of `KEY=VALUE`; the value is JSON, and a bare word is itself.
+
+    Raises:
+        ArgumentTypeError: no `=`, an unknown key, or a value of another type than the setting's; their range is
+            checked by `ogen_config`.
+    """
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE, as k=5")
+    hints = get_type_hints(OGENConfig)
+    if key not in hints:
+        close = difflib.get_close_matches(key, hints, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(hints)}"
+        raise argparse.ArgumentTypeError(f"OGEN has no setting {key!r}; {hint}")
+    accepted = get_args(hints[key]) or (hints[key],)
+    try:
+        parsed = json.loads(value)
+    except json.JSONDecodeError:
+        parsed = value
+    if float in accepted and isinstance(parsed, int) and not isinstance(parsed, bool):
+        parsed = float(parsed)
+    if type(parsed) not in accepted or (isinstance(parsed, float) and not math.isfinite(parsed)):
+        wanted = " or ".join(WORDS[kind] for kind in accepted)
+        raise argparse.ArgumentTypeError(f"{text!r}: {key} takes {wanted}")
+    return key, parsed
