@@ -53,7 +53,8 @@ class OGEN(Host):
         overrides: fields of `OGENConfig`.
 
     Attributes:
-        config_: the settings.
+        config_: the settings (`config()` is the verb of every host).
+        others, names_known: the names besides `names`, and whether they are those that will be tested.
         teacher, rows: made by `prepare`, that is by `ogenlib.fit`.
 
     Raises:
@@ -156,7 +157,7 @@ class OGEN(Host):
         names, columns, fixed = self._in_play[group]
         made, labels = self._synthesized(columns, draws)
         every = z if made is None else torch.cat([z, made.to(z.dtype)])
-        weights = self.class_weights(names, z=every)
+        weights = self._pretend(self.class_weights(names, z=every), fixed, draws)
         n, known = len(z), len(self.names)
         of_host = weights[:n, :known] if weights.ndim == 3 else weights[:known]
         for name, term in self.host.losses(batch, z=z, w=of_host).items():
@@ -185,12 +186,22 @@ class OGEN(Host):
             plays.append(((*self.names, *others), columns, self.anchor(every)[columns]))
         return plays
 
+    def _pretend(self, weights: Tensor, fixed: Tensor, draws: torch.Generator | None) -> Tensor:
+        """Where unknown names are held out: known names, other ones at every step, weighted as unknown ones will be."""
+        share, count = self.config_.zero_shot_share, round(self.config_.pseudo_unknown * len(self.names))
+        if self.others or not share or not count:
+            return weights
+        chosen = torch.randperm(len(self.names), generator=draws)[:count].to(weights.device)
+        other = torch.zeros(len(self.names), dtype=torch.bool, device=weights.device).index_fill(0, chosen, True)
+        mixed = F.normalize(share * fixed + (1 - share) * weights, dim=-1)
+        return torch.where(other[:, None], mixed, weights)
+
     def _synthesized(self, columns: Tensor, draws: torch.Generator | None) -> tuple[Tensor | None, Tensor | None]:
         """Rows `(S, D)` and labels `(S,)` into the names in play."""
         config = self.config_
-        if self.rows is None or not (
-            config.synthesized_kl or config.synthesized_ce or config.synthesized_ce_within or config.teacher_weight
-        ):
+        taught = config.teacher_weight if self.teacher is not None else 0.0
+        weights = (config.synthesized_kl, config.synthesized_ce, config.synthesized_ce_within, taught)
+        if self.rows is None or not any(weights):
             return None, None
         known = len(self.names)
         low = known if self.others and config.synthesize == "unknown" else 0

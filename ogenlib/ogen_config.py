@@ -44,6 +44,8 @@ class OGENConfig:
         host_weight: of the host's own terms.
         zero_shot_share: names without images are classified, in training and after it, with
             ``unit(share * zero-shot weight + (1 - share) * the host's)``; 0 leaves them to the host, 1 to zero-shot.
+        pseudo_unknown: where no unknown name is given, the part of the known names that is weighted like unknown ones
+            in a step, drawn anew each time; so the two kinds of weights compete in training as they will later.
         zero_shot_kl: of KL(zero-shot || host) on real rows over all names.
         synthesized_kl: of the same on synthesized rows.
         synthesized_ce: of cross-entropy on synthesized rows over all names.
@@ -71,6 +73,7 @@ class OGENConfig:
     name_groups: int | None = None
     host_weight: float = 1.0
     zero_shot_share: float = 0.5
+    pseudo_unknown: float = 0.25
     zero_shot_kl: float = 0.3
     synthesized_kl: float = 0.0
     synthesized_ce: float = 1.0
@@ -107,6 +110,8 @@ class OGENConfig:
         for name in ("dropout", "decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be 0 or more and below 1")
+        if not 0 <= self.pseudo_unknown < 1:
+            raise ValueError(f"pseudo_unknown={self.pseudo_unknown}: must be 0 or more and below 1")
         if not 0 <= self.zero_shot_share <= 1:
             raise ValueError(f"zero_shot_share={self.zero_shot_share}: must be from 0 to 1")
         if not 0 <= self.warmup < 1:

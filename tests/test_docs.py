@@ -15,6 +15,7 @@ from typing import Any
 
 import fill_docs
 import pytest
+from study_documents import DOCUMENTS, SHOWN
 
 ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -145,7 +146,7 @@ RESULTS: dict[str, Any] = {
     "emoji-categories.json": {
         "protocol": {
             "dataset": "emoji-categories", "train_domains": ["noto"], "n_base": 26, "n_new": 25, "shots": 16,
-            "epochs": 50, "seeds": [1, 2], "selection": "none: last epoch",
+            "epochs": 50, "seeds": [1, 2], "selection": "none: last epoch", "new_names_known_in_training": True,
             "backbone": {"name": "ogen-tiny", "weights_hash": "00ff"},
         },
         "summary": [
@@ -180,15 +181,17 @@ RESULTS: dict[str, Any] = {
              "pass_rate": [97.0, 1.0], "nearest_mean": [40.0, 2.0], "ridge": [41.04, None], "zero_shot": [56.88, 0.0]},
         ],
     },
+    **DOCUMENTS,
 }  # fmt: skip
 EXPECTED = {
     "base-to-new": ["| zero-shot | 30.0 | 31.0 | 30.5 | – |", "| CoOp + OGEN | 45.0 ± 1.2 | 25.0 ± 2.0 |",
-                    "seeds 1, 2", "weights 00ff"],
+                    "seeds 1, 2", "weights 00ff", "OGEN knew the new names"],
     "ogen-tiny": ["| noto | no | 55.0 | 66.7 |\n| twemoji | yes |", "| noto | 27.0 | 28.0 |"],
     "speed": ["| 24 names | 10.000 / 0.400 | 25.0× | 4,096 / 512 | 8.0× | 3,000.0 / – | 1.25× |"],
     "generators": ["**dtd**: 24 known and 23 unknown classes, 828 real rows; zero-shot 56.9 %",
                    "| text | – | 0.116 | – | – | – | – | – | 56.9 | – |",
                    "| joint | none | 0.500 | 0.123 | -0.001 | 1.23 | 0.500 | 97.0 | 40.0 ± 2.0 | 41.0 |", "seeds 1, 2"],
+    **SHOWN,
 }  # fmt: skip
 
 
