@@ -45,8 +45,8 @@ def base_to_new(document: dict[str, Any]) -> str:
     seeds = ", ".join(str(seed) for seed in card["seeds"])
     known = ""
     if any(row["ogen"] for row in rows):
-        told = card["new_names_known_in_training"]
-        known = f" OGEN {'knew the new names' if told else 'did not know the new names'} in training, never their images."
+        told = "knew" if card["new_names_known_in_training"] else "did not know"
+        known = f" OGEN {told} the new names in training, never their images."
     return body + (
         f"\nAccuracy in percent, mean ± standard deviation over seeds {seeds}. {card['dataset']}{tested}; "
         f"{card['n_base']} base and {card['n_new']} new names; {card['shots']} shots, {card['epochs']} epochs; "
