@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -241,14 +239,16 @@ def main() -> None:
     args = parser.parse_args()
     began = time.perf_counter()
     rows, tasks = STUDIES[args.study](args.features, args.work)
-    hashes = {n: file_hashes(n, args.features) for n in DATASETS} if args.features and args.study != "emoji" else {}
+    uses_features = args.features is not None and args.study in ("real", "search")
+    hashes = {name: file_hashes(name, args.features) for name in DATASETS} if uses_features else {}
     document = {
         "schema": SCHEMA,
         "protocol": {
             "study": args.study, "tasks": {task.name: task_card(task) for task in tasks}, "feature_files": hashes,
             "seeds": sorted({row["seed"] for row in rows}), "selection": "none: the last epoch is tested",
             "versions": results.versions(), "threads": torch.get_num_threads(), "git": results.git_revision(),
-            "command": shlex.join(["python", "benchmarks/ogen_study.py", *sys.argv[1:]]), "date": results.now(),
+            "command": f"python benchmarks/ogen_study.py {args.study}" + " --features DIR" * bool(hashes),
+            "date": results.now(),
             "seconds": time.perf_counter() - began,
         },
         "rows": rows,
