@@ -80,6 +80,11 @@ class OGEN(Host):
             )
         if unknown is not None and vocabulary is not None:
             raise ValueError("unknown and vocabulary were both given; a vocabulary stands in for names held out")
+        for argument, given in (("unknown", unknown), ("vocabulary", vocabulary)):
+            if isinstance(given, str):
+                raise ValueError(f"{argument}={given!r}: pass a list of names")
+        if isinstance(host, OGEN):
+            raise ValueError("this host is an OGEN already; pass the host inside it: OGEN(model.host, ...)")
         super().__init__(host.clip, host.names)
         if not host.trainable():
             raise ValueError(f"{host.info.name} has nothing to train, so OGEN has nothing to add to")
@@ -123,9 +128,7 @@ class OGEN(Host):
             if other.all():
                 return rows
             return rows.index_copy(-2, (~other).nonzero()[:, 0], of_host.to(rows.dtype))
-        of_host = self.host.class_weights(wanted, z=z)
-        mixed = F.normalize(share * fixed + (1 - share) * of_host, dim=-1)
-        return torch.where(other[:, None], mixed, of_host)
+        return self._mixed(self.host.class_weights(wanted, z=z), fixed, other)
 
     def logits(self, z: Tensor, w: Tensor) -> Tensor:
         return self.host.logits(z, w)
@@ -157,7 +160,10 @@ class OGEN(Host):
         names, columns, fixed = self._in_play[group]
         made, labels = self._synthesized(columns, draws)
         every = z if made is None else torch.cat([z, made.to(z.dtype)])
-        weights = self._pretend(self.class_weights(names, z=every), fixed, draws)
+        stand_ins = self._stand_ins(draws)
+        weights = self.class_weights(names, z=every)
+        if stand_ins is not None:
+            weights = self._mixed(weights, fixed, stand_ins)
         n, known = len(z), len(self.names)
         of_host = weights[:n, :known] if weights.ndim == 3 else weights[:known]
         for name, term in self.host.losses(batch, z=z, w=of_host).items():
@@ -172,7 +178,7 @@ class OGEN(Host):
             if config.synthesized_ce_within:
                 terms["synthesized_ce_within"] = config.synthesized_ce_within * _within(logits[n:], labels, known)
         if self.teacher is not None and self.teacher.t and config.teacher_weight:
-            terms["teacher"] = config.teacher_weight * self._teacher_term(logits, every, names, columns)
+            terms["teacher"] = config.teacher_weight * self._teacher_term(logits, every, group, stand_ins)
         return terms
 
     @cached_property
@@ -186,15 +192,18 @@ class OGEN(Host):
             plays.append(((*self.names, *others), columns, self.anchor(every)[columns]))
         return plays
 
-    def _pretend(self, weights: Tensor, fixed: Tensor, draws: torch.Generator | None) -> Tensor:
-        """Where unknown names are held out: known names, other ones at every step, weighted as unknown ones will be."""
-        share, count = self.config_.zero_shot_share, round(self.config_.pseudo_unknown * len(self.names))
-        if self.others or not share or not count:
-            return weights
-        chosen = torch.randperm(len(self.names), generator=draws)[:count].to(weights.device)
-        other = torch.zeros(len(self.names), dtype=torch.bool, device=weights.device).index_fill(0, chosen, True)
-        mixed = F.normalize(share * fixed + (1 - share) * weights, dim=-1)
-        return torch.where(other[:, None], mixed, weights)
+    def _stand_ins(self, draws: torch.Generator | None) -> Tensor | None:
+        """Where unknown names are held out: the known names `(C,)` that this step weights as unknown ones will be."""
+        count = round(self.config_.pseudo_unknown * len(self.names))
+        if self.others or not self.config_.zero_shot_share or not count:
+            return None
+        chosen = torch.randperm(len(self.names), generator=draws)[:count].to(self.device)
+        return torch.zeros(len(self.names), dtype=torch.bool, device=self.device).index_fill(0, chosen, True)
+
+    def _mixed(self, of_host: Tensor, fixed: Tensor, other: Tensor) -> Tensor:
+        """The host's rows `(..., C, D)`, where `other` `(C,)` with `zero_shot_share` of the zero-shot ones."""
+        share = self.config_.zero_shot_share
+        return torch.where(other[:, None], F.normalize(share * fixed + (1 - share) * of_host, dim=-1), of_host)
 
     def _synthesized(self, columns: Tensor, draws: torch.Generator | None) -> tuple[Tensor | None, Tensor | None]:
         """Rows `(S, D)` and labels `(S,)` into the names in play."""
@@ -224,7 +233,8 @@ class OGEN(Host):
 
     # --- teacher ---------------------------------------------------------------------------------------
 
-    def _teacher_term(self, logits: Tensor, rows: Tensor, names: tuple[str, ...], columns: Tensor) -> Tensor:
+    def _teacher_term(self, logits: Tensor, rows: Tensor, group: int, stand_ins: Tensor | None) -> Tensor:
+        names, columns, fixed = self._in_play[group]
         with torch.no_grad():
             if self._teacher_weights is None:
                 assert self.teacher is not None
@@ -232,6 +242,8 @@ class OGEN(Host):
                     weights = self.class_weights(names, z=rows)
             else:
                 weights = self._teacher_weights[columns]
+            if stand_ins is not None:
+                weights = self._mixed(weights, fixed, stand_ins)
             target = self.host.logits(rows.detach(), weights)
         if self.config_.teacher_loss == "l2":
             return logit_l2(logits, target)

@@ -99,8 +99,8 @@ class OGENConfig:
             ("m_max", self.m_min),
         ):  # fmt: skip
             value = getattr(self, name)
-            if value is not None and value < low:
-                raise ValueError(f"{name}={value}: must be {low} or more")
+            if value is not None and (not isinstance(value, int) or value < low):
+                raise ValueError(f"{name}={value}: must be {low} or more, and whole")
         for name, accepted in (
             ("synthesize", SYNTHESIZED), ("teacher", (None, *TEACHERS)), ("teacher_loss", TEACHER_LOSSES),
             ("generator", (None, *list_variants())), ("spread", SPREADS),
@@ -118,6 +118,8 @@ class OGENConfig:
             raise ValueError(f"warmup={self.warmup}: must be a share of the epochs, 0 or more and below 1")
         if self.warmup and not (self.joint and self.generator):
             raise ValueError("warmup needs joint=True and a generator: nothing would learn before the host does")
+        if self.joint and self.generator == "shift":
+            raise ValueError("generator='shift' has nothing to train: leave out joint=True, or name another generator")
         if self.keep_teacher and self.teacher is None:
             raise ValueError(f"keep_teacher=True needs a teacher: one of {', '.join(TEACHERS)}")
         if not 0 < self.temperature < float("inf"):

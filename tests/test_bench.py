@@ -78,7 +78,7 @@ def test_variants() -> None:
         ({"preset": "papers"}, "preset 'papers' is unknown; known are ogenlib"),
         ({"ogen_settings": {"itterations": 3}}, "did you mean 'iterations'"),
         ({"ogen_settings": {"rows": 0}}, "rows=0"),
-        ({"ogen_settings": {"generator": "joined"}}, "'joined': must be one of joint"),
+        ({"ogen_settings": {"generator": "joined"}}, "'joined': must be one of None, joint"),
         ({"ogen_settings": {"heads": 0}}, "heads=0"),
     ],
 )
