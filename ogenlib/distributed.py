@@ -63,7 +63,13 @@ def average_gradients(parameters: Iterable[nn.Parameter], weight: float) -> None
     """
     if world()[1] == 1:
         return
-    for p in parameters:
+    every = list(parameters)
+    # A parameter without a gradient on any rank must stay so: an optimizer takes zeros for a step.
+    owners = torch.tensor([float(p.grad is not None) for p in every], device=every[0].device)
+    dist.all_reduce(owners)
+    for p, owned in zip(every, owners.tolist(), strict=True):
+        if not owned:
+            continue
         # A rank without rows has no gradient but must take part in the sum.
         grad = torch.zeros_like(p) if p.grad is None else p.grad * weight
         dist.all_reduce(grad)

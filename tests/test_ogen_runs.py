@@ -218,8 +218,16 @@ SCRIPT = """
     table = make_table()
     model = OGEN(adapter(table), unknown=UNKNOWN, preset="ogenlib", **SMALL)
     train(model, make_bank(table), epochs=4, batch_size=7)
+    warm = OGEN(adapter(table), unknown=UNKNOWN, preset="paper", warmup=0.9, **SMALL)
+    def stop(*_):
+        raise KeyboardInterrupt
+    try:
+        train(warm, make_bank(table), stop, epochs=2, batch_size=7)  # the first epoch is warm-up
+    except KeyboardInterrupt:
+        pass
     if distributed.is_main():
         save_file(values(model), sys.argv[1])
+        save_file(values(warm), sys.argv[1] + "-warm")
     distributed.barrier()
     distributed.stop()
 """
@@ -239,6 +247,8 @@ def test_two_processes_end_where_one_does(tmp_path) -> None:
     assert not same(tensors_of(one), tensors_of(adapter(table)))
     for name, value in tensors_of(one).items():
         torch.testing.assert_close(two[name], value, atol=1e-4, rtol=0)
+    # Stopped in its warm-up: parameters without gradients stay as they were, without weight decay.
+    assert same(load_file(tmp_path / "two-warm"), tensors_of(adapter(table)))
 
 
 def _free_port() -> int:
