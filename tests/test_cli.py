@@ -295,7 +295,7 @@ def test_help_explains_every_option_with_its_default(command: str, capsys) -> No
         (["bench", "--ogen-set", "zero_shot_kl=NaN"], "zero_shot_kl takes a number"),
         (["bench", "--ogen-set", "teacher=[1]"], "teacher takes a word or null"),
         (["bench", "--ogen-set", "teacher=guru"], "teacher='guru': must be one of"),
-        (["bench", "--ogen-set", "generator=joined"], "'joined': must be one of joint"),
+        (["bench", "--ogen-set", "generator=joined"], "'joined': must be one of None, joint"),
         (["train", "--unknown", "banana"], "--unknown is an option of OGEN; add --ogen"),
         (["train", "--preset", "paper"], "--preset is an option of OGEN"),
         (["train", "--ogen", "--host", "zero_shot"], "zero_shot has nothing to train"),
