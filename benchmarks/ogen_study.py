@@ -61,11 +61,10 @@ def make_host(variant: Variant, task: StudyTask) -> Host:
     options = {**method(variant.host).dataset_options(task.templates), **variant.options}
     if variant.names == "all":
         options["anchor_names"] = list(task.split.new)
-    unknown = task.split.new if variant.ogen is not None and variant.names == "known" else None
-    if unknown is not None:
-        options |= method(variant.host).unknown_options(unknown)
-    host = build(variant.host, task.clip, task.split.base, **options)
-    return host if variant.ogen is None else OGEN(host, known=task.split.base, unknown=unknown, **variant.ogen)
+    if variant.ogen is None:
+        return build(variant.host, task.clip, task.split.base, **options)
+    unknown = task.split.new if variant.names == "known" else None
+    return OGEN.build(variant.host, task.clip, task.split.base, unknown, options, **variant.ogen)
 
 
 def run_one(variant: Variant, task: StudyTask, seed: int, epochs: int, curve: bool = False) -> dict[str, Any]:

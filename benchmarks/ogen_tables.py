@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from markdown_tables import METHOD_NAMES, number, spread, table
@@ -44,21 +43,15 @@ def emoji_main(document: dict[str, Any]) -> str:
     return table(header, lines) + _seeds(document)
 
 
-def ablation(document: dict[str, Any], families: Sequence[str], hosts: Sequence[str], domain: str) -> str:
-    """{none, generator, teacher, both} for every host and family."""
-    lines = []
-    for family in families:
-        for host in hosts:
-            for variant in ABLATION:
-                entry = find(document, host, variant, family, domain)
-                name = ABLATION_NAMES.get(variant, METHOD_NAMES[host] + " alone")
-                name = f"{_title(family)}: {name}" if variant == ABLATION[0] else name
-                lines.append([name, *[spread(entry[c]) for c in COLUMNS]])
-    return table(["", "base", "new", "H", "joint H"], lines)
-
-
 def emoji_ablation(document: dict[str, Any]) -> str:
-    return ablation(document, ["emoji"], ["coop", "text_adapter"], "noto") + _seeds(document)
+    """{none, generator, teacher, both} for a prompt learner and an adapter."""
+    lines = []
+    for host in ("coop", "text_adapter"):
+        for variant in ABLATION:
+            alone = f"{_title('emoji')}: {METHOD_NAMES[host]} alone"
+            scores = find(document, host, variant, "emoji", "noto")
+            lines.append([ABLATION_NAMES.get(variant, alone), *[spread(scores[c]) for c in COLUMNS]])
+    return table(["", "base", "new", "H", "joint H"], lines) + _seeds(document)
 
 
 def emoji_parts(document: dict[str, Any]) -> str:

@@ -171,9 +171,8 @@ def _model(shared: _Shared, variant: Variant) -> Host:
         return build(name, shared.clip, split.base, **options)
     # Names alone: no image of a new class is in the training bank.
     unknown = None if config.held_out else split.new
-    options |= method(name).unknown_options(unknown or ())
-    host = build(name, shared.clip, split.base, **options)
-    return OGEN(host, known=split.base, unknown=unknown, preset=config.preset, **shared.ogen_settings)
+    recipe = {"preset": config.preset, **shared.ogen_settings}
+    return OGEN.build(name, shared.clip, split.base, unknown, options, **recipe)
 
 
 def _train(

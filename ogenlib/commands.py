@@ -24,7 +24,7 @@ from ogenlib.data import (
     load_dataset,
 )  # fmt: skip
 from ogenlib.files import atomic_write, write_json
-from ogenlib.hosts import METHODS, build, method
+from ogenlib.hosts import METHODS, Host, build, method
 from ogenlib.ogen import OGEN
 from ogenlib.ogen_config import ogen_config
 from ogenlib.report import write_report
@@ -123,11 +123,11 @@ def _train(args: argparse.Namespace) -> None:
     if args.context and "context" in options:
         options["context"] = args.context
     if args.ogen:
-        options |= method(args.host).unknown_options(unknown or ())
-    host = build(args.host, clip, names, **options)
-    if args.ogen:
         preset, changes = _recipe(args)
-        host = OGEN(host, known=names, unknown=unknown, preset=preset, **settings_for(preset, changes, len(names)))
+        recipe = {"preset": preset, **settings_for(preset, changes, len(names))}
+        host: Host = OGEN.build(args.host, clip, names, unknown, options, **recipe)
+    else:
+        host = build(args.host, clip, names, **options)
     picked = few_shot(data.train, args.shots, args.seed).of_classes(names)
     bank = FeatureBank.extract(clip, picked, views=args.views, seed=args.seed, skip_bad=args.skip_bad)
     history: list[dict[str, Any]] = []

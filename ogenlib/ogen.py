@@ -33,9 +33,10 @@ from ogenlib.distill import (
     logit_l2,
 )
 from ogenlib.generator_io import save_generator
-from ogenlib.hosts import Batch, Host, ZeroShotAnchor
+from ogenlib.hosts import Batch, Host, ZeroShotAnchor, build, method
 from ogenlib.ogen_config import ogen_config
 from ogenlib.ogen_rows import SynthesizedRows
+from ogenlib.towers import ClipLike
 
 MAX_GROUPS = 6  # a prompt learner keeps tokens for so many lists of names
 
@@ -117,18 +118,26 @@ class OGEN(Host):
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
         """The host's rows, mixed with zero-shot ones (`zero_shot_share`) for names it has no images of."""
         wanted = self.names if names is None else tuple(names)
-        share = self.config_.zero_shot_share
-        if not share or self._known.issuperset(wanted):
+        if not self.config_.zero_shot_share or self._known.issuperset(wanted):
             return self.host.class_weights(wanted, z=z)
-        other = torch.tensor([n not in self._known for n in wanted], device=self.device)
-        fixed = self.anchor(wanted)
-        if share == 1:  # what the host makes of them is not needed
-            of_host = self.host.class_weights([n for n in wanted if n in self._known] or self.names, z=z)
+        return self._weights(wanted, self.anchor(wanted), self._others_among(wanted), z)
+
+    def _others_among(self, names: tuple[str, ...]) -> Tensor:
+        """`(C,)`: which names have no images."""
+        return torch.tensor([n not in self._known for n in names], device=self.device)
+
+    def _weights(self, names: tuple[str, ...], fixed: Tensor, other: Tensor, z: Tensor | None) -> Tensor:
+        """`class_weights` for names whose zero-shot weights `fixed` `(C, D)` and mask `other` `(C,)` are at hand."""
+        share = self.config_.zero_shot_share
+        if share == 1:  # what the host makes of the others is not needed
+            known = [n for n in names if n in self._known]
+            of_host = self.host.class_weights(known or self.names, z=z)
             rows = fixed if of_host.ndim == 2 else fixed.expand(len(of_host), -1, -1).clone()
-            if other.all():
+            if not known:
                 return rows
             return rows.index_copy(-2, (~other).nonzero()[:, 0], of_host.to(rows.dtype))
-        return self._mixed(self.host.class_weights(wanted, z=z), fixed, other)
+        of_host = self.host.class_weights(names, z=z)
+        return self._mixed(of_host, fixed, other) if share else of_host
 
     def logits(self, z: Tensor, w: Tensor) -> Tensor:
         return self.host.logits(z, w)
@@ -157,11 +166,11 @@ class OGEN(Host):
         self._update_step_teacher()
         z = self.host.image_features(batch) if z is None else z
         group = 0 if len(self.groups) == 1 else int(torch.randint(len(self.groups), (), generator=draws))
-        names, columns, fixed = self._in_play[group]
+        names, columns, fixed, other = self._in_play[group]
         made, labels = self._synthesized(columns, draws)
         every = z if made is None else torch.cat([z, made.to(z.dtype)])
         stand_ins = self._stand_ins(draws)
-        weights = self.class_weights(names, z=every)
+        weights = self._weights(names, fixed, other, every)
         if stand_ins is not None:
             weights = self._mixed(weights, fixed, stand_ins)
         n, known = len(z), len(self.names)
@@ -182,14 +191,15 @@ class OGEN(Host):
         return terms
 
     @cached_property
-    def _in_play(self) -> list[tuple[tuple[str, ...], Tensor, Tensor]]:
-        """For each group: names of the step, their rows among all names, and their zero-shot weights `(C, D)`."""
+    def _in_play(self) -> list[tuple[tuple[str, ...], Tensor, Tensor, Tensor]]:
+        """For each group: names of the step, their rows among all, their zero-shot weights, which lack images."""
         plays = []
         every = (*self.names, *self.others)
         for group, others in enumerate(self.groups):
             rows = [*range(len(self.names)), *range(len(self.names) + group, len(every), len(self.groups))]
             columns = torch.tensor(rows, device=self.device)
-            plays.append(((*self.names, *others), columns, self.anchor(every)[columns]))
+            names = (*self.names, *others)
+            plays.append((names, columns, self.anchor(every)[columns], self._others_among(names)))
         return plays
 
     def _stand_ins(self, draws: torch.Generator | None) -> Tensor | None:
@@ -234,12 +244,12 @@ class OGEN(Host):
     # --- teacher ---------------------------------------------------------------------------------------
 
     def _teacher_term(self, logits: Tensor, rows: Tensor, group: int, stand_ins: Tensor | None) -> Tensor:
-        names, columns, fixed = self._in_play[group]
+        names, columns, fixed, other = self._in_play[group]
         with torch.no_grad():
             if self._teacher_weights is None:
                 assert self.teacher is not None
                 with self.teacher.swapped():
-                    weights = self.class_weights(names, z=rows)
+                    weights = self._weights(names, fixed, other, rows)
             else:
                 weights = self._teacher_weights[columns]
             if stand_ins is not None:
@@ -335,6 +345,15 @@ class OGEN(Host):
             "preset": self.preset, "settings": self.config_.as_dict(), "templates": list(self.anchor.templates),
             "new_names_known_in_training": self.names_known, "other_names": list(self.others),
         }  # fmt: skip
+
+    @classmethod
+    def build(
+        cls, name: str, clip: ClipLike, known: Sequence[str], unknown: Sequence[str] | None = None,
+        options: Mapping[str, Any] | None = None, **ogen: Any,
+    ) -> OGEN:  # fmt: skip
+        """OGEN around a method by name, made with `options` and with what it wants for unknown names."""
+        wanted = method(name).unknown_options(unknown or ())
+        return cls(build(name, clip, known, **{**(options or {}), **wanted}), known, unknown, **ogen)
 
     @classmethod
     def from_card(cls, host: Host, card: Mapping[str, Any]) -> OGEN:

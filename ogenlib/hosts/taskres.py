@@ -20,14 +20,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ogenlib.hosts.base import DEFAULT_TEMPLATES, Host, MethodInfo
-from ogenlib.hosts.zero_shot import ZeroShotAnchor
+from ogenlib.hosts.base import DEFAULT_TEMPLATES, MethodInfo
+from ogenlib.hosts.zero_shot import AnchoredHost
 from ogenlib.towers import ClipLike
 
 LR = 2e-3  # released code, train_regular.sh
 
 
-class TaskRes(Host):
+class TaskRes(AnchoredHost):
     """Class weights ``unit(t + alpha * x)`` with one trained row ``x`` a name.
 
     A name without a row keeps its zero-shot weight: what the rows learn does not carry over to new names.
@@ -56,7 +56,7 @@ class TaskRes(Host):
         alpha: float = 0.5,
         extra_names: Sequence[str] = (),
     ) -> None:
-        super().__init__(clip, names)
+        super().__init__(clip, names, templates)
         if not (alpha > 0 and math.isfinite(alpha)):
             raise ValueError(f"alpha={alpha}: must be a positive number (the paper's default is 0.5)")
         if isinstance(extra_names, str):
@@ -66,7 +66,6 @@ class TaskRes(Host):
         twice = sorted({n for n in rows if rows.count(n) > 1})
         if twice:
             raise ValueError(f"names and extra_names hold {twice[:5]} more than once; every row needs its own name")
-        self.anchor = ZeroShotAnchor(clip, templates)
         self.anchor(rows)  # refuses names without text features before any training
         self._row = {name: i for i, name in enumerate(rows)}
         self.residual = nn.Parameter(torch.zeros(len(rows), clip.embed_dim, device=clip.device))
@@ -79,11 +78,6 @@ class TaskRes(Host):
         x = F.pad(self.residual, (0, 0, 0, 1))[rows]  # the last row, all zero, is of every other name
         return F.normalize(self.anchor(wanted) + self.alpha * x, dim=-1)
 
-    @classmethod
-    def dataset_options(cls, templates: Sequence[str]) -> dict[str, Any]:
-        """The dataset's own templates."""
-        return {"templates": list(templates)}
-
     def train_settings(self) -> dict[str, Any]:
         """The released learning rate."""
         return {"lr": LR}
@@ -92,10 +86,6 @@ class TaskRes(Host):
     def unknown_options(cls, unknown: Sequence[str]) -> dict[str, Any]:
         """Rows for the unknown names: synthesized features train them."""
         return {"extra_names": list(unknown)}
-
-    def reference_templates(self) -> tuple[str, ...]:
-        """Those of its zero-shot weights."""
-        return self.anchor.templates
 
     def config(self) -> dict[str, Any]:
         return {

@@ -22,15 +22,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ogenlib.hosts.base import DEFAULT_TEMPLATES, Host, MethodInfo
-from ogenlib.hosts.zero_shot import ZeroShotAnchor
+from ogenlib.hosts.base import DEFAULT_TEMPLATES, MethodInfo
+from ogenlib.hosts.zero_shot import AnchoredHost
 from ogenlib.towers import ClipLike
 
 REDUCTION = 4  # released code: bottleneck of D / 4
 LR = 1e-3  # this library's choice for AdamW, not the authors'
 
 
-class TextAdapter(Host):
+class TextAdapter(AnchoredHost):
     """Class weights ``unit(t + ratio * up(relu(down(t))))`` of zero-shot weights ``t``.
 
     Args:
@@ -60,14 +60,13 @@ class TextAdapter(Host):
         bias: bool = True,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__(clip, names)
+        super().__init__(clip, names, templates)
         width = clip.embed_dim
         self.hidden, self.ratio = max(1, width // REDUCTION) if hidden is None else hidden, ratio
         if self.hidden < 1:
             raise ValueError(f"hidden={hidden}: must be 1 or more, or None for a quarter of the embedding")
         if not (ratio > 0 and math.isfinite(ratio)):
             raise ValueError(f"ratio={ratio}: must be a positive number (1.0 adds the residual as it is)")
-        self.anchor = ZeroShotAnchor(clip, templates)
         self.anchor(self.names)  # refuses names without text features before any training
         source = torch.Generator().manual_seed(0) if generator is None else generator
         # Uniform in +-1/sqrt(D), as torch starts a Linear.
@@ -85,18 +84,9 @@ class TextAdapter(Host):
         residual = F.linear(F.linear(t, self.down, self.down_bias).relu(), self.up, self.up_bias)
         return F.normalize(t + self.ratio * residual.float(), dim=-1)
 
-    @classmethod
-    def dataset_options(cls, templates: Sequence[str]) -> dict[str, Any]:
-        """The dataset's own templates."""
-        return {"templates": list(templates)}
-
     def train_settings(self) -> dict[str, Any]:
         """This library's learning rate."""
         return {"lr": LR}
-
-    def reference_templates(self) -> tuple[str, ...]:
-        """Those of its zero-shot weights."""
-        return self.anchor.templates
 
     def config(self) -> dict[str, Any]:
         return {

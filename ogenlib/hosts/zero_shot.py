@@ -69,7 +69,30 @@ class ZeroShotAnchor:
         return self._cache[wanted].to(self.clip.device)
 
 
-class ZeroShot(Host):
+class AnchoredHost(Host):
+    """A host made from the zero-shot weights of its names.
+
+    Args:
+        templates: of the zero-shot weights, one or several to average.
+    """
+
+    def __init__(
+        self, clip: ClipLike, names: Sequence[str], templates: str | Sequence[str] = DEFAULT_TEMPLATES
+    ) -> None:
+        super().__init__(clip, names)
+        self.anchor = ZeroShotAnchor(clip, templates)
+
+    @classmethod
+    def dataset_options(cls, templates: Sequence[str]) -> dict[str, Any]:
+        """The dataset's own templates."""
+        return {"templates": list(templates)}
+
+    def reference_templates(self) -> tuple[str, ...]:
+        """Those of its zero-shot weights."""
+        return self.anchor.templates
+
+
+class ZeroShot(AnchoredHost):
     """CLIP as it comes; nothing is trained.
 
     Args:
@@ -84,8 +107,7 @@ class ZeroShot(Host):
     def __init__(
         self, clip: ClipLike, names: Sequence[str], templates: str | Sequence[str] = DEFAULT_TEMPLATES
     ) -> None:
-        super().__init__(clip, names)
-        self.anchor = ZeroShotAnchor(clip, templates)
+        super().__init__(clip, names, templates)
         self.templates = self.anchor.templates
 
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
@@ -94,15 +116,6 @@ class ZeroShot(Host):
 
     def losses(self, batch: Batch, *, z: Tensor | None = None, w: Tensor | None = None) -> dict[str, Tensor]:
         raise ValueError("zero_shot has nothing to train; use evaluate, predict or save directly")
-
-    @classmethod
-    def dataset_options(cls, templates: Sequence[str]) -> dict[str, Any]:
-        """The dataset's own templates."""
-        return {"templates": list(templates)}
-
-    def reference_templates(self) -> tuple[str, ...]:
-        """Its own."""
-        return self.templates
 
     def config(self) -> dict[str, Any]:
         return {"templates": list(self.templates)}
