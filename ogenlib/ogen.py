@@ -33,12 +33,11 @@ from ogenlib.distill import (
     logit_l2,
 )
 from ogenlib.generator_io import save_generator
+from ogenlib.generators import ClassConditionalGenerator
 from ogenlib.hosts import Batch, Host, ZeroShotAnchor, build, method
-from ogenlib.ogen_config import ogen_config
+from ogenlib.ogen_config import MAX_NAME_GROUPS, ogen_config
 from ogenlib.ogen_rows import SynthesizedRows
 from ogenlib.towers import ClipLike
-
-MAX_GROUPS = 6  # a prompt learner keeps tokens for so many lists of names
 
 
 class OGEN(Host):
@@ -90,7 +89,8 @@ class OGEN(Host):
         if not host.trainable():
             raise ValueError(f"{host.info.name} has nothing to train, so OGEN has nothing to add to")
         others = tuple(dict.fromkeys(unknown or vocabulary or ()))
-        both = sorted(set(others) & set(self.names))
+        known_words = {_words(n) for n in self.names}
+        both = sorted(n for n in others if _words(n) in known_words)
         if both and unknown is not None:
             raise ValueError(f"{both[:5]} are in known and unknown; unknown names are those without images")
         self._known = frozenset(self.names)
@@ -99,16 +99,22 @@ class OGEN(Host):
         self.uses_cached_features = host.uses_cached_features  # type: ignore[misc]
         self.preset, self.config_ = preset, ogen_config(preset, **overrides)
         self.names_known = unknown is not None
-        self.others = tuple(n for n in others if n not in self.names)
+        self.others = tuple(n for n in others if n not in both)
         self.anchor = ZeroShotAnchor(host.clip, host.reference_templates() if templates is None else templates)
         self.groups = _groups(self.others, len(self.names), self.config_.name_groups)
         self.teacher: Teacher | None = None
         # Outside the module tree: a saved run, a snapshot and a state dict are the host's.
         object.__setattr__(self, "rows", None)
+        object.__setattr__(self, "_loaded_generator", None)
         self._teacher_weights: Tensor | None = None
         self._epoch, self._epochs, self._step = 1, 1, 0
 
     rows: SynthesizedRows | None
+
+    @property
+    def generator(self) -> ClassConditionalGenerator | None:
+        """The generator that was trained, or that a saved run brought along."""
+        return self._loaded_generator if self.rows is None else self.rows.generator
 
     # --- the four verbs: the host's, with more losses ---------------------------------------------------
 
@@ -160,10 +166,9 @@ class OGEN(Host):
             raise RuntimeError("OGEN has no generator yet; train with ogenlib.fit, or call prepare(bank, epochs, seed)")
         terms: dict[str, Tensor] = {}
         if self.rows is not None and config.joint:
-            terms["generator"] = config.generator_weight * self.rows.loss(len(batch.labels), draws)
-            if self._epoch <= config.warmup * self._epochs:
+            terms["generator"] = config.generator_weight * self.rows.loss(batch.total or len(batch.labels), draws)
+            if self._warming_up:
                 return terms
-        self._update_step_teacher()
         z = self.host.image_features(batch) if z is None else z
         group = 0 if len(self.groups) == 1 else int(torch.randint(len(self.groups), (), generator=draws))
         names, columns, fixed, other = self._in_play[group]
@@ -187,8 +192,12 @@ class OGEN(Host):
             if config.synthesized_ce_within:
                 terms["synthesized_ce_within"] = config.synthesized_ce_within * _within(logits[n:], labels, known)
         if self.teacher is not None and self.teacher.t and config.teacher_weight:
-            terms["teacher"] = config.teacher_weight * self._teacher_term(logits, every, group, stand_ins)
+            terms["teacher"] = config.teacher_weight * self._teacher_term(batch, logits, z, made, group, stand_ins)
         return terms
+
+    @property
+    def _warming_up(self) -> bool:
+        return self.config_.joint and self._epoch <= self.config_.warmup * self._epochs
 
     @cached_property
     def _in_play(self) -> list[tuple[tuple[str, ...], Tensor, Tensor, Tensor]]:
@@ -243,24 +252,40 @@ class OGEN(Host):
 
     # --- teacher ---------------------------------------------------------------------------------------
 
-    def _teacher_term(self, logits: Tensor, rows: Tensor, group: int, stand_ins: Tensor | None) -> Tensor:
-        names, columns, fixed, other = self._in_play[group]
+    def _teacher_term(
+        self, batch: Batch, logits: Tensor, z: Tensor, made: Tensor | None, group: int, stand_ins: Tensor | None
+    ) -> Tensor:
+        """Mean distance to the teacher's predictions: of real rows and of synthesized ones, averaged."""
         with torch.no_grad():
-            if self._teacher_weights is None:
-                assert self.teacher is not None
-                with self.teacher.swapped():
-                    weights = self._weights(names, fixed, other, rows)
-            else:
-                weights = self._teacher_weights[columns]
+            rows, weights = self._by_teacher(batch, z, made, group)
             if stand_ins is not None:
-                weights = self._mixed(weights, fixed, stand_ins)
-            target = self.host.logits(rows.detach(), weights)
-        if self.config_.teacher_loss == "l2":
-            return logit_l2(logits, target)
-        return kl_divergence(logits, target, self.config_.temperature)
+                weights = self._mixed(weights, self._in_play[group][2], stand_ins)
+            target = self.host.logits(rows, weights)
+        config = self.config_
+        parts = [slice(None, len(z))] if made is None else [slice(None, len(z)), slice(len(z), None)]
+        if config.teacher_loss == "l2":
+            terms = [logit_l2(logits[part], target[part]) for part in parts]
+        else:
+            terms = [kl_divergence(logits[part], target[part], config.temperature) for part in parts]
+        # Each part has its own mean: processes share the real rows and all have the same synthesized ones.
+        return torch.stack(terms).mean()
 
-    def _update_step_teacher(self) -> None:
-        if isinstance(self.teacher, EMA) and self.training:
+    def _by_teacher(self, batch: Batch, z: Tensor, made: Tensor | None, group: int) -> tuple[Tensor, Tensor]:
+        """Image rows `(B + S, D)` and class weights, as the teacher makes them."""
+        names, columns, fixed, other = self._in_play[group]
+        rows = z.detach() if made is None else torch.cat([z.detach(), made.to(z.dtype)])
+        if self._teacher_weights is not None and self.uses_cached_features:
+            return rows, self._teacher_weights[columns]
+        assert self.teacher is not None
+        with self.teacher.swapped():
+            if not self.uses_cached_features:
+                rows = torch.cat([self.host.image_features(batch), rows[len(z) :]])
+            weights = self._teacher_weights
+            return rows, self._weights(names, fixed, other, rows) if weights is None else weights[columns]
+
+    def on_step_end(self) -> None:
+        self.host.on_step_end()
+        if isinstance(self.teacher, EMA) and not self._warming_up:
             self._step += 1
             self.teacher.update(self._step)
             if self._step == 1:
@@ -315,14 +340,15 @@ class OGEN(Host):
         if self.teacher is not None:
             state["teacher"] = self.teacher.state_dict()
         if self.rows is not None and self.config_.joint:
-            state["generator"] = dict(self.rows.generator.state_dict())
+            # Its buffers hold the training features, which `prepare` brings back.
+            state["generator"] = {n: p.detach() for n, p in self.rows.generator.named_parameters()}
         return state
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         self.host.load_training_state(state["host"])
         self._epoch, self._step = state["epoch"], state["step"]
         if self.rows is not None and self.config_.joint:
-            self.rows.generator.load_state_dict(state["generator"])
+            self.rows.generator.load_state_dict(state["generator"], strict=False)
         if self.teacher is not None:
             self.teacher.load_state_dict(state["teacher"])
             self._refresh_teacher()
@@ -356,17 +382,29 @@ class OGEN(Host):
         return cls(build(name, clip, known, **{**(options or {}), **wanted}), known, unknown, **ogen)
 
     @classmethod
-    def from_card(cls, host: Host, card: Mapping[str, Any]) -> OGEN:
-        """OGEN around a host as `card()` describes it."""
+    def from_card(
+        cls, host: Host, card: Mapping[str, Any], generator: ClassConditionalGenerator | None = None
+    ) -> OGEN:
+        """OGEN around a host as `card()` describes it, with the generator that was saved beside it."""
         names = {"unknown" if card["new_names_known_in_training"] else "vocabulary": card["other_names"]}
-        return cls(host, **names, preset=card["preset"], templates=card["templates"], **card["settings"])
+        model = cls(host, **names, preset=card["preset"], templates=card["templates"], **card["settings"])
+        object.__setattr__(model, "_loaded_generator", generator)
+        return model
 
     def save(self, folder: str | Path, extra: Mapping[str, Any] | None = None) -> Path:
         """Save the host's tensors with OGEN's settings, and the generator beside them."""
         path = super().save(folder, extra)
-        if self.rows is not None:
-            save_generator(self.rows.generator, path / "generator.safetensors")
+        kept = path / "generator.safetensors"
+        if self.generator is not None:
+            save_generator(self.generator, kept)
+        else:
+            kept.unlink(missing_ok=True)  # of a run that was saved here before
         return path
+
+
+def _words(name: str) -> str:
+    """A name as the prompts read it: underscores are spaces."""
+    return " ".join(name.replace("_", " ").split())
 
 
 def _groups(others: tuple[str, ...], n_known: int, wanted: int | None) -> list[tuple[str, ...]]:
@@ -374,7 +412,7 @@ def _groups(others: tuple[str, ...], n_known: int, wanted: int | None) -> list[t
     if not others:
         return [()]
     count = wanted if wanted is not None else round(len(others) / max(1, n_known / 3))
-    count = min(max(count, 1), MAX_GROUPS, len(others))
+    count = min(max(count, 1), MAX_NAME_GROUPS, len(others))
     return [others[i::count] for i in range(count)]
 
 

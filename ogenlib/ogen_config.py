@@ -17,6 +17,7 @@ from ogenlib.generators import list_variants
 TEACHERS = ("ema", "mean", "almt")
 TEACHER_LOSSES = ("kl", "l2")
 SPREADS = ("residual", "none")
+MAX_NAME_GROUPS = 6  # a prompt learner keeps tokens for so many lists of names
 SYNTHESIZED = ("unknown", "known", "all")
 
 
@@ -107,6 +108,8 @@ class OGENConfig:
         ):  # fmt: skip
             if getattr(self, name) not in accepted:
                 raise ValueError(f"{name}={getattr(self, name)!r}: must be one of {', '.join(map(str, accepted))}")
+        if self.name_groups is not None and self.name_groups > MAX_NAME_GROUPS:
+            raise ValueError(f"name_groups={self.name_groups}: at most {MAX_NAME_GROUPS}")
         for name in ("dropout", "decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: must be 0 or more and below 1")

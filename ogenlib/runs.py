@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from ogenlib.data.dataset import open_image
 from ogenlib.files import atomic_write, write_json
+from ogenlib.generator_io import load_generator
 from ogenlib.hosts import Batch, Host, build
 from ogenlib.ogen import OGEN
 from ogenlib.towers import ClipLike, check_fingerprint, load_backbone
@@ -87,7 +88,10 @@ def load_run(folder: str | Path, clip: ClipLike | None = None, device: torch.dev
         host.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"{path} does not hold this run's tensors ({error}); train it again") from error
-    return (OGEN.from_card(host, record["ogen"]) if record.get("ogen") else host).eval()
+    if not record.get("ogen"):
+        return host.eval()
+    kept = Path(folder) / "generator.safetensors"
+    return OGEN.from_card(host, record["ogen"], load_generator(kept) if kept.exists() else None).eval()
 
 
 @dataclass(frozen=True)

@@ -223,7 +223,7 @@ def _epoch(
         terms: dict[str, Tensor] = {}
         if len(mine):
             labels = data.labels[rows.to(data.labels.device)][mine.to(data.labels.device)]
-            batch = Batch(labels, features=features[mine.to(features.device)], generator=generator)
+            batch = Batch(labels, features=features[mine.to(features.device)], generator=generator, total=len(rows))
             with _autocast(host.device, config.precision):
                 terms = host.losses(batch)
             for name, term in terms.items():
@@ -234,6 +234,7 @@ def _epoch(
                     )
             scaler.scale(torch.stack([t.float() for t in terms.values()]).sum()).backward()
         _step(host, config, optimizer, scaler, weight, epoch, step)
+        host.on_step_end()
         for name in terms or totals:
             value = float(terms[name].detach()) if terms else 0.0
             totals[name] = totals.get(name, 0.0) + distributed.weighted_sum(value, weight) * len(rows)

@@ -45,6 +45,7 @@ INF, NAN = float("inf"), float("nan")
             "generator_weight", "host_weight", "zero_shot_kl", "synthesized_kl", "synthesized_ce",
             "synthesized_ce_within", "teacher_weight")),
         *(({name: 0}, f"^{name}=0: must be 1 or more") for name in ("rows", "per_class", "iterations", "name_groups")),
+        ({"name_groups": 7}, "^name_groups=7: at most 6"),
         *(({name: 0}, f"^{name}=0: must be 1 or more") for name in ("k", "heads")),
         ({"m_min": -1}, "^m_min=-1: must be 0 or more"),
         ({"m_min": 4, "m_max": 3}, "^m_max=3: must be 4 or more"),

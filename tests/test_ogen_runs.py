@@ -168,6 +168,31 @@ def test_a_run_without_generator_writes_none(tmp_path) -> None:
     assert torch.equal(again.class_weights(UNKNOWN), model.class_weights(UNKNOWN))
 
 
+def test_a_run_saved_again_keeps_its_generator(trained: OGEN, tmp_path) -> None:
+    first = trained.save(tmp_path / "first")
+    second = og.load_run(first, clip=trained.clip).save(tmp_path / "second")
+    name = "generator.safetensors"
+    assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_a_run_saved_over_another_leaves_no_generator_of_it(trained: OGEN, tmp_path) -> None:
+    table = make_table()
+    trained.save(tmp_path)
+    bare = OGEN(adapter(table), unknown=UNKNOWN, preset="zero-shot-kl")
+    bare.save(tmp_path)
+    assert not (tmp_path / "generator.safetensors").exists()
+
+
+def test_a_checkpoint_holds_no_training_features(tmp_path) -> None:
+    model = OGEN(adapter(make_table()), unknown=UNKNOWN, **{**SMALL, "preset": "paper"})
+    bank = make_bank(model.clip)
+    train(model, bank, epochs=1, out=tmp_path)
+    kept = load_file(tmp_path / "checkpoint.safetensors")
+    shapes = {tuple(v.shape) for v in kept.values()}
+    assert any("generator" in name for name in kept)
+    assert not any(len(bank.features) * bank.features.shape[1] in shape for shape in shapes)
+
+
 def test_free_rows_of_unknown_names_are_saved(tmp_path) -> None:
     table = make_table()
     model = OGEN(TaskRes(table, KNOWN, "{}", extra_names=UNKNOWN), unknown=UNKNOWN, **SMALL)
@@ -205,48 +230,55 @@ def test_what_is_saved_is_the_hosts(tmp_path) -> None:
 
 # --- two processes ----------------------------------------------------------------------------------------
 
+SHARED_OUT: dict[str, dict[str, Any]] = {**RECIPES, "held-out": {"unknown": None}}
+
 SCRIPT = """
     import sys
     import torch
     from safetensors.torch import save_file
     sys.path.insert(0, sys.argv[2])
-    from ogen_world import KNOWN, SMALL, UNKNOWN, adapter, make_bank, make_table, train, values
+    from ogen_world import SMALL, UNKNOWN, adapter, make_bank, make_table, train, values
+    from test_ogen_runs import SHARED_OUT, of_recipe
     from ogenlib import OGEN, distributed
 
     torch.set_num_threads(1)
     distributed.start("cpu")
     table = make_table()
-    model = OGEN(adapter(table), unknown=UNKNOWN, preset="ogenlib", **SMALL)
-    train(model, make_bank(table), epochs=4, batch_size=7)
-    warm = OGEN(adapter(table), unknown=UNKNOWN, preset="paper", warmup=0.9, **SMALL)
+    ends = {recipe: of_recipe(recipe, table) for recipe in SHARED_OUT}
+    for model in ends.values():
+        train(model, make_bank(table), epochs=4, batch_size=7)
+    ends["warm"] = OGEN(adapter(table), unknown=UNKNOWN, preset="paper", warmup=0.9, **SMALL)
     def stop(*_):
         raise KeyboardInterrupt
     try:
-        train(warm, make_bank(table), stop, epochs=2, batch_size=7)  # the first epoch is warm-up
+        train(ends["warm"], make_bank(table), stop, epochs=2, batch_size=7)  # the first epoch is warm-up
     except KeyboardInterrupt:
         pass
     if distributed.is_main():
-        save_file(values(model), sys.argv[1])
-        save_file(values(warm), sys.argv[1] + "-warm")
+        for name, model in ends.items():
+            save_file(values(model), f"{sys.argv[1]}-{name}")
     distributed.barrier()
     distributed.stop()
 """
 
 
+def of_recipe(name: str, table: EmbeddingTable) -> OGEN:
+    return OGEN(adapter(table), **{"unknown": UNKNOWN, **SMALL, **SHARED_OUT[name]})
+
+
 def test_two_processes_end_where_one_does(tmp_path) -> None:
     table = make_table()
-    one = OGEN(adapter(table), unknown=UNKNOWN, preset="ogenlib", **SMALL)
-    train(one, make_bank(table), epochs=4, batch_size=7)
-
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(SCRIPT))
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(_free_port())]
     command = [sys.executable, *launcher, str(script), str(tmp_path / "two"), str(Path(__file__).parent)]
     subprocess.run(command, check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    two = load_file(tmp_path / "two")
-    assert not same(tensors_of(one), tensors_of(adapter(table)))
-    for name, value in tensors_of(one).items():
-        torch.testing.assert_close(two[name], value, atol=1e-4, rtol=0)
+    for recipe in SHARED_OUT:
+        one, two = of_recipe(recipe, table), load_file(tmp_path / f"two-{recipe}")
+        train(one, make_bank(table), epochs=4, batch_size=7)
+        assert not same(tensors_of(one), tensors_of(adapter(table)))
+        for name, value in tensors_of(one).items():
+            torch.testing.assert_close(two[name], value, atol=1e-4, rtol=0, msg=lambda m: f"{recipe}: {m}")  # noqa: B023
     # Stopped in its warm-up: parameters without gradients stay as they were, without weight decay.
     assert same(load_file(tmp_path / "two-warm"), tensors_of(adapter(table)))
 

@@ -47,12 +47,14 @@ class Batch:
         features: `(B, D)` unit rows from a feature bank, or None.
         pixels: `(B, 3, height, width)` preprocessed, or None.
         generator: source of every random draw a loss makes; None only where nothing is drawn.
+        total: images of this step over all processes; None where there is one process.
     """
 
     labels: Tensor
     features: Tensor | None = None
     pixels: Tensor | None = None
     generator: torch.Generator | None = None
+    total: int | None = None
 
 
 class Host(nn.Module):
@@ -150,6 +152,9 @@ class Host(nn.Module):
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         """Take back `training_state()`; called after `prepare`."""
+
+    def on_step_end(self) -> None:
+        """Called by training after every optimizer step."""
 
     def on_epoch_end(self, epoch: int, total: int) -> None:
         """Called by training after epoch 1, 2, ..., `total`."""
