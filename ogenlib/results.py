@@ -54,7 +54,7 @@ def summarize(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def paired_tests(rows: Sequence[dict[str, Any]], domain: str, reference: str = "zero_shot") -> list[dict[str, Any]]:
-    """Two-sided paired t-tests over seeds of every host against `reference` in one domain.
+    """Two-sided paired t-tests over seeds in one domain: every host against `reference`, OGEN also against its host.
 
     ``p`` is None with fewer than two common seeds, or where every difference is the same number.
     """
@@ -63,10 +63,9 @@ def paired_tests(rows: Sequence[dict[str, Any]], domain: str, reference: str = "
         return {r["seed"]: r for r in rows if (r["host"], r["ogen"], r["domain"]) == (host, ogen, domain)}
 
     hosts = list(dict.fromkeys((r["host"], r["ogen"]) for r in rows))
+    pairs = [((h, o), other) for h, o in hosts for other in ([(h, False)] if o else []) + [(reference, False)]]
     tests = []
-    for host, ogen in hosts:
-        # OGEN is judged against its own host, everything else against the reference.
-        other = (host, False) if ogen else (reference, False)
+    for (host, ogen), other in pairs:
         if other == (host, ogen) or other not in hosts:
             continue
         a, b = by_seed(host, ogen), by_seed(*other)

@@ -42,6 +42,13 @@ def test_hosts_are_tested_against_zero_shot_and_ogen_against_its_host() -> None:
     assert first["difference"] == 12 and first["p"] == pytest.approx(1 - t / math.sqrt(t**2 + 2), rel=1e-6)
     assert tests["coop", "zero_shot", "new"]["p"] is None  # every difference is -10
     assert not [k for k in tests if k[0] == "zero_shot"]
+    assert tests["coop+ogen", "zero_shot", "base"]["difference"] == 15  # differences 13, 15, 17
+    assert tests["coop+ogen", "coop", "base"]["difference"] == 3  # 2, 3, 4
+
+
+def test_ogen_alone_is_tested_against_zero_shot() -> None:
+    rows = [row("zero_shot", s, 50, 50) for s in (1, 2)] + [row("coop", s, 60, 50, ogen=True) for s in (1, 2)]
+    assert {(t["a"], t["b"]) for t in results.paired_tests(rows, "x")} == {("coop+ogen", "zero_shot")}
 
 
 def test_one_seed_has_a_difference_and_no_p() -> None:
