@@ -28,7 +28,7 @@ from ogenlib.ogen import OGEN
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES: dict[str, dict[str, Any]] = {
-    "ogenlib": {}, "ogenlib, one group of names": {"name_groups": 1}, "with ALMT": {"teacher": "almt"},
+    "ogenlib": {}, "ogenlib, one group of names": {"name_groups": 1}, "without teacher": {"teacher": None},
     "paper": {"preset": "paper"}, "released-code": {"preset": "released-code"},
 }  # fmt: skip
 REPETITIONS, STEPS, BATCH = 15, 40, 32

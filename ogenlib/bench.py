@@ -159,7 +159,8 @@ def _signature(shared: _Shared, bank: FeatureBank, variant: Variant, settings: d
     config = shared.config
     parts: list[Any] = [shared.card, cell_name(*variant), settings, bank.fingerprint, shared.test.fingerprint]
     if variant[1]:
-        parts += [config.preset, ogen_config(config.preset, **shared.ogen_settings).as_dict(), config.held_out]
+        recipe = ogen_config(config.preset, method(variant[0]).info.kind, **shared.ogen_settings)
+        parts += [config.preset, recipe.as_dict(), config.held_out]
     return short_hash(parts)
 
 

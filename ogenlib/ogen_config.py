@@ -73,14 +73,14 @@ class OGENConfig:
     per_class: int = 64
     name_groups: int | None = None
     host_weight: float = 1.0
-    zero_shot_share: float = 0.5
+    zero_shot_share: float = 1.0
     pseudo_unknown: float = 0.25
     zero_shot_kl: float = 0.3
     synthesized_kl: float = 0.0
-    synthesized_ce: float = 1.0
+    synthesized_ce: float = 0.3
     synthesized_ce_within: float = 0.0
     temperature: float = 1.0
-    teacher: str | None = None
+    teacher: str | None = "almt"
     teacher_weight: float = 1.0
     teacher_loss: str = "kl"
     decay: float = 0.9
@@ -148,13 +148,24 @@ PRESETS: Mapping[str, OGENConfig] = MappingProxyType({
     "released-code": OGENConfig(
         generator="released", spread="none", joint=True, warmup=0.2, synthesize="all", host_weight=0.25,
         zero_shot_share=0.0, zero_shot_kl=0.0, synthesized_ce=0.0, synthesized_ce_within=0.5,
+        teacher=None,
     ),
-    "zero-shot-kl": OGENConfig(generator=None, zero_shot_share=0.0, zero_shot_kl=1.0),
+    "zero-shot-kl": OGENConfig(generator=None, teacher=None, zero_shot_share=0.0, zero_shot_kl=1.0),
 })  # fmt: skip
 
 
-def ogen_config(preset: str = "ogenlib", **overrides: Any) -> OGENConfig:
+# What a preset changes for a kind of host (`MethodInfo.kind`). A prompt learner's words for names without images are no
+# better than the zero-shot ones; what an adapter learns from images of other names carries over in part.
+FOR_KIND: Mapping[tuple[str, str], Mapping[str, Any]] = MappingProxyType({
+    ("ogenlib", "adapter"): MappingProxyType({"zero_shot_share": 0.3, "zero_shot_kl": 0.1}),
+})  # fmt: skip
+
+
+def ogen_config(preset: str = "ogenlib", kind: str = "prompt", **overrides: Any) -> OGENConfig:
     """A preset with some fields replaced.
+
+    Args:
+        kind: of the host.
 
     Raises:
         ValueError: unknown preset or field (with the closest known one), or a value out of range.
@@ -166,4 +177,4 @@ def ogen_config(preset: str = "ogenlib", **overrides: Any) -> OGENConfig:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             raise ValueError(f"OGEN has no setting {name!r}{f'; did you mean {close[0]!r}?' if close else ''}")
-    return replace(PRESETS[preset], **overrides)
+    return replace(PRESETS[preset], **{**FOR_KIND.get((preset, kind), {}), **overrides})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from ogenlib.ogen_config import PRESETS, ogen_config
 
 def test_presets() -> None:
     assert set(PRESETS) == {"ogenlib", "paper", "released-code", "zero-shot-kl"}
-    assert ogen_config() == PRESETS["ogenlib"] == OGENConfig()
+    assert ogen_config() == ogen_config(kind="fine-tuning") == PRESETS["ogenlib"] == OGENConfig()
     paper, released, baseline = (PRESETS[n] for n in ("paper", "released-code", "zero-shot-kl"))
     assert (paper.generator, paper.teacher, paper.joint, paper.synthesize) == ("joint", "almt", True, "unknown")
     assert (released.generator, released.teacher, released.joint) == ("released", None, True)
@@ -30,6 +31,10 @@ def test_overrides_replace_fields_and_nothing_else() -> None:
     changed = ogen_config("paper", k=5, teacher=None)
     assert changed.as_dict() == {**PRESETS["paper"].as_dict(), "k": 5, "teacher": None}
     assert PRESETS["paper"].k == 3
+    adapter = ogen_config(kind="adapter")
+    assert adapter == replace(OGENConfig(), zero_shot_share=0.3, zero_shot_kl=0.1)
+    assert ogen_config("paper", "adapter") == PRESETS["paper"]  # a published recipe is the same for every host
+    assert ogen_config(kind="adapter", zero_shot_share=0.7).zero_shot_share == 0.7
     with pytest.raises(TypeError):
         PRESETS["paper"] = OGENConfig()  # type: ignore[index]
     assert OGENConfig(**json.loads(json.dumps(changed.as_dict()))) == changed
@@ -61,7 +66,7 @@ INF, NAN = float("inf"), float("nan")
           for w in (-0.1, 1.0, NAN)),
         ({"warmup": 0.2}, "^warmup needs joint=True and a generator: nothing would learn before the host does"),
         ({"warmup": 0.2, "joint": True, "generator": None}, "^warmup needs joint=True and a generator"),
-        ({"keep_teacher": True}, "^keep_teacher=True needs a teacher: one of ema, mean, almt"),
+        ({"keep_teacher": True, "teacher": None}, "^keep_teacher=True needs a teacher: one of ema, mean, almt"),
         *(({"temperature": t}, f"^temperature={t}: must be a positive number") for t in (0.0, -1.0, INF, NAN)),
     ],
 )  # fmt: skip
