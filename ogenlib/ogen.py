@@ -35,7 +35,8 @@ from ogenlib.distill import (
 from ogenlib.generator_io import save_generator
 from ogenlib.generators import ClassConditionalGenerator
 from ogenlib.hosts import Batch, Host, ZeroShotAnchor, build, method
-from ogenlib.ogen_config import MAX_NAME_GROUPS, ogen_config
+from ogenlib.ogen_config import ogen_config
+from ogenlib.ogen_names import name_groups, other_names
 from ogenlib.ogen_rows import SynthesizedRows
 from ogenlib.towers import ClipLike
 
@@ -73,35 +74,21 @@ class OGEN(Host):
         templates: str | Sequence[str] | None = None,
         **overrides: Any,
     ) -> None:
-        if known is not None and tuple(known) != host.names:
-            raise ValueError(
-                f"known ({len(tuple(known))} names) is not what the host was made for ({len(host.names)} names); "
-                "make the host with the known names: CoOp(clip, known)"
-            )
-        if unknown is not None and vocabulary is not None:
-            raise ValueError("unknown and vocabulary were both given; a vocabulary stands in for names held out")
-        for argument, given in (("unknown", unknown), ("vocabulary", vocabulary)):
-            if isinstance(given, str):
-                raise ValueError(f"{argument}={given!r}: pass a list of names")
+        others = other_names(host.names, known, unknown, vocabulary)
         if isinstance(host, OGEN):
             raise ValueError("this host is an OGEN already; pass the host inside it: OGEN(model.host, ...)")
         super().__init__(host.clip, host.names)
         if not host.trainable():
             raise ValueError(f"{host.info.name} has nothing to train, so OGEN has nothing to add to")
-        others = tuple(dict.fromkeys(unknown or vocabulary or ()))
-        known_words = {_words(n) for n in self.names}
-        both = sorted(n for n in others if _words(n) in known_words)
-        if both and unknown is not None:
-            raise ValueError(f"{both[:5]} are in known and unknown; unknown names are those without images")
         self._known = frozenset(self.names)
         self.host = host
         self.info = host.info  # type: ignore[misc]
         self.uses_cached_features = host.uses_cached_features  # type: ignore[misc]
         self.preset, self.config_ = preset, ogen_config(preset, host.info.kind, **overrides)
         self.names_known = unknown is not None
-        self.others = tuple(n for n in others if n not in both)
+        self.others = others
         self.anchor = ZeroShotAnchor(host.clip, host.reference_templates() if templates is None else templates)
-        self.groups = _groups(self.others, len(self.names), self.config_.name_groups)
+        self.groups = name_groups(self.others, len(self.names), self.config_.name_groups)
         self.teacher: Teacher | None = None
         # Outside the module tree: a saved run, a snapshot and a state dict are the host's.
         object.__setattr__(self, "rows", None)
@@ -400,20 +387,6 @@ class OGEN(Host):
         else:
             kept.unlink(missing_ok=True)  # of a run that was saved here before
         return path
-
-
-def _words(name: str) -> str:
-    """A name as the prompts read it: underscores are spaces."""
-    return " ".join(name.replace("_", " ").split())
-
-
-def _groups(others: tuple[str, ...], n_known: int, wanted: int | None) -> list[tuple[str, ...]]:
-    """The unknown names dealt out to groups; one empty group without names."""
-    if not others:
-        return [()]
-    count = wanted if wanted is not None else round(len(others) / max(1, n_known / 3))
-    count = min(max(count, 1), MAX_NAME_GROUPS, len(others))
-    return [others[i::count] for i in range(count)]
 
 
 def _within(logits: Tensor, labels: Tensor, known: int) -> Tensor:

@@ -189,6 +189,13 @@ def test_a_name_in_place_of_a_list_is_refused(argument: str) -> None:
         OGEN(adapter(make_table()), **{argument: "cat"})
 
 
+def test_another_spelling_of_a_known_name_is_that_name() -> None:
+    table = make_table()
+    with pytest.raises(ValueError, match="are in known and unknown"):
+        OGEN(adapter(table), unknown=(KNOWN[0].upper(),))
+    assert OGEN(adapter(table), vocabulary=(KNOWN[0].upper(), *UNKNOWN)).others == UNKNOWN
+
+
 def test_ogen_around_ogen_is_refused() -> None:
     with pytest.raises(ValueError, match="is an OGEN already"):
         OGEN(OGEN(adapter(make_table()), unknown=UNKNOWN))
