@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ogenlib.hosts.base import Batch, Host, MethodInfo
+from ogenlib.hosts.cocoop import CoCoOp
 from ogenlib.hosts.coop import CoOp
 from ogenlib.hosts.kgcoop import KgCoOp
 from ogenlib.hosts.taskres import TaskRes
@@ -14,10 +15,10 @@ from ogenlib.hosts.text_adapter import TextAdapter
 from ogenlib.hosts.zero_shot import ZeroShot, ZeroShotAnchor, zero_shot_weights
 from ogenlib.towers import ClipLike
 
-METHODS: dict[str, type[Host]] = {cls.info.name: cls for cls in (ZeroShot, CoOp, KgCoOp, TextAdapter, TaskRes)}
+METHODS: dict[str, type[Host]] = {cls.info.name: cls for cls in (ZeroShot, CoOp, KgCoOp, TextAdapter, TaskRes, CoCoOp)}
 
 __all__ = [
-    "METHODS", "Batch", "CoOp", "Host", "KgCoOp", "MethodInfo", "TaskRes", "TextAdapter", "ZeroShot",
+    "METHODS", "Batch", "CoCoOp", "CoOp", "Host", "KgCoOp", "MethodInfo", "TaskRes", "TextAdapter", "ZeroShot",
     "ZeroShotAnchor", "build", "list_methods", "method", "zero_shot_weights",
 ]  # fmt: skip
 

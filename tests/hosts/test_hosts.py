@@ -16,8 +16,10 @@ EVERY = [info.name for info in list_methods()]
 
 
 @pytest.fixture(params=EVERY)
-def host(request: pytest.FixtureRequest, clip) -> Host:
-    return build(request.param, clip, NAMES)
+def host(request: pytest.FixtureRequest, clip, toy_bank) -> Host:
+    made = build(request.param, clip, NAMES)
+    made.prepare(toy_bank, 2, 1)  # what `fit` calls before the first epoch
+    return made
 
 
 def test_class_weights_are_unit_rows_for_any_names(host: Host) -> None:
