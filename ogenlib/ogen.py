@@ -15,6 +15,7 @@ Notation: `B` images, `S` synthesized rows, `C` names, `D` embedding.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -254,7 +255,10 @@ class OGEN(Host):
                 weights = self._teacher_weights[columns]
             if stand_ins is not None:
                 weights = self._mixed(weights, fixed, stand_ins)
-            target = self.host.logits(rows.detach(), weights)
+            # Logits of its own hold trained tensors too: the target needs the teacher's.
+            teacher = None if type(self.host).logits is Host.logits else self.teacher
+            with nullcontext() if teacher is None else teacher.swapped():
+                target = self.host.logits(rows.detach(), weights)
         if self.config_.teacher_loss == "l2":
             return logit_l2(logits, target)
         return kl_divergence(logits, target, self.config_.temperature)

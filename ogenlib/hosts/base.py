@@ -67,6 +67,7 @@ class Host(nn.Module):
 
     info: ClassVar[MethodInfo]
     uses_cached_features: ClassVar[bool] = True  # False once a host changes the image side before pooling
+    training_free: ClassVar[bool] = False  # True where `prepare` is all that training does
 
     def __init__(self, clip: ClipLike, names: Sequence[str]) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ogenlib.data import FeatureBank
@@ -30,7 +30,7 @@ from ogenlib.hosts.coop import CoOp
 from ogenlib.towers import Backbone, PromptTokens, encode_prompts
 
 REDUCTION = 16  # released code, trainers/cocoop.py
-MAX_PROMPTS = 1024  # prompts (images times classes) encoded at a time: some 2 GB of activations in ViT-B/16's text tower
+MAX_PROMPTS = 1024  # images times classes encoded at a time: some 2 GB of activations in ViT-B/16's text tower
 
 
 class CoCoOp(CoOp):

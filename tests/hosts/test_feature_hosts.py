@@ -17,6 +17,10 @@ from ogenlib.train import fit
 # Each with options and settings under which a few epochs move it.
 HOSTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "cocoop": ({"context": "an icon of a"}, {}),
+    "clip_adapter": ({}, {}),
+    "tip_adapter_f": ({}, {}),
+    "clap": ({"adaptive": True}, {}),
+    "cross_modal": ({}, {}),
 }
 OTHERS = ("fox", "bus")
 QUICK: dict[str, Any] = {"epochs": 3, "batch_size": 8, "warmup_epochs": 0}

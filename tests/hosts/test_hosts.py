@@ -72,6 +72,8 @@ def test_images_and_cached_features_agree(host: Host) -> None:
 
 
 def test_logits_are_scaled_cosines(host: Host) -> None:
+    if type(host).logits is not Host.logits:
+        pytest.skip(f"{host.info.name} has logits of its own; its own tests say which")
     z, w = F.normalize(torch.eye(2, host.clip.embed_dim), dim=-1), torch.eye(3, host.clip.embed_dim)
     expected = host.clip.logit_scale * torch.tensor([[1.0, 0, 0], [0, 1, 0]])
     torch.testing.assert_close(host.logits(z, w), expected)
