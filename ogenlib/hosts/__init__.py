@@ -27,7 +27,8 @@ METHODS: dict[str, type[Host]] = {cls.info.name: cls for cls in _HOSTS}
 
 __all__ = [
     "CLAP", "METHODS", "Batch", "CLIPAdapter", "CoCoOp", "CoOp", "CrossModal", "Host", "KgCoOp", "MethodInfo",
-    "TaskRes", "TextAdapter", "TipAdapter", "TipAdapterF", "ZeroShot", "ZeroShotAnchor", "build", "list_methods", "method", "zero_shot_weights",
+    "TaskRes", "TextAdapter", "TipAdapter", "TipAdapterF", "ZeroShot", "ZeroShotAnchor", "build",
+    "list_methods", "method", "zero_shot_weights",
 ]  # fmt: skip
 
 

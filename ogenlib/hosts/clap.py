@@ -10,8 +10,8 @@ from there; ``adaptive=True`` moves it after every epoch as the released augment
 ``max(0, lambda_c + rho_c * d_c)`` with ``d_c`` the squared distance and ``rho_c`` that of the epoch before, at first 0.
 Different: the authors start at text features as they come, this library at unit rows times `length`, so that rate and
 penalty mean the same for every model; batches and epochs are the library's, theirs 256 and 300. They train on 20
-stored views of every image, here on the bank's. Without `adaptive` and with every ``lambda_c`` at zero it is their
-ZS-LP. Names without images that get a row (`extra_names`) have ``lambda_c = 1``, as a class that zero-shot never misses.
+stored views of every image, here on the bank's. Names without images that get
+a row (`extra_names`) have ``lambda_c = 1``, as a class that zero-shot never misses.
 
 Notation: `C` classes, `D` embedding, `R` names with a row.
 """
@@ -103,7 +103,7 @@ class CLAP(RowHost):
             RuntimeError: `prepare` was not called (`ogenlib.fit` does).
         """
         if not self._prepared:
-            raise RuntimeError("CLAP has no multipliers yet; train with ogenlib.fit, or call prepare(bank, epochs, seed)")
+            raise RuntimeError("no multipliers yet; train with ogenlib.fit, or call prepare(bank, epochs, seed)")
         terms = super().losses(batch, z=z, w=w)
         return {**terms, "constraint": (self.multipliers * self._distances()).mean()}
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from text_world import NAMES, OTHERS, make_table, noise
 
 from ogenlib.data import FeatureBank
-from ogenlib.hosts import CLAP, Batch, ZeroShot
+from ogenlib.hosts import CLAP, Batch, Host, ZeroShot
 from ogenlib.runs import load_run
 from ogenlib.towers import EmbeddingTable
 from ogenlib.train import fit
@@ -89,6 +89,21 @@ def test_the_rate_means_the_same_at_every_length() -> None:
             host.residual.sub_(rate * host.residual.grad)
         steps.append(host.class_weights().detach())
     torch.testing.assert_close(steps[0], steps[1])
+
+
+def test_moved_multipliers_survive_a_kill(tmp_path) -> None:
+    def stop(_: Host, epoch: int) -> dict[str, float]:
+        if epoch == 3:
+            raise KeyboardInterrupt
+        return {}
+
+    (whole, data), (killed, _), (again, _) = (two_names(adaptive=True) for _ in range(3))
+    fit(whole, data, epochs=4, warmup_epochs=0)
+    with pytest.raises(KeyboardInterrupt):
+        fit(killed, data, epochs=4, warmup_epochs=0, out=tmp_path, measure=stop)
+    fit(again, data, epochs=4, warmup_epochs=0, out=tmp_path)
+    assert all(torch.equal(v, whole.state_dict()[k]) for k, v in again.state_dict().items())
+    assert whole.multipliers.max() > 1
 
 
 def test_save_and_load(tmp_path) -> None:

@@ -19,7 +19,7 @@ HOSTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "cocoop": ({"context": "an icon of a"}, {}),
     "clip_adapter": ({}, {}),
     "tip_adapter_f": ({}, {}),
-    "clap": ({"adaptive": True}, {}),
+    "clap": ({}, {}),
     "cross_modal": ({}, {}),
 }
 OTHERS = ("fox", "bus")
