@@ -21,6 +21,7 @@ HOSTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "tip_adapter_f": ({}, {}),
     "clap": ({}, {}),
     "cross_modal": ({}, {}),
+    "prograd": ({"context": "an icon of a", "templates": ["the {} symbol"]}, {}),
 }
 OTHERS = ("fox", "bus")
 QUICK: dict[str, Any] = {"epochs": 3, "batch_size": 8, "warmup_epochs": 0}
