@@ -14,6 +14,7 @@ from ogenlib.hosts.coop import CoOp
 from ogenlib.hosts.cross_modal import CrossModal
 from ogenlib.hosts.kgcoop import KgCoOp
 from ogenlib.hosts.prograd import ProGrad
+from ogenlib.hosts.ship import SHIP
 from ogenlib.hosts.taskres import TaskRes
 from ogenlib.hosts.text_adapter import TextAdapter
 from ogenlib.hosts.tip_adapter import TipAdapter, TipAdapterF
@@ -22,12 +23,12 @@ from ogenlib.towers import ClipLike
 
 _HOSTS: tuple[type[Host], ...] = (
     ZeroShot, CoOp, KgCoOp, TextAdapter, TaskRes,
-    CoCoOp, CLIPAdapter, TipAdapter, TipAdapterF, CLAP, CrossModal, ProGrad,
+    CoCoOp, CLIPAdapter, TipAdapter, TipAdapterF, CLAP, CrossModal, ProGrad, SHIP,
 )  # fmt: skip
 METHODS: dict[str, type[Host]] = {cls.info.name: cls for cls in _HOSTS}
 
 __all__ = [
-    "CLAP", "METHODS", "Batch", "CLIPAdapter", "CoCoOp", "CoOp", "CrossModal", "Host", "KgCoOp", "MethodInfo",
+    "CLAP", "METHODS", "SHIP", "Batch", "CLIPAdapter", "CoCoOp", "CoOp", "CrossModal", "Host", "KgCoOp", "MethodInfo",
     "ProGrad", "TaskRes", "TextAdapter", "TipAdapter", "TipAdapterF", "ZeroShot", "ZeroShotAnchor", "build",
     "list_methods", "method", "zero_shot_weights",
 ]  # fmt: skip

@@ -72,7 +72,7 @@ class ProGrad(CoOp):
         self.anchor = ZeroShotAnchor(clip, templates)
 
     @classmethod
-    def paper(cls, clip: Backbone, names: Sequence[str], **options: Any) -> ProGrad:
+    def paper(cls, clip: Backbone, names: Sequence[str], **options: Any) -> CoOp:
         """4 tokens from "a photo of a", strength 1 (SGD 0.002, batches of 32, 100 epochs at 4 shots)."""
         return cls.base_to_new(clip, names, **options)
 

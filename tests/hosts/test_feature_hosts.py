@@ -21,6 +21,7 @@ HOSTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "tip_adapter_f": ({}, {}),
     "clap": ({}, {}),
     "cross_modal": ({}, {}),
+    "ship": ({"context": "an icon of a", "vae_epochs": 2, "per_name": 4}, {}),
     "prograd": ({"context": "an icon of a", "templates": ["the {} symbol"]}, {}),
 }
 OTHERS = ("fox", "bus")

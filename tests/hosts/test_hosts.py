@@ -13,11 +13,12 @@ from ogenlib.runs import load_run
 
 NAMES = ["dog", "red apple", "train", "hammer"]
 EVERY = [info.name for info in list_methods()]
+OPTIONS = {"ship": {"vae_epochs": 1, "per_name": 2}}  # prepared in a moment
 
 
 @pytest.fixture(params=EVERY)
 def host(request: pytest.FixtureRequest, clip, toy_bank) -> Host:
-    made = build(request.param, clip, NAMES)
+    made = build(request.param, clip, NAMES, **OPTIONS.get(request.param, {}))
     made.prepare(toy_bank, 2, 1)  # what `fit` calls before the first epoch
     return made
 
