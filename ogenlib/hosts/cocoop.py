@@ -65,9 +65,7 @@ class CoCoOp(CoOp):
         image_chunk: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__(
-            clip, names, context, n_context=n_context, position=position, chunk=chunk, generator=generator
-        )
+        super().__init__(clip, names, context, n_context=n_context, position=position, chunk=chunk, generator=generator)
         if image_chunk is not None and image_chunk < 1:
             raise ValueError(f"image_chunk={image_chunk}: must be 1 or more, or None to choose by memory")
         self.image_chunk = image_chunk

@@ -70,9 +70,7 @@ class SHIP(CoOp):
         chunk: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__(
-            clip, names, context, n_context=n_context, position=position, chunk=chunk, generator=generator
-        )
+        super().__init__(clip, names, context, n_context=n_context, position=position, chunk=chunk, generator=generator)
         if isinstance(new_names, str):
             raise ValueError(f"new_names={new_names!r}: pass a list of names")
         self.new_names = tuple(new_names)

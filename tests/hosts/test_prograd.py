@@ -112,6 +112,7 @@ def test_strength_zero_is_coop(clip) -> None:
 
 def test_it_moves_the_known_less_than_coop(clip, toy_bank) -> None:
     """Zero-shot is wrong on the toy images: every step that learns them conflicts with it."""
+
     def drift(cls, **options) -> float:
         host = cls(clip, toy_bank.classnames, "an icon of a", **options)
         fit(host, toy_bank, epochs=5, batch_size=8, warmup_epochs=0)
