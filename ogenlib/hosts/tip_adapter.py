@@ -9,7 +9,10 @@ for ImageNet); the F variant trains the keys from there, AdamW at 1e-3 for 20 ep
 Different: features are normalised before they are averaged; `scale` is the model's own (100 in the released code).
 The released code chooses alpha and beta on a validation set and the F variant's epoch on the test set; here nothing
 is chosen unless `search=True`, and then on training images that are held out of the cache, and the last epoch counts.
-Names outside the training names have no keys: they keep their zero-shot logit.
+Names outside the training names have no keys: they keep their zero-shot logit. The cache only ever adds, several
+logits to every training name, so beside them a new name could not win; `centred` takes the mean over the training
+names off each image's cache scores, which changes nothing among training names. Keys are summed, as released: classes
+should have equally many images.
 
 Notation: `B` images, `C` classes, `D` embedding, `K` training names, `N` keys.
 """
@@ -46,6 +49,7 @@ class CacheHost(AnchoredHost):
         templates: of the zero-shot weights.
         alpha: weight of the cache, in units of logits.
         beta: sharpness of the look-up.
+        centred: take an image's mean cache score off; False is the released code.
         search: choose alpha and beta in `prepare`, on a quarter of the training images; they replace the two given.
         size: `N` of a saved run; 0 until `prepare`.
 
@@ -67,6 +71,7 @@ class CacheHost(AnchoredHost):
         *,
         alpha: float = ALPHA,
         beta: float = BETA,
+        centred: bool = True,
         search: bool = False,
         size: int = 0,
     ) -> None:
@@ -76,9 +81,14 @@ class CacheHost(AnchoredHost):
                 raise ValueError(f"{argument}={value}: must be a positive number (released for ImageNet: {usual})")
         if size < 0:
             raise ValueError(f"size={size}: must be 0 or more; leave it out, training sets it")
-        self.alpha, self.beta, self.search = alpha, beta, search
+        self.alpha, self.beta, self.centred, self.search = alpha, beta, centred, search
         self.anchor(self.names)  # refuses names without text features before any training
         self._keep(torch.zeros(size, clip.embed_dim), torch.zeros(size, dtype=torch.long))
+
+    @classmethod
+    def paper(cls, clip: ClipLike, names: Sequence[str], **options: Any) -> CacheHost:
+        """Alpha 1.17 and beta 1, not centred, as released (F variant: 20 epochs with batches of 256)."""
+        return cls(clip, names, **{"centred": False, **options})
 
     def _keep(self, keys: Tensor, labels: Tensor) -> None:
         self.register_buffer("keys", keys.to(self.device))
@@ -106,10 +116,11 @@ class CacheHost(AnchoredHost):
         return super().logits(z, w) + self.alpha * self._cached(z) @ self._columns(w)
 
     def _cached(self, z: Tensor) -> Tensor:
-        """`(B, K)`: each training name's keys, summed."""
+        """`(B, K)`: each training name's keys, summed, and centred if wanted."""
         affinity = (z @ self.keys.T).float()
         found = torch.exp(-self.beta * (1 - affinity))
-        return found.new_zeros(len(z), len(self.names)).index_add(1, self.labels, found)
+        summed = found.new_zeros(len(z), len(self.names)).index_add(1, self.labels, found)
+        return summed - summed.mean(1, keepdim=True) if self.centred else summed
 
     @torch.no_grad()
     def _columns(self, w: Tensor) -> Tensor:
@@ -140,8 +151,8 @@ class CacheHost(AnchoredHost):
 
     def config(self) -> dict[str, Any]:
         return {
-            "templates": list(self.anchor.templates), "alpha": self.alpha, "beta": self.beta, "search": self.search,
-            "size": len(self.keys),
+            "templates": list(self.anchor.templates), "alpha": self.alpha, "beta": self.beta, "centred": self.centred,
+            "search": self.search, "size": len(self.keys),
         }  # fmt: skip
 
 
