@@ -128,7 +128,7 @@ def _cell(shared: _Shared, bank: FeatureBank, variant: Variant, seed: int) -> di
     curve: dict[str, list[Any]] = {}
     seconds, epochs = 0.0, 0
     train: dict[str, Any] = {}
-    if model.trainable():
+    if model.trainable() or model.training_free:
         # Named by the settings: a killed cell goes on, one of other settings starts afresh.
         partial = shared.out / "cells" / f"{name}-{signature}.partial"
         history, seconds = _train(shared, model, bank, partial, settings)
@@ -190,6 +190,8 @@ def _train(
         return {k: scores[k] for k in ("base", "new", "H", "joint_H")}
 
     history = fit(model, bank, out=partial, measure=measure, **settings).epochs
+    if model.training_free:
+        return history, time.perf_counter() - began
     seconds = {e["epoch"]: e["seconds"] for e in history}
     preparation = sum(max(0.0, until - seconds[epoch]) for epoch, until in before)
     return history, preparation + sum(seconds.values())

@@ -131,7 +131,7 @@ def _train(args: argparse.Namespace) -> None:
     picked = few_shot(data.train, args.shots, args.seed).of_classes(names)
     bank = FeatureBank.extract(clip, picked, views=args.views, seed=args.seed, skip_bad=args.skip_bad)
     history: list[dict[str, Any]] = []
-    if host.trainable():
+    if host.trainable() or host.training_free:
         history = fit(host, bank, out=args.out, progress=not args.quiet, **settings).epochs
     if not distributed.is_main():
         return

@@ -15,6 +15,7 @@ Notation: `B` images, `S` synthesized rows, `C` names, `D` embedding.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -243,11 +244,7 @@ class OGEN(Host):
         self, batch: Batch, logits: Tensor, z: Tensor, made: Tensor | None, group: int, stand_ins: Tensor | None
     ) -> Tensor:
         """Mean distance to the teacher's predictions: of real rows and of synthesized ones, averaged."""
-        with torch.no_grad():
-            rows, weights = self._by_teacher(batch, z, made, group)
-            if stand_ins is not None:
-                weights = self._mixed(weights, self._in_play[group][2], stand_ins)
-            target = self.host.logits(rows, weights)
+        target = self._teacher_logits(batch, z, made, group, stand_ins)
         config = self.config_
         parts = [slice(None, len(z))] if made is None else [slice(None, len(z)), slice(len(z), None)]
         if config.teacher_loss == "l2":
@@ -257,18 +254,24 @@ class OGEN(Host):
         # Each part has its own mean: processes share the real rows and all have the same synthesized ones.
         return torch.stack(terms).mean()
 
-    def _by_teacher(self, batch: Batch, z: Tensor, made: Tensor | None, group: int) -> tuple[Tensor, Tensor]:
-        """Image rows `(B + S, D)` and class weights, as the teacher makes them."""
-        names, columns, fixed, other = self._in_play[group]
-        rows = z.detach() if made is None else torch.cat([z.detach(), made.to(z.dtype)])
-        if self._teacher_weights is not None and self.uses_cached_features:
-            return rows, self._teacher_weights[columns]
+    @torch.no_grad()
+    def _teacher_logits(
+        self, batch: Batch, z: Tensor, made: Tensor | None, group: int, stand_ins: Tensor | None
+    ) -> Tensor:
+        """`(B + S, C)`."""
         assert self.teacher is not None
-        with self.teacher.swapped():
-            if not self.uses_cached_features:
-                rows = torch.cat([self.host.image_features(batch), rows[len(z) :]])
-            weights = self._teacher_weights
-            return rows, self._weights(names, fixed, other, rows) if weights is None else weights[columns]
+        names, columns, fixed, other = self._in_play[group]
+        weights = None if self._teacher_weights is None else self._teacher_weights[columns]
+        # Weights that were kept are enough for a host that trains nothing else.
+        kept = weights is not None and self.uses_cached_features and type(self.host).logits is Host.logits
+        with nullcontext() if kept else self.teacher.swapped():
+            real = z if self.uses_cached_features else self.host.image_features(batch)
+            rows = real if made is None else torch.cat([real, made.to(real.dtype)])
+            if weights is None:
+                weights = self._weights(names, fixed, other, rows)
+            if stand_ins is not None:
+                weights = self._mixed(weights, fixed, stand_ins)
+            return self.host.logits(rows, weights)
 
     def on_step_end(self) -> None:
         self.host.on_step_end()

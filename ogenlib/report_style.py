@@ -20,6 +20,8 @@ Variant = tuple[str, bool]  # host, with OGEN or without
 SPELLINGS = {
     "zero_shot": "Zero-shot", "coop": "CoOp", "cocoop": "CoCoOp", "kgcoop": "KgCoOp", "vpt": "VPT", "ivlp": "IVLP",
     "maple": "MaPLe", "promptsrc": "PromptSRC", "clip_adapter": "CLIP-Adapter", "text_adapter": "Text adapter",
+    "tip_adapter": "Tip-Adapter", "tip_adapter_f": "Tip-Adapter-F", "clap": "CLAP", "prograd": "ProGrad",
+    "cross_modal": "Cross-modal probe", "ship": "SHIP",
     "taskres": "TaskRes", "full": "Full fine-tuning", "flyp": "FLYP", "lipsum": "Lipsum-FT",
     "r_adapter": "R-Adapter", "arf": "ARF",
 }  # fmt: skip

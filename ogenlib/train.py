@@ -116,7 +116,8 @@ def fit(
         measure: called after every epoch with (host, epoch); what it returns joins the history.
 
     Returns:
-        The history, also when the run was finished before.
+        The history, also when the run was finished before; without epochs for a training-free host, which only
+        keeps what it needs of the images.
 
     Raises:
         ValueError: bad settings, a class without images, nothing to train, a bank of another backbone, or a
@@ -127,9 +128,12 @@ def fit(
         config = replace(TrainConfig(), **{**host.train_settings(), **settings})
     elif settings:
         config = replace(config, **settings)
-    if not host.trainable():
+    if not host.trainable() and not host.training_free:
         raise ValueError(f"{host.info.name} has nothing to train")
     data = _training_rows(host, bank)
+    if host.training_free:
+        host.prepare(data, config.epochs, config.seed)
+        return History()
     processes = distributed.world()[1]
     if min(config.batch_size, len(data)) < processes:
         raise ValueError(

@@ -7,18 +7,30 @@ from collections.abc import Sequence
 from typing import Any
 
 from ogenlib.hosts.base import Batch, Host, MethodInfo
+from ogenlib.hosts.clap import CLAP
+from ogenlib.hosts.clip_adapter import CLIPAdapter
+from ogenlib.hosts.cocoop import CoCoOp
 from ogenlib.hosts.coop import CoOp
+from ogenlib.hosts.cross_modal import CrossModal
 from ogenlib.hosts.kgcoop import KgCoOp
+from ogenlib.hosts.prograd import ProGrad
+from ogenlib.hosts.ship import SHIP
 from ogenlib.hosts.taskres import TaskRes
 from ogenlib.hosts.text_adapter import TextAdapter
+from ogenlib.hosts.tip_adapter import TipAdapter, TipAdapterF
 from ogenlib.hosts.zero_shot import ZeroShot, ZeroShotAnchor, zero_shot_weights
 from ogenlib.towers import ClipLike
 
-METHODS: dict[str, type[Host]] = {cls.info.name: cls for cls in (ZeroShot, CoOp, KgCoOp, TextAdapter, TaskRes)}
+_HOSTS: tuple[type[Host], ...] = (
+    ZeroShot, CoOp, KgCoOp, TextAdapter, TaskRes,
+    CoCoOp, CLIPAdapter, TipAdapter, TipAdapterF, CLAP, CrossModal, ProGrad, SHIP,
+)  # fmt: skip
+METHODS: dict[str, type[Host]] = {cls.info.name: cls for cls in _HOSTS}
 
 __all__ = [
-    "METHODS", "Batch", "CoOp", "Host", "KgCoOp", "MethodInfo", "TaskRes", "TextAdapter", "ZeroShot",
-    "ZeroShotAnchor", "build", "list_methods", "method", "zero_shot_weights",
+    "CLAP", "METHODS", "SHIP", "Batch", "CLIPAdapter", "CoCoOp", "CoOp", "CrossModal", "Host", "KgCoOp", "MethodInfo",
+    "ProGrad", "TaskRes", "TextAdapter", "TipAdapter", "TipAdapterF", "ZeroShot", "ZeroShotAnchor", "build",
+    "list_methods", "method", "zero_shot_weights",
 ]  # fmt: skip
 
 

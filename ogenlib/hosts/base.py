@@ -69,6 +69,7 @@ class Host(nn.Module):
 
     info: ClassVar[MethodInfo]
     uses_cached_features: ClassVar[bool] = True  # False once a host changes the image side before pooling
+    training_free: ClassVar[bool] = False  # True where `prepare` is all that training does
 
     def __init__(self, clip: ClipLike, names: Sequence[str]) -> None:
         super().__init__()
@@ -115,7 +116,11 @@ class Host(nn.Module):
     # --- shared ---------------------------------------------------------------------------------------
 
     def logits(self, z: Tensor, w: Tensor) -> Tensor:
-        """`(B, C)` scaled cosines (plus the model's bias, if it has one) of `z` `(B, D)` and the weights."""
+        """`(B, C)` scaled cosines (plus the model's bias, if it has one) of `z` `(B, D)` and the weights.
+
+        A host that scores cached features otherwise (an adapter on them, a cache of them) overrides this one, and
+        leaves `image_features` as they are: synthesized rows and the zero-shot reference are frozen features too.
+        """
         cosines = z @ w.T if w.ndim == 2 else torch.einsum("bd,bcd->bc", z, w)
         bias = self.clip.logit_bias
         scaled = self.clip.logit_scale * cosines

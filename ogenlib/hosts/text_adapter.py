@@ -7,7 +7,7 @@ Reproduced: two linear maps with a bottleneck of D/4 on frozen text features, mi
 from; any name passes through the same maps, so new names need no training.
 Different: a residual ``t + ratio * MLP(t)`` in place of ``(1 - ratio) * t + ratio * MLP(t)``; the second map
 starts at zero, so training begins at zero-shot exactly; no ReLU after it, so the residual can have either sign;
-biases, which the released code has not (`bias=False`). The paper's image branch is not part of it.
+biases, which the released code has not (`bias=False`). The paper's image branch is `clip_adapter`.
 
 Notation: `C` classes, `D` embedding, `H` hidden width.
 """
@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, MethodInfo
+from ogenlib.hosts.bottleneck import bottleneck, seeded
 from ogenlib.hosts.zero_shot import AnchoredHost
 from ogenlib.towers import ClipLike
 
@@ -68,7 +69,7 @@ class TextAdapter(AnchoredHost):
         if not (ratio > 0 and math.isfinite(ratio)):
             raise ValueError(f"ratio={ratio}: must be a positive number (1.0 adds the residual as it is)")
         self.anchor(self.names)  # refuses names without text features before any training
-        source = torch.Generator().manual_seed(0) if generator is None else generator
+        source = seeded(generator)
         # Uniform in +-1/sqrt(D), as torch starts a Linear.
         start = (2 * torch.rand(self.hidden, width + 1, generator=source) - 1) / width**0.5
         self.down = nn.Parameter(start[:, :width].contiguous().to(clip.device))
@@ -81,7 +82,7 @@ class TextAdapter(AnchoredHost):
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
         """Unit rows `(C, D)` for any names."""
         t = self.anchor(self.names if names is None else names)
-        residual = F.linear(F.linear(t, self.down, self.down_bias).relu(), self.up, self.up_bias)
+        residual = bottleneck(t, self.down, self.up, self.down_bias, self.up_bias)
         return F.normalize(t + self.ratio * residual.float(), dim=-1)
 
     def train_settings(self) -> dict[str, Any]:

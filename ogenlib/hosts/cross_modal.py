@@ -1,0 +1,98 @@
+"""Cross-modal linear probe: class names in sentences are training samples of the classifier, as images are.
+
+"Multimodality Helps Unimodality: Cross-Modal Few-Shot Learning with Multimodal Models", Lin et al., CVPR 2023.
+https://arxiv.org/abs/2301.06267
+
+Reproduced: one linear head, started at zero-shot, is trained by cross-entropy on image features and, with the same
+weight, on the text features of the class names; a text sample is one name in one template.
+Different: the head's weights are normalised (the released one's are so at the start only) and scaled by the model's
+own scale (ln 100 in log space is the released logit); a step takes its images and `text_rows` texts, not half a batch
+of each; rate 1e-3 and the library's weight decay, batches and epochs, where the released code searches rate, decay
+and batch on a validation set, stops early on it and may mix the result with zero-shot.
+New names keep their zero-shot weights.
+
+Notation: `B` images, `C` classes, `D` embedding, `S` texts of a step, `T` templates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, MethodInfo
+from ogenlib.hosts.rows import RowHost
+from ogenlib.hosts.zero_shot import zero_shot_weights
+from ogenlib.towers import ClipLike
+
+LR = 1e-3  # the larger of the two rates that the released code searches
+TEXT_ROWS = 32  # as many as the library's batch holds images
+
+
+class CrossModal(RowHost):
+    """Class weights ``unit(t + x)``, trained on images and on class names.
+
+    Args:
+        templates: of the zero-shot weights ``t`` and of the text samples.
+        text_rows: `S`; drawn alike on every process, so dividing a batch does not change the step.
+        extra_names: see `RowHost`. Their texts are samples too.
+
+    Raises:
+        ValueError: `text_rows` below 1, or a name given twice.
+    """
+
+    info = MethodInfo(
+        "cross_modal", "adapter",
+        "Multimodality Helps Unimodality: Cross-Modal Few-Shot Learning with Multimodal Models",
+        "https://arxiv.org/abs/2301.06267", 2023,
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        clip: ClipLike,
+        names: Sequence[str],
+        templates: str | Sequence[str] = DEFAULT_TEMPLATES,
+        *,
+        text_rows: int = TEXT_ROWS,
+        extra_names: Sequence[str] = (),
+    ) -> None:
+        super().__init__(clip, names, templates, extra_names=extra_names)
+        if text_rows < 1:
+            raise ValueError(f"text_rows={text_rows}: must be 1 or more (taskres is trained without texts)")
+        self.text_rows = text_rows
+        self._texts: Tensor | None = None
+
+    @torch.no_grad()
+    def texts(self) -> Tensor:
+        """Unit rows `(T, R, D)`: every name with a row in every template."""
+        if self._texts is None:
+            rows = (*self.names, *self.extra_names)
+            with torch.autocast(self.device.type, enabled=False):
+                self._texts = torch.stack([zero_shot_weights(self.clip, rows, t) for t in self.anchor.templates])
+        return self._texts.to(self.device)
+
+    def losses(self, batch: Batch, *, z: Tensor | None = None, w: Tensor | None = None) -> dict[str, Tensor]:
+        """``ce`` of the images over the training names and ``text_ce`` over all names with a row, half of each.
+
+        Without a generator in the batch every text is taken once.
+        """
+        image = super().losses(batch, z=z, w=w)["ce"]
+        texts = self.texts()
+        labels = torch.arange(texts.shape[1], device=texts.device).repeat(len(texts))
+        rows = texts.flatten(0, 1)
+        if batch.generator is not None:
+            drawn = torch.randint(len(rows), (self.text_rows,), generator=batch.generator).to(rows.device)
+            rows, labels = rows[drawn], labels[drawn]
+        if w is None or self.extra_names:
+            w = self.class_weights((*self.names, *self.extra_names))
+        return {"ce": image / 2, "text_ce": F.cross_entropy(self.logits(rows, w), labels) / 2}
+
+    def train_settings(self) -> dict[str, Any]:
+        """A rate that the released code searches."""
+        return {"lr": LR}
+
+    def config(self) -> dict[str, Any]:
+        return {**super().config(), "text_rows": self.text_rows}

@@ -1,0 +1,74 @@
+"""What hosts with one trained row a name share: TaskRes, CLAP, the cross-modal probe.
+
+Notation: `C` classes, `D` embedding, `R` names with a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ogenlib.hosts.base import DEFAULT_TEMPLATES
+from ogenlib.hosts.zero_shot import AnchoredHost
+from ogenlib.towers import ClipLike
+
+
+class RowHost(AnchoredHost):
+    """Class weights ``unit(t + alpha * x)`` of zero-shot weights ``t``, with one trained row ``x`` a name.
+
+    A linear probe that starts at zero-shot is ``alpha = 1``: its weight is ``t + x``. A name without a row keeps its
+    zero-shot weight: what the rows learn does not carry over to new names.
+
+    Args:
+        templates: of the zero-shot weights.
+        alpha: weight of the rows.
+        extra_names: names outside the training names that get a row too; images of them must come from
+            somewhere (synthesized features), or their rows stay at zero.
+
+    Attributes:
+        residual: the rows ``x``, `(R, D)`, training names first; zero at the start.
+
+    Raises:
+        ValueError: a name given twice.
+    """
+
+    def __init__(
+        self,
+        clip: ClipLike,
+        names: Sequence[str],
+        templates: str | Sequence[str] = DEFAULT_TEMPLATES,
+        *,
+        alpha: float = 1.0,
+        extra_names: Sequence[str] = (),
+    ) -> None:
+        super().__init__(clip, names, templates)
+        if isinstance(extra_names, str):
+            raise ValueError(f"extra_names={extra_names!r}: pass a list of names")
+        self.alpha, self.extra_names = alpha, tuple(extra_names)
+        rows = (*self.names, *self.extra_names)
+        twice = sorted({n for n in rows if rows.count(n) > 1})
+        if twice:
+            raise ValueError(f"names and extra_names hold {twice[:5]} more than once; every row needs its own name")
+        self.anchor(rows)  # refuses names without text features before any training
+        self._row = {name: i for i, name in enumerate(rows)}
+        self.residual = nn.Parameter(torch.zeros(len(rows), clip.embed_dim, device=clip.device))
+
+    def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
+        """Unit rows `(C, D)` for any names."""
+        wanted = self.names if names is None else tuple(names)
+        none = len(self._row)
+        rows = torch.tensor([self._row.get(n, none) for n in wanted], device=self.residual.device)
+        x = F.pad(self.residual, (0, 0, 0, 1))[rows]  # the last row, all zero, is of every other name
+        return F.normalize(self.anchor(wanted) + self.alpha * x, dim=-1)
+
+    @classmethod
+    def unknown_options(cls, unknown: Sequence[str]) -> dict[str, Any]:
+        """Rows for the unknown names: synthesized features train them."""
+        return {"extra_names": list(unknown)}
+
+    def config(self) -> dict[str, Any]:
+        return {"templates": list(self.anchor.templates), "extra_names": list(self.extra_names)}
