@@ -8,17 +8,26 @@ from typing import Any
 
 from ogenlib.hosts.base import Batch, Host, MethodInfo
 from ogenlib.hosts.coop import CoOp
+from ogenlib.hosts.ivlp import IVLP
 from ogenlib.hosts.kgcoop import KgCoOp
+from ogenlib.hosts.maple import MaPLe
+from ogenlib.hosts.promptsrc import PromptSRC
 from ogenlib.hosts.taskres import TaskRes
 from ogenlib.hosts.text_adapter import TextAdapter
+from ogenlib.hosts.vpt import VPT
 from ogenlib.hosts.zero_shot import ZeroShot, ZeroShotAnchor, zero_shot_weights
 from ogenlib.towers import ClipLike
 
-METHODS: dict[str, type[Host]] = {cls.info.name: cls for cls in (ZeroShot, CoOp, KgCoOp, TextAdapter, TaskRes)}
+METHODS: dict[str, type[Host]] = {
+    cls.info.name: cls for cls in (
+        ZeroShot, CoOp, KgCoOp, TextAdapter, TaskRes,
+        VPT, IVLP, MaPLe, PromptSRC,
+    )
+}  # fmt: skip
 
 __all__ = [
-    "METHODS", "Batch", "CoOp", "Host", "KgCoOp", "MethodInfo", "TaskRes", "TextAdapter", "ZeroShot",
-    "ZeroShotAnchor", "build", "list_methods", "method", "zero_shot_weights",
+    "IVLP", "METHODS", "VPT", "Batch", "CoOp", "Host", "KgCoOp", "MaPLe", "MethodInfo", "PromptSRC", "TaskRes",
+    "TextAdapter", "ZeroShot", "ZeroShotAnchor", "build", "list_methods", "method", "zero_shot_weights",
 ]  # fmt: skip
 
 
