@@ -97,7 +97,11 @@ class PromptedImages(Host):
         return dict(self.published) if self.paper_training else self.default_settings()
 
     def default_settings(self) -> dict[str, Any]:
-        """Settings for AdamW."""
+        """The released learning rate, here for AdamW, which moves every coordinate by about that much.
+
+        Blocks see a token through their layer norms only, so a step counts by the size of the token that moves: 0.02
+        at the start in every model. The size of the patches beside it (1.1 in ogen-tiny) does not enter. Ours.
+        """
         return {"lr": self.published["lr"]}
 
 
@@ -156,6 +160,11 @@ class DeepText(CoOp):
         return self.context[None] if self.deep_context is None else torch.cat([self.context[None], self.deep_context])
 
 
-def text_scale(host: CoOp) -> float:
-    """How large the names' token embeddings are, in units of the 0.02 that published learning rates were made for."""
-    return CoOp.train_settings(host)["lr"] / PAPER_LR
+def scaled_to_words(lr: float, host: CoOp) -> dict[str, Any]:
+    """Settings for AdamW of a host whose first text tokens are words: `lr` times the size of the names' token
+    embeddings in units of 0.02, as `CoOp.train_settings` has it and for its reason.
+
+    The other prompts start at 0.02 in every model, where a larger rate moves them further; behind layer norms they
+    grow until it suits them. Ours.
+    """
+    return {"lr": lr * CoOp.train_settings(host)["lr"] / PAPER_LR}

@@ -25,8 +25,8 @@ from ogenlib.hosts.deep_prompts import (
     PromptedImages,
     check_count,
     random_prompts,
+    scaled_to_words,
     seeded,
-    text_scale,
     usable_depth,
 )  # fmt: skip
 from ogenlib.towers import Backbone
@@ -90,8 +90,8 @@ class IVLP(PromptedImages, DeepText):
         return self.visual
 
     def default_settings(self) -> dict[str, Any]:
-        """The released learning rate, scaled as `CoOp`'s."""
-        return {"lr": self.published["lr"] * text_scale(self)}
+        """The released learning rate, scaled as `CoOp`'s to the size of the names' embeddings."""
+        return scaled_to_words(self.published["lr"], self)
 
     def config(self) -> dict[str, Any]:
         return {

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ogenlib.hosts.base import MethodInfo
-from ogenlib.hosts.deep_prompts import DeepText, PromptedImages, seeded, text_scale, usable_depth
+from ogenlib.hosts.deep_prompts import DeepText, PromptedImages, scaled_to_words, seeded, usable_depth
 from ogenlib.towers import Backbone
 
 TOKENS, DEPTH = 2, 9  # released code, configs/trainers/MaPLe
@@ -83,8 +83,8 @@ class MaPLe(PromptedImages, DeepText):
         return torch.baddbmm(self.coupling_bias[:, None], self.text_prompts(), self.coupling.transpose(1, 2))
 
     def default_settings(self) -> dict[str, Any]:
-        """The released learning rate, scaled as `CoOp`'s."""
-        return {"lr": self.published["lr"] * text_scale(self)}
+        """The released learning rate, scaled as `CoOp`'s to the size of the names' embeddings."""
+        return scaled_to_words(self.published["lr"], self)
 
     def config(self) -> dict[str, Any]:
         return {

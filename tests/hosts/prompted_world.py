@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from functools import cache
 from typing import Any
 
 import open_clip
@@ -24,17 +26,36 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def make_clip(vision: dict[str, Any] | None = None, text: dict[str, Any] | None = None) -> Backbone:
-    """Four image layers, three text layers; every parameter off its special start value."""
+def make_clip(
+    vision: dict[str, Any] | None = None, text: dict[str, Any] | None = None, dtype: torch.dtype = torch.float32
+) -> Backbone:
+    """Four image layers, three text layers; every parameter off its special start value. The same one each time."""
+    return _made_once(json.dumps({**VISION, **(vision or {})}), json.dumps({**TEXT, **(text or {})}), dtype)
+
+
+@cache
+def _made_once(vision: str, text: str, dtype: torch.dtype) -> Backbone:
+    return new_clip(json.loads(vision), json.loads(text), dtype)
+
+
+def new_clip(vision: dict[str, Any], text: dict[str, Any], dtype: torch.dtype = torch.float32) -> Backbone:
+    """A model of its own, for those who change it."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = open_clip.model.CLIP(10, {**VISION, **(vision or {})}, {**TEXT, **(text or {})})
+        cast = None if dtype == torch.float32 else dtype
+        model = open_clip.model.CLIP(10, vision, text, cast_dtype=cast)
     with torch.no_grad():
         for i, p in enumerate(model.parameters()):
             p.add_(0.1 * draw(*p.shape, seed=i))
         model.logit_scale.fill_(2.0)
-    tokenizer = open_clip.SimpleTokenizer(context_length=model.context_length)
-    return Backbone(model, tokenizer, name="prompted-world")
+    if cast is not None:
+        open_clip.model.convert_weights_to_lp(model, dtype)
+    return Backbone(model, _tokenizer(model.context_length), name="prompted-world")
+
+
+@cache
+def _tokenizer(length: int) -> Any:
+    return open_clip.SimpleTokenizer(context_length=length)
 
 
 def pixels(clip: Backbone, n: int = 5, seed: int = 0) -> Tensor:

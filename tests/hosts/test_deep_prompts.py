@@ -13,12 +13,15 @@ from prompted_world import (
     NAMES,
     OTHERS,
     PROMPTED,
+    TEXT,
+    VISION,
     batch,
     frozen_bank,
     image_rows,
     made,
     make_clip,
     moved,
+    new_clip,
     pixels,
     steps,
     text_rows,
@@ -266,14 +269,49 @@ def test_text_towers_without_deep_prompts(name: str, monkeypatch: pytest.MonkeyP
     assert build(name, clip, NAMES, depth=1).depth == 1
 
 
+TOWERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "plain": ({}, {}),
+    "pooled-last": ({"no_ln_pre": True}, {"pool_type": "last"}),
+    "both-ways": ({"final_ln_after_pool": True}, {"no_causal_mask": True}),
+    "layer-scale": ({"ls_init_value": 0.5}, {"ls_init_value": 0.5}),
+    "custom-blocks": ({"block_type": "custom", "patch_dropout": 0.5}, {"block_type": "custom"}),
+}
+
+
 @pytest.mark.parametrize("name", PROMPTED)
-def test_towers_that_cannot_share_a_prefix_give_the_same(name: str) -> None:
-    clip = make_clip(None, {"no_causal_mask": True})
-    assert not clip.text.can_share_prefix
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    # open_clip itself cannot run its layer scales in half precision
+    [(k, d) for k in TOWERS for d in (torch.float32, torch.bfloat16) if (k, d) != ("layer-scale", torch.bfloat16)],
+)
+def test_every_host_on_every_kind_of_tower(name: str, kind: str, dtype: torch.dtype) -> None:
+    try:
+        clip = make_clip(*TOWERS[kind], dtype=dtype)
+    except TypeError:
+        pytest.skip(f"this open_clip builds no towers with {TOWERS[kind]}")
+    assert clip.image.dtype == dtype and clip.text.can_share_prefix == (kind != "both-ways")
     host = made(name, clip)
-    if name != "vpt":
-        torch.testing.assert_close(host.class_weights(), text_rows(clip, NAMES, host.text_prompts()), atol=1e-5, rtol=0)
-    assert sum(host.losses(batch(clip)).values()).isfinite()
+    terms = host.losses(batch(clip))
+    sum(terms.values()).backward()
+    for p in host.trainable().values():
+        assert p.dtype == p.grad.dtype == torch.float32 and p.grad.isfinite().all() and p.grad.abs().sum() > 0
+    if dtype == torch.bfloat16:
+        exact = made(name, make_clip(*TOWERS[kind])).losses(batch(clip))
+        assert all(terms[k].item() == pytest.approx(exact[k].item(), rel=0.1, abs=0.05) for k in exact)
+    elif name != "vpt":
+        expected = text_rows(clip, NAMES, host.text_prompts())
+        torch.testing.assert_close(host.class_weights(), expected, atol=1e-5, rtol=0)
+    for p in host.trainable().values():
+        p.grad = None
+
+
+@pytest.mark.parametrize("name", PROMPTED)
+def test_the_learning_rate_knows_the_size_of_the_words(world, name: str) -> None:
+    lr = method(name).published["lr"]  # type: ignore[attr-defined]
+    host = build(name, world, ["dog"])
+    token = world.text.embed(world.text.tokenize(["dog"]))[0, 1].square().mean().sqrt().item()
+    expected = lr if name == "vpt" else lr * token / 0.02
+    assert host.train_settings() == {"lr": pytest.approx(expected, rel=1e-5)}
 
 
 @pytest.mark.parametrize("name", PROMPTED)
@@ -297,7 +335,7 @@ def test_published_settings_are_the_presets(name: str) -> None:
     not torch.cuda.is_available(), reason="no GPU"))])  # fmt: skip
 @pytest.mark.parametrize("name", PROMPTED)
 def test_tensors_follow_the_model(name: str, device: str) -> None:
-    clip = make_clip().to(device)
+    clip = new_clip(VISION, TEXT).to(device)
     host = made(name, clip)
     assert all(p.device.type == device for p in host.parameters())
     given = batch(clip)
