@@ -12,25 +12,29 @@ from ogenlib.hosts.clip_adapter import CLIPAdapter
 from ogenlib.hosts.cocoop import CoCoOp
 from ogenlib.hosts.coop import CoOp
 from ogenlib.hosts.cross_modal import CrossModal
+from ogenlib.hosts.ivlp import IVLP
 from ogenlib.hosts.kgcoop import KgCoOp
+from ogenlib.hosts.maple import MaPLe
 from ogenlib.hosts.prograd import ProGrad
+from ogenlib.hosts.promptsrc import PromptSRC
 from ogenlib.hosts.ship import SHIP
 from ogenlib.hosts.taskres import TaskRes
 from ogenlib.hosts.text_adapter import TextAdapter
 from ogenlib.hosts.tip_adapter import TipAdapter, TipAdapterF
+from ogenlib.hosts.vpt import VPT
 from ogenlib.hosts.zero_shot import ZeroShot, ZeroShotAnchor, zero_shot_weights
 from ogenlib.towers import ClipLike
 
 _HOSTS: tuple[type[Host], ...] = (
-    ZeroShot, CoOp, KgCoOp, TextAdapter, TaskRes,
-    CoCoOp, CLIPAdapter, TipAdapter, TipAdapterF, CLAP, CrossModal, ProGrad, SHIP,
+    ZeroShot, CoOp, CoCoOp, KgCoOp, ProGrad, SHIP, VPT, IVLP, MaPLe, PromptSRC,
+    TextAdapter, CLIPAdapter, TipAdapter, TipAdapterF, TaskRes, CLAP, CrossModal,
 )  # fmt: skip
 METHODS: dict[str, type[Host]] = {cls.info.name: cls for cls in _HOSTS}
 
 __all__ = [
-    "CLAP", "METHODS", "SHIP", "Batch", "CLIPAdapter", "CoCoOp", "CoOp", "CrossModal", "Host", "KgCoOp", "MethodInfo",
-    "ProGrad", "TaskRes", "TextAdapter", "TipAdapter", "TipAdapterF", "ZeroShot", "ZeroShotAnchor", "build",
-    "list_methods", "method", "zero_shot_weights",
+    "CLAP", "IVLP", "METHODS", "SHIP", "VPT", "Batch", "CLIPAdapter", "CoCoOp", "CoOp", "CrossModal", "Host",
+    "KgCoOp", "MaPLe", "MethodInfo", "ProGrad", "PromptSRC", "TaskRes", "TextAdapter", "TipAdapter", "TipAdapterF",
+    "ZeroShot", "ZeroShotAnchor", "build", "list_methods", "method", "zero_shot_weights",
 ]  # fmt: skip
 
 

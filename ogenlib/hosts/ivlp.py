@@ -1,0 +1,100 @@
+"""IVLP: learned tokens in several layers of both towers, independent of each other.
+
+"MaPLe: Multi-modal Prompt Learning", Khattak et al., CVPR 2023, where it is the baseline of independent
+vision-language prompting. https://arxiv.org/abs/2210.03117
+
+Reproduced: 2 text tokens from the first words of "a photo of a" and 2 visual tokens, each with its own learned
+ones in 12 layers (normal, std 0.02); cross-entropy, as in the released code.
+Different: visual tokens join behind `ln_pre`, where the released code sends those of the first layer through it; both
+towers get as many layers of prompts as the shallower one has.
+
+Notation: `B` images, `C` classes, `D` embedding, `M` text tokens, `V` visual tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ogenlib.hosts.base import MethodInfo
+from ogenlib.hosts.deep_prompts import (
+    DeepText,
+    PromptedImages,
+    check_count,
+    random_prompts,
+    scaled_to_words,
+    seeded,
+    usable_depth,
+)  # fmt: skip
+from ogenlib.towers import Backbone
+
+
+class IVLP(PromptedImages, DeepText):
+    """Deep text prompts and deep visual prompts.
+
+    Args:
+        context: words that start the first layer's text tokens; None for a random start.
+        n_context, n_visual: `M` and `V`; None for `usual_tokens` (text: at most as many as there are words).
+        depth: layers with tokens in both towers; None for `usual_depth`, or all of the shallower tower.
+        chunk: classes encoded at a time, to bound memory; None for all at once.
+        paper_training: `train_settings` gives the released code's settings.
+        generator: of the random start; None for one seeded with 0, so that two builds are equal.
+
+    Raises:
+        ValueError: an image tower that takes no visual prompts or a text tower without deep prompts (named), a
+            depth that the towers have not, token counts that do not fit, and what `CoOp` raises.
+    """
+
+    info = MethodInfo(
+        "ivlp", "prompt", "MaPLe: Multi-modal Prompt Learning (independent vision-language prompting)",
+        "https://arxiv.org/abs/2210.03117", 2023,
+    )  # fmt: skip
+    published: ClassVar[dict[str, Any]] = {"lr": 3.5e-3, "optimizer": "sgd", "epochs": 5, "batch_size": 4}
+    usual_tokens: ClassVar[int] = 2  # released code, configs/trainers/IVLP
+    usual_depth: ClassVar[int] = 12
+
+    def __init__(
+        self,
+        clip: Backbone,
+        names: Sequence[str],
+        context: str | None = "a photo of a",
+        *,
+        n_context: int | None = None,
+        n_visual: int | None = None,
+        depth: int | None = None,
+        chunk: int | None = None,
+        paper_training: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        width, layers = clip.image.width, min(clip.image.layers, len(clip.text.blocks))
+        self.depth = usable_depth(depth, self.usual_depth, layers, "the shallower tower")
+        source = seeded(generator)
+        super().__init__(
+            clip, names, context, n_context=n_context, usual=self.usual_tokens, depth=self.depth, chunk=chunk,
+            generator=source,
+        )  # fmt: skip
+        count = check_count("n_visual", self.usual_tokens if n_visual is None else n_visual)
+        self.visual = random_prompts(self.depth, count, width, generator=source, device=clip.device)
+        self.paper_training = paper_training
+
+    @classmethod
+    def paper(cls, clip: Backbone, names: Sequence[str], **options: Any) -> IVLP:
+        """The released settings: SGD 3.5e-3, 5 epochs, batches of 4."""
+        return cls(clip, names, **{"paper_training": True, **options})
+
+    def visual_prompts(self) -> Tensor:
+        """`(depth, V, W)`."""
+        return self.visual
+
+    def default_settings(self) -> dict[str, Any]:
+        """The released learning rate, scaled as `CoOp`'s to the size of the names' embeddings."""
+        return scaled_to_words(self.published["lr"], self)
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "context": self.words, "n_context": self.n_context, "n_visual": self.visual.shape[1],
+            "depth": self.depth, "chunk": self.chunk, "paper_training": self.paper_training,
+        }  # fmt: skip
