@@ -187,7 +187,8 @@ class OGEN(Host):
             if config.synthesized_ce_within:
                 terms["synthesized_ce_within"] = config.synthesized_ce_within * _within(logits[n:], labels, known)
         if self.teacher is not None and self.teacher.t and config.teacher_weight:
-            terms["teacher"] = config.teacher_weight * self._teacher_term(logits, every, group, stand_ins)
+            seen = self._teacher_rows(batch, every)
+            terms["teacher"] = config.teacher_weight * self._teacher_term(logits, seen, group, stand_ins)
         return terms
 
     @cached_property
@@ -230,7 +231,7 @@ class OGEN(Host):
 
     @torch.no_grad()
     def _reference(self, batch: Batch, z: Tensor, made: Tensor | None, fixed: Tensor) -> Tensor:
-        """Zero-shot logits `(B + S, C)`: the same model with the host switched off."""
+        """Zero-shot logits `(B + S, C)`: the same model with the host switched off, on the same views."""
         if not self.uses_cached_features:
             z = Host.image_features(self, batch)
         rows = z if made is None else torch.cat([z, made.to(z.dtype)])
@@ -242,6 +243,14 @@ class OGEN(Host):
         return {f"zero_shot_kl_{rows}": weight * kl_divergence(logits, reference, self.config_.temperature)}
 
     # --- teacher ---------------------------------------------------------------------------------------
+
+    def _teacher_rows(self, batch: Batch, rows: Tensor) -> Tensor:
+        """`rows` `(B + S, D)`, with the images as the teacher sees them where the host changes the image side."""
+        if self.uses_cached_features or self.teacher is None:
+            return rows
+        with torch.no_grad(), self.teacher.swapped():
+            z = self.host.image_features(batch)
+        return torch.cat([z.to(rows.dtype), rows[len(z) :]])
 
     def _teacher_term(self, logits: Tensor, rows: Tensor, group: int, stand_ins: Tensor | None) -> Tensor:
         names, columns, fixed, other = self._in_play[group]
