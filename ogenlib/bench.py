@@ -16,9 +16,10 @@ import torch
 from tqdm import tqdm
 
 from ogenlib import evaluate
+from ogenlib.batches import Bank
 from ogenlib.bench_config import PROTOCOLS, BenchConfig, Variant, settings_for
 from ogenlib.bench_document import add_thumbnails, cell_name, document
-from ogenlib.data import Augment, BaseNewSplit, Dataset, FeatureBank, base_new_split, few_shot, load_dataset
+from ogenlib.data import Augment, BaseNewSplit, Dataset, FeatureBank, PixelBank, base_new_split, few_shot, load_dataset
 from ogenlib.data.dataset import short_hash
 from ogenlib.files import write_json
 from ogenlib.hosts import Host, build, method, zero_shot_weights
@@ -40,7 +41,8 @@ class _Shared:
     """What all cells of a benchmark have in common.
 
     Attributes:
-        near: the test images of the domain `home`.
+        test, near: features of all test images, and of those of the domain `home`.
+        test_pixels, near_pixels: the same as pixels, None where no host needs them.
         card: the part of the protocol card that decides the numbers of every cell.
         ogen_settings: what differs from the preset.
     """
@@ -51,10 +53,28 @@ class _Shared:
     split: BaseNewSplit
     test: FeatureBank
     near: FeatureBank
+    test_pixels: PixelBank | None
+    near_pixels: PixelBank | None
     home: str
     out: Path
     card: dict[str, Any]
     ogen_settings: dict[str, Any]
+
+    def tested(self, host: Host, near: bool = False) -> Bank:
+        """The test images as the host reads them, all or the near ones."""
+        features, pixels = (self.near, self.near_pixels) if near else (self.test, self.test_pixels)
+        return features if pixels is None or host.uses_cached_features else pixels
+
+
+@dataclass(frozen=True)
+class _Training:
+    """The training images of one seed; pixels are None where no host needs them."""
+
+    features: FeatureBank
+    pixels: PixelBank | None
+
+    def of(self, uses_cached_features: bool) -> Bank:
+        return self.features if self.pixels is None or uses_cached_features else self.pixels
 
 
 def run_bench(config: BenchConfig, out: Path, *, command: str = "", progress: bool = False) -> dict[str, Any]:
@@ -72,19 +92,24 @@ def run_bench(config: BenchConfig, out: Path, *, command: str = "", progress: bo
     test = FeatureBank.extract(clip, data.test, path=out / "banks" / f"test-{content}.safetensors",
                                progress=progress, skip_bad=config.skip_bad)  # fmt: skip
     home = _home(data)
-    near = test.of_domain(home).select((*split.base, *split.new))  # once, not after every epoch
     variants = config.variants()
+    pixels = None
+    if _need_pixels(config):
+        pixels = PixelBank.load(clip, data.test, progress=progress, skip_bad=config.skip_bad)
+    names = (*split.base, *split.new)
+    near = test.of_domain(home).select(names)  # once, not after every epoch
+    near_pixels = None if pixels is None else pixels.of_domain(home).select(names)
     with_ogen = any(ogen for _, ogen in variants)
     ogen_settings = settings_for(config.preset, config.ogen_settings, len(split.base)) if with_ogen else {}
     card = _card(config, data, split, clip)
-    shared = _Shared(config, clip, data, split, test, near, home, out, card, ogen_settings)
+    shared = _Shared(config, clip, data, split, test, near, pixels, near_pixels, home, out, card, ogen_settings)
     cells = []
     with tqdm(total=len(variants) * len(config.seeds), desc="bench", unit="run", disable=not progress) as bar:
         for seed in config.seeds:
-            bank = _training_bank(shared, seed)
+            images = _training_images(shared, seed)
             for variant in variants:
                 bar.set_postfix_str(f"{cell_name(*variant)}, seed {seed}")
-                cells.append(_cell(shared, bank, variant, seed))
+                cells.append(_cell(shared, images, variant, seed))
                 bar.update()
     skipped = [*data.info.get("skipped", []), *test.skipped]
     result = document(cells, shared.card, config.seeds, home, skipped, command, time.perf_counter() - began)
@@ -107,17 +132,26 @@ def _home(data: Dataset) -> str:
     return (common or tested)[0]
 
 
-def _training_bank(shared: _Shared, seed: int) -> FeatureBank:
+def _need_pixels(config: BenchConfig) -> bool:
+    return not all(method(host).uses_cached_features for host, _ in config.variants())
+
+
+def _training_images(shared: _Shared, seed: int) -> _Training:
     config = shared.config
     picked = few_shot(shared.data.train, config.shots, seed).of_classes(shared.split.base)  # drawn as CoOp draws
-    return FeatureBank.extract(shared.clip, picked, views=config.views, seed=seed, skip_bad=config.skip_bad)
+    options: dict[str, Any] = {"views": config.views, "seed": seed, "skip_bad": config.skip_bad}
+    if not _need_pixels(config):
+        return _Training(FeatureBank.extract(shared.clip, picked, **options), None)
+    pixels = PixelBank.load(shared.clip, picked, **options)
+    return _Training(pixels.frozen(shared.clip), pixels)  # decoded once for both
 
 
-def _cell(shared: _Shared, bank: FeatureBank, variant: Variant, seed: int) -> dict[str, Any]:
+def _cell(shared: _Shared, images: _Training, variant: Variant, seed: int) -> dict[str, Any]:
     """Train and test one host with one seed, or read the finished cell."""
     config, split = shared.config, shared.split
     (host, ogen), name = variant, f"{cell_name(*variant)}-seed{seed}"
     settings = {"epochs": config.epochs, "precision": config.precision, **config.settings, "seed": seed}
+    bank = images.of(method(host).uses_cached_features)
     signature = _signature(shared, bank, variant, settings)
     path = shared.out / "cells" / f"{name}.json"
     if path.exists():
@@ -135,7 +169,7 @@ def _cell(shared: _Shared, bank: FeatureBank, variant: Variant, seed: int) -> di
         shutil.rmtree(partial, ignore_errors=True)
         epochs, curve = len(history), _curve(history)
         train = asdict(replace(TrainConfig(), **{**model.train_settings(), **settings}))
-    outcome = evaluate.base_to_new(model, shared.test, split)
+    outcome = evaluate.base_to_new(model, shared.tested(model), split)
     names_known = isinstance(model, OGEN) and model.names_known
     protocol = {**shared.card, "new_names_known_in_training": names_known}
     model.save(shared.out / "runs" / name, {"protocol": protocol, "train": train})
@@ -147,14 +181,14 @@ def _cell(shared: _Shared, bank: FeatureBank, variant: Variant, seed: int) -> di
                  for d, scores in outcome.domains.items()],
         "curve": curve,
         "confusions": evaluate.confusions(outcome, shared.home),
-        "per_class": evaluate.base_to_new(model, shared.near, split).per_class,
+        "per_class": evaluate.base_to_new(model, shared.tested(model, near=True), split).per_class,
         "projection": _projection(shared, model, seed) if isinstance(model, OGEN) else None,
     }  # fmt: skip
     write_json(path, cell)
     return cell
 
 
-def _signature(shared: _Shared, bank: FeatureBank, variant: Variant, settings: dict[str, Any]) -> str:
+def _signature(shared: _Shared, bank: Bank, variant: Variant, settings: dict[str, Any]) -> str:
     """Of all that decides a cell. OGEN's settings are in OGEN's cells only: the others outlive a change of them."""
     config = shared.config
     parts: list[Any] = [shared.card, cell_name(*variant), settings, bank.fingerprint, shared.test.fingerprint]
@@ -177,16 +211,17 @@ def _model(shared: _Shared, variant: Variant) -> Host:
 
 
 def _train(
-    shared: _Shared, model: Host, bank: FeatureBank, partial: Path, settings: dict[str, Any]
+    shared: _Shared, model: Host, bank: Bank, partial: Path, settings: dict[str, Any]
 ) -> tuple[list[dict[str, Any]], float]:
     """The history, and the seconds of training with what precedes the first epoch, without the measurements."""
     began = time.perf_counter()
+    near = shared.tested(model, near=True)
     before: list[tuple[int, float]] = []  # the first epoch of this call, and when it was done
 
     def measure(host: Host, epoch: int) -> dict[str, float]:
         if not before:
             before.append((epoch, time.perf_counter() - began))
-        scores = evaluate.base_to_new(host, shared.near, shared.split).scores
+        scores = evaluate.base_to_new(host, near, shared.split).scores
         return {k: scores[k] for k in ("base", "new", "H", "joint_H")}
 
     history = fit(model, bank, out=partial, measure=measure, **settings).epochs

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ogenlib import distributed, evaluate, results
+from ogenlib.batches import load_bank
 from ogenlib.bench import BenchConfig, run_bench
 from ogenlib.bench_config import PRESET, settings_for
 from ogenlib.data import (
@@ -129,7 +130,7 @@ def _train(args: argparse.Namespace) -> None:
     else:
         host = build(args.host, clip, names, **options)
     picked = few_shot(data.train, args.shots, args.seed).of_classes(names)
-    bank = FeatureBank.extract(clip, picked, views=args.views, seed=args.seed, skip_bad=args.skip_bad)
+    bank = load_bank(host, clip, picked, views=args.views, seed=args.seed, skip_bad=args.skip_bad)
     history: list[dict[str, Any]] = []
     if host.trainable() or host.training_free:
         history = fit(host, bank, out=args.out, progress=not args.quiet, **settings).epochs
@@ -173,7 +174,7 @@ def evaluate_run(args: argparse.Namespace) -> None:
     host = load_run(args.folder, device=args.device)
     data = load_dataset(args.dataset, skip_bad=args.skip_bad)
     images = _part(data, args.split)
-    bank = FeatureBank.extract(host.clip, images, skip_bad=args.skip_bad)
+    bank = load_bank(host, host.clip, images, skip_bad=args.skip_bad)
     trained = [n for n in data.classnames if n in host.names]
     unseen = [n for n in data.classnames if n not in host.names]
     document: dict[str, Any] = {

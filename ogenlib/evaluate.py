@@ -14,8 +14,9 @@ import torch
 from pytorch_ood.metrics.functional import calibration_error
 from torch import Tensor
 
-from ogenlib.data import BaseNewSplit, FeatureBank, ImageSet
-from ogenlib.hosts import Batch, Host
+from ogenlib.batches import Bank, test_batches
+from ogenlib.data import BaseNewSplit, ImageSet
+from ogenlib.hosts import Host
 
 ECE_BINS = 15  # as many as Guo et al. 2017 use
 
@@ -26,28 +27,19 @@ def harmonic_mean(a: float, b: float) -> float:
 
 
 @torch.no_grad()
-def predict_logits(
-    host: Host, data: FeatureBank | ImageSet, names: Sequence[str], *, batch_size: int = 256
-) -> Tensor:
+def predict_logits(host: Host, data: Bank | ImageSet, names: Sequence[str], *, batch_size: int = 256) -> Tensor:
     """Logits `(N, C)` over `names`, fp32, on the CPU.
 
     Args:
-        data: a bank (its first view is used) where the host's image side is frozen, or images.
+        data: a bank (its first view is used), of pixels where the host changes the image side; or images.
+
+    Raises:
+        ValueError: features for a host that needs pixels.
     """
     host.eval()
-    if isinstance(data, ImageSet) and host.uses_cached_features:
-        data = FeatureBank.extract(host.clip, data, batch_size=batch_size)
     fixed = None
     parts = []
-    for start in range(0, len(data), batch_size):
-        rows = range(start, min(start + batch_size, len(data)))
-        labels = torch.zeros(len(rows), dtype=torch.long, device=host.device)
-        if isinstance(data, FeatureBank):
-            features = data.features[rows.start : rows.stop, 0].float().to(host.device)
-            batch = Batch(labels, features=features)
-        else:
-            pixels = torch.stack([host.clip.preprocess(data.open(i)) for i in rows]).to(host.device)
-            batch = Batch(labels, pixels=pixels)
+    for batch in test_batches(host, data, batch_size):
         z = host.image_features(batch)
         if fixed is None:
             w = host.class_weights(names, z=z)
@@ -96,7 +88,7 @@ class BaseToNew:
         return self.scores[name]
 
 
-def base_to_new(host: Host, test: FeatureBank | ImageSet, split: BaseNewSplit) -> BaseToNew:
+def base_to_new(host: Host, test: Bank | ImageSet, split: BaseNewSplit) -> BaseToNew:
     """Accuracy on base names, on new names, and with all names competing.
 
     "Split" scores let base images choose among base names and new images among new names, as the papers
@@ -104,10 +96,10 @@ def base_to_new(host: Host, test: FeatureBank | ImageSet, split: BaseNewSplit) -
     harmonic mean of the two accuracies.
 
     Raises:
-        ValueError: the test data lacks a class of the split.
+        ValueError: the test data lacks a class of the split, or are features where the host needs pixels.
     """
     names = (*split.base, *split.new)
-    data = test.select(names) if isinstance(test, FeatureBank) else test.of_classes(names)
+    data = test.of_classes(names) if isinstance(test, ImageSet) else test.select(names)
     logits = predict_logits(host, data, names)
     labels, n_base = data.labels.cpu(), len(split.base)
     domains = list(data.domains)

@@ -227,7 +227,7 @@ class OGEN(Host):
 
     @torch.no_grad()
     def _reference(self, batch: Batch, z: Tensor, made: Tensor | None, fixed: Tensor) -> Tensor:
-        """Zero-shot logits `(B + S, C)`: the same model with the host switched off."""
+        """Zero-shot logits `(B + S, C)`: the same model with the host switched off, on the same views."""
         if not self.uses_cached_features:
             z = Host.image_features(self, batch)
         rows = z if made is None else torch.cat([z, made.to(z.dtype)])

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ogenlib import distributed
+from ogenlib.batches import TrainingData, training_data
 from ogenlib.checkpoint import load_checkpoint, save_checkpoint
-from ogenlib.data import FeatureBank
-from ogenlib.hosts import Batch, Host
+from ogenlib.data import FeatureBank, PixelBank
+from ogenlib.hosts import Host
 
 _log = logging.getLogger(__name__)
 OPTIMIZERS = ("adamw", "sgd")
@@ -98,7 +99,7 @@ def epoch_seed(seed: int, epoch: int) -> int:
 
 def fit(
     host: Host,
-    bank: FeatureBank,
+    bank: FeatureBank | PixelBank,
     *,
     config: TrainConfig | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -109,7 +110,8 @@ def fit(
     """Train `host` on the images of its own class names in `bank`.
 
     Args:
-        bank: features of any classes; those of `host.names` are selected and relabelled.
+        bank: features of any classes, or pixels (`PixelBank`), which a host that changes the image side needs and
+            of which any other gets the features; those of `host.names` are selected and relabelled.
         config, settings: a `TrainConfig`, or its fields as keywords (`epochs=50, seed=1`); what neither
             gives is the host's own (`host.train_settings()`) or the default.
         out: folder for a checkpoint after every epoch; a run found there is continued to a bit-identical end.
@@ -120,8 +122,8 @@ def fit(
         keeps what it needs of the images.
 
     Raises:
-        ValueError: bad settings, a class without images, nothing to train, a bank of another backbone, or a
-            checkpoint of other settings.
+        ValueError: bad settings, a class without images, nothing to train, a bank of another backbone or of
+            features where pixels are needed, or a checkpoint of other settings.
         FloatingPointError: a loss term or gradient that is not finite, named.
     """
     if config is None:
@@ -130,9 +132,10 @@ def fit(
         config = replace(config, **settings)
     if not host.trainable() and not host.training_free:
         raise ValueError(f"{host.info.name} has nothing to train")
-    data = _training_rows(host, bank)
+    data = training_data(host, bank)
     if host.training_free:
-        host.prepare(data, config.epochs, config.seed)
+        assert data.features is not None  # such a host reads cached features
+        host.prepare(data.features, config.epochs, config.seed)
         return History()
     processes = distributed.world()[1]
     if min(config.batch_size, len(data)) < processes:
@@ -140,12 +143,13 @@ def fit(
             f"{processes} processes share batches of {min(config.batch_size, len(data))} images; "
             "use a batch_size of at least one image a process, or fewer processes"
         )
-    host.prepare(data, config.epochs, config.seed)
+    if data.features is not None:  # it is there for every host that prepares anything
+        host.prepare(data.features, config.epochs, config.seed)
     optimizer = _optimizer(list(host.trainable().values()), config)
     # Torch's own first scale, 65536, overflows on prompt gradients and would skip the first steps.
     scaler = torch.amp.GradScaler(host.device.type, init_scale=1024.0, enabled=config.precision == "fp16")
     history, first = History(), 1
-    signature = _signature(host, data, config)
+    signature = _signature(host, data.bank.fingerprint, config)
     checkpoint = Path(out) / "checkpoint.safetensors" if out is not None else None
     if checkpoint is not None and checkpoint.exists():
         states, meta = load_checkpoint(checkpoint, host)
@@ -179,21 +183,6 @@ def fit(
     return history
 
 
-def _training_rows(host: Host, bank: FeatureBank) -> FeatureBank:
-    made_with = bank.fingerprint.get("backbone", {}).get("weights_hash")
-    if made_with is not None and made_with != host.clip.weights_hash:
-        raise ValueError(
-            f"the bank was made with weights {made_with}, the host has {host.clip.weights_hash}; "
-            "make it again with FeatureBank.extract(clip, data)"
-        )
-    data = bank.select(host.names)
-    counts = torch.bincount(data.labels.cpu(), minlength=len(host.names))
-    empty = [n for n, count in zip(host.names, counts.tolist(), strict=True) if count == 0]
-    if empty:
-        raise ValueError(f"no training images for {len(empty)} classes: {empty[:5]}; add some or drop the names")
-    return data.to(host.device)
-
-
 def _optimizer(parameters: list[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
     if config.optimizer == "sgd":
         return torch.optim.SGD(parameters, config.lr, momentum=0.9, weight_decay=config.weight_decay)
@@ -207,7 +196,7 @@ def _autocast(device: torch.device, precision: str) -> AbstractContextManager[An
 
 def _epoch(
     host: Host,
-    data: FeatureBank,
+    data: TrainingData,
     config: TrainConfig,
     epoch: int,
     optimizer: torch.optim.Optimizer,
@@ -219,15 +208,12 @@ def _epoch(
     totals: dict[str, float] = {}
     order = torch.randperm(len(data), generator=generator)
     for step, rows in enumerate(order.split(config.batch_size)):
-        # Drawn for the whole batch on every rank and then divided: the split must not change the draws.
-        features = data.view(rows, generator)
         mine = distributed.share(torch.arange(len(rows)))
         weight = len(mine) / len(rows)
+        batch = data.batch(rows, mine, generator)
         optimizer.zero_grad(set_to_none=True)
         terms: dict[str, Tensor] = {}
-        if len(mine):
-            labels = data.labels[rows.to(data.labels.device)][mine.to(data.labels.device)]
-            batch = Batch(labels, features=features[mine.to(features.device)], generator=generator, total=len(rows))
+        if batch is not None:
             with _autocast(host.device, config.precision):
                 terms = host.losses(batch)
             for name, term in terms.items():
@@ -266,11 +252,11 @@ def _step(
     scaler.update()
 
 
-def _signature(host: Host, data: FeatureBank, config: TrainConfig) -> dict[str, Any]:
+def _signature(host: Host, made_from: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
     """What a checkpoint must agree on to be continued."""
     return {
         "method": host.info.name, "host": host.config(), "names": list(host.names),
-        "backbone": host.clip.weights_hash, "bank": data.fingerprint, "train": asdict(config),
+        "backbone": host.clip.weights_hash, "bank": made_from, "train": asdict(config),
     }  # fmt: skip
 
 

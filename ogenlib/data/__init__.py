@@ -14,6 +14,7 @@ from ogenlib.data.bank import FeatureBank, bank_fingerprint
 from ogenlib.data.check import DatasetReport, Duplicate, Problem, check_dataset, check_images
 from ogenlib.data.dataset import Dataset, ImageSet, Item, open_image
 from ogenlib.data.folder import LoadOptions, from_csv, from_folder, from_list
+from ogenlib.data.pixels import PixelBank
 from ogenlib.data.split import BaseNewSplit, base_new_split, few_shot
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "ImageSet",
     "Item",
     "LoadOptions",
+    "PixelBank",
     "Problem",
     "bank_fingerprint",
     "base_new_split",

@@ -6,6 +6,7 @@ Notation: (3, H, W) pixels normalised as the backbone wants them.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,6 +15,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
+
+_DRAWING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -62,15 +65,15 @@ class Augmenter:
         # like open_clip, everything but "bilinear" means bicubic
         bilinear = preprocess_cfg.get("interpolation") == "bilinear"
         self._interpolation = Image.Resampling.BILINEAR if bilinear else Image.Resampling.BICUBIC
-        self._transform = v2.Compose(
+        self._flip = augment.flip
+        self._crop = v2.RandomResizedCrop(
+            self._size,
+            scale=augment.scale,
+            interpolation=InterpolationMode.BILINEAR if bilinear else InterpolationMode.BICUBIC,
+            antialias=True,
+        )
+        self._to_pixels = v2.Compose(
             [
-                v2.RandomResizedCrop(
-                    self._size,
-                    scale=augment.scale,
-                    interpolation=InterpolationMode.BILINEAR if bilinear else InterpolationMode.BICUBIC,
-                    antialias=True,
-                ),
-                v2.RandomHorizontalFlip(augment.flip),
                 v2.ToImage(),
                 v2.ToDtype(torch.float32, scale=True),
                 v2.Normalize(mean=list(preprocess_cfg["mean"]), std=list(preprocess_cfg["std"])),
@@ -80,13 +83,17 @@ class Augmenter:
     def __call__(self, image: Image.Image, *, seed: int, key: str, view: int) -> Tensor:
         """One view, (3, H, W) float32; the same for the same image, seed, key and view, in any order.
 
-        The global random state is left as it was.
+        The global random state is left as it was. May be called from several threads.
         """
         framed = self._frame(image)
-        with torch.random.fork_rng(devices=[]):
+        # torchvision draws from the global generator, which the threads of a process share
+        with _DRAWING, torch.random.fork_rng(devices=[]):
             # torch.manual_seed would reseed the accelerators too, which an empty `devices` does not restore
             torch.default_generator.manual_seed(view_seed(seed, key, view))
-            return self._transform(framed)
+            box = self._crop.make_params([framed])
+            flipped = bool(torch.rand(1) < self._flip)
+        cropped = self._crop.transform(framed, box)
+        return self._to_pixels(ImageOps.mirror(cropped) if flipped else cropped)
 
     def _frame(self, image: Image.Image) -> Image.Image:
         """Shape the image as the evaluation transform would, so that crops come from what it shows."""

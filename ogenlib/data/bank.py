@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,16 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ogenlib.data.augment import Augment
-from ogenlib.data.dataset import ImageSet, name_indices, short_hash
+from ogenlib.data.dataset import ImageSet, short_hash
 from ogenlib.data.extract import Encoder, Extraction, Parts, refuse_stale
+from ogenlib.data.rows import LabelledRows, selected
 from ogenlib.files import atomic_write
 
 FORMAT = "ogenlib.bank/1"
 
 
 @dataclass(frozen=True, eq=False)
-class FeatureBank:
+class FeatureBank(LabelledRows):
     """Features of N images in V views.
 
     features: (N, V, D) unit rows, in the storage dtype, on the CPU unless moved.
@@ -57,50 +58,21 @@ class FeatureBank:
                 f"{tuple(self.features.shape)}, {len(self.domains)} and {len(self.keys)}"
             )
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
     def __repr__(self) -> str:
         n, views, dim = self.features.shape
         return f"FeatureBank({n} images, {views} views, {dim} dims, {len(self.classnames)} classes)"
 
     # ------------------------------------------------------------------ selecting
 
-    def subset(self, indices: Tensor | Sequence[int]) -> FeatureBank:
-        """The rows at `indices` (int64 or bool mask), copied out of the file they are mapped from."""
-        rows = torch.as_tensor(indices)
-        rows = rows.nonzero().flatten() if rows.dtype == torch.bool else rows.long()
-        return self._take(rows, f"rows:{short_hash(rows.tolist())}")
-
-    def select(self, names: Iterable[str]) -> FeatureBank:
-        """The images of `names`, relabelled 0.. in the order of `names`; ValueError for an unknown name."""
-        chosen = name_indices(names, self.classnames, "this bank")
-        new = torch.full((len(self.classnames),), -1)
-        new[chosen] = torch.arange(len(chosen))
-        labels = new[self.labels.cpu()]
-        names = tuple(self.classnames[i] for i in chosen)
-        taken = self._take((labels >= 0).nonzero().flatten(), f"classes:{short_hash(names)}")
-        return replace(taken, labels=labels[labels >= 0].to(self.labels.device), classnames=names)
-
-    def of_domain(self, domain: str) -> FeatureBank:
-        """The images of one domain; ValueError for a domain that no image has."""
-        rows = [i for i, name in enumerate(self.domains) if name == domain]
-        if not rows:
-            known = ", ".join(map(repr, sorted(set(self.domains))))
-            raise ValueError(f"no image of this bank is of domain {domain!r}; the domains are {known}")
-        return self._take(torch.tensor(rows), f"domain:{domain}")
-
-    def _take(self, rows: Tensor, step: str) -> FeatureBank:
-        data = self.fingerprint.get("data", {})  # a part must not pass for the whole when it is saved
-        fingerprint = {**self.fingerprint, "data": {**data, "selected": [*data.get("selected", []), step]}}
-        on_device = rows.to(self.features.device)
+    def _take(self, rows: Tensor, step: str, labels: Tensor, classnames: tuple[str, ...]) -> FeatureBank:
         return replace(
             self,
-            features=self.features[on_device],
-            labels=self.labels[on_device],
+            features=self.features[rows.to(self.features.device)],  # copied out of the file they are mapped from
+            labels=labels,
+            classnames=classnames,
             domains=[self.domains[i] for i in rows.tolist()],
             keys=[self.keys[i] for i in rows.tolist()],
-            fingerprint=fingerprint,
+            fingerprint=selected(self.fingerprint, step),
         )
 
     def to(self, device: torch.device | str) -> FeatureBank:
@@ -112,9 +84,16 @@ class FeatureBank:
 
         generator: a CPU generator; the draws do not depend on the device the features are on.
         """
-        views = self.features.shape[1]
-        drawn = torch.randint(views, (len(indices),), generator=generator).to(self.features.device)
-        return self.features[indices.to(self.features.device), drawn].float()
+        return self.pick(indices, self.draw(len(indices), generator))
+
+    def draw(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """(count,) numbers of views, drawn on the CPU."""
+        return torch.randint(self.features.shape[1], (count,), generator=generator)
+
+    def pick(self, indices: Tensor, views: Tensor) -> Tensor:
+        """(B, D) float32: the rows `indices` (B,) in the views `views` (B,)."""
+        device = self.features.device
+        return self.features[indices.to(device), views.to(device)].float()
 
     # ------------------------------------------------------------------ files
 

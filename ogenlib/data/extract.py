@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -96,12 +96,13 @@ class Extraction:
         }
         return json.loads(json.dumps(fingerprint))
 
-    def view_maker(self) -> Callable[[Image.Image, str], list[Tensor]]:
-        """A function of an image and its key to V tensors (3, H, W)."""
+    def view_maker(self) -> Callable[[Image.Image, str, int], Tensor]:
+        """A function of an image, its key and a view's number to pixels (3, H, W)."""
         if self.views == 1:
-            return lambda image, key: [self.clip.preprocess(image)]
+            preprocess = self.clip.preprocess  # a table of features refuses here, before any image is opened
+            return lambda image, key, view: preprocess(image)
         augmenter = Augmenter(self.clip.preprocess_cfg, self.augment)
-        return lambda image, key: [augmenter(image, seed=self.seed, key=key, view=view) for view in range(self.views)]
+        return lambda image, key, view: augmenter(image, seed=self.seed, key=key, view=view)
 
     def encode(self, rows: Iterable[int]) -> Part:
         """Decode, preprocess and encode the images at `rows`; batches never cross the end of a part.
@@ -109,7 +110,7 @@ class Extraction:
         Raises FileNotFoundError or ValueError naming an image that cannot be read (unless `skip_bad`), and
         ValueError for features that are not finite.
         """
-        make_views = self.view_maker()
+        make_view = self.view_maker()
         kept: list[int] = []
         skipped: list[dict[str, str]] = []
         waiting: list[Tensor] = []
@@ -123,7 +124,7 @@ class Extraction:
                 skipped.append({"file": self.data[row].file, "reason": read_failure(error)})
                 continue
             kept.append(row)
-            waiting += make_views(image, self.data[row].key)
+            waiting += [make_view(image, self.data[row].key, view) for view in range(self.views)]
             while len(waiting) >= self.batch_size:
                 encoded.append(self._forward(waiting[: self.batch_size]))
                 del waiting[: self.batch_size]
@@ -132,12 +133,7 @@ class Extraction:
         if not kept:
             return Part(torch.empty(0), kept, skipped)
         features = torch.cat(encoded).unflatten(0, (len(kept), self.views))
-        broken = [kept[i] for i, row in enumerate(features) if not row.isfinite().all()]
-        if broken:
-            raise ValueError(
-                f"{self.data[broken[0]].file}: the image tower's output is not finite (so for {len(broken)} "
-                f"images); half precision may overflow, try load_backbone(..., precision='fp32')"
-            )
+        check_finite(features, [self.data[i].file for i in kept])
         return Part(features.to(self.dtype), kept, skipped)
 
     @torch.no_grad()
@@ -145,6 +141,16 @@ class Extraction:
         with eval_mode(self.clip):
             features = self.clip.encode_image(torch.stack(pixels).to(self.clip.device), normalize=False)
         return F.normalize(features.float(), dim=-1).cpu()
+
+
+def check_finite(features: Tensor, files: Sequence[str]) -> None:
+    """ValueError naming the first of the images whose features (n, V, D) are not finite."""
+    broken = [file for file, row in zip(files, features, strict=True) if not row.isfinite().all()]
+    if broken:
+        raise ValueError(
+            f"{broken[0]}: the image tower's output is not finite (so for {len(broken)} "
+            f"images); half precision may overflow, try load_backbone(..., precision='fp32')"
+        )
 
 
 class Parts:
