@@ -103,7 +103,7 @@ def test_stopped_and_continued_is_bit_identical_wherever_pixels_are_kept(clip, b
     decoded = PixelBank.load(clip, pictures(), views=2, seed=1, cache="none", workers=2)
     history = fit(again, decoded, out=tmp_path, **settings)
     assert torch.equal(whole.shift, again.shift) and [e["epoch"] for e in history.epochs] == [1, 2, 3]
-    with pytest.raises(ValueError, match="belongs to another run.*bank"):
+    with pytest.raises(ValueError, match=r"belongs to another run.*bank"):
         fit(PixelShift(clip, KNOWN), PixelBank.load(clip, pictures(), views=2, seed=2), out=tmp_path, **settings)
 
 
