@@ -22,8 +22,9 @@ def every(bank: PixelBank) -> torch.Tensor:
 @pytest.mark.parametrize("views", [1, 4])
 @pytest.mark.parametrize("cache", ["memory", "none"])
 def test_frozen_is_what_extract_makes(clip, pet_images, views: int, cache: str) -> None:
-    expected = FeatureBank.extract(clip, pet_images, views, seed=3)
-    bank = PixelBank.load(clip, pet_images, views, seed=3, cache=cache)
+    images = pet_images.subset([0, 1, 6, 9, 10, 11])
+    expected = FeatureBank.extract(clip, images, views, seed=3)
+    bank = PixelBank.load(clip, images, views, seed=3, cache=cache)
     found = bank.frozen(clip)
     assert torch.equal(found.features, expected.features) and torch.equal(found.labels, expected.labels)
     for name in ("classnames", "domains", "keys", "fingerprint", "skipped"):
@@ -141,6 +142,7 @@ def test_bad_requests_are_named(make_clip, pet_images) -> None:
 def test_pixels_that_bytes_cannot_hold_are_refused_and_decoded(make_clip, pet_images) -> None:
     clip = make_clip()
     exact = clip.preprocess
+    del clip.preprocess  # a module, which only a module may replace
     clip.preprocess = lambda image: exact(image) + torch.linspace(0, 1e-3, 12)
     with pytest.raises(ValueError, match="cache='none'"):
         PixelBank.load(clip, pet_images)
