@@ -14,9 +14,13 @@ from ogenlib.data.bank import FeatureBank, bank_fingerprint
 from ogenlib.data.check import DatasetReport, Duplicate, Problem, check_dataset, check_images
 from ogenlib.data.dataset import Dataset, ImageSet, Item, open_image
 from ogenlib.data.folder import LoadOptions, from_csv, from_folder, from_list
-from ogenlib.data.split import BaseNewSplit, base_new_split, few_shot
+from ogenlib.data.layouts import COOP11, close_names, find_layout, list_suite
+from ogenlib.data.split import BaseNewSplit, base_new_split, few_shot, few_shot_train_val
+from ogenlib.data.suite import load_suite
+from ogenlib.data.suite_check import SuiteReport, check_suite
 
 __all__ = [
+    "COOP11",
     "Augment",
     "BaseNewSplit",
     "Dataset",
@@ -27,19 +31,24 @@ __all__ = [
     "Item",
     "LoadOptions",
     "Problem",
+    "SuiteReport",
     "bank_fingerprint",
     "base_new_split",
     "check_dataset",
     "check_images",
+    "check_suite",
     "few_shot",
+    "few_shot_train_val",
     "list_datasets",
+    "list_suite",
     "load_dataset",
     "open_image",
 ]
 
 _ACCEPTED = (
-    "a name of list_datasets(), a folder (root/class name/image.png, perhaps with train, val and test "
-    "folders between), a CSV file (columns path,label and perhaps split,domain) or a list of (image, label)"
+    "a name of list_datasets(), a name of list_suite() with root=, a folder (root/class name/image.png, perhaps with "
+    "train, val and test folders between), a CSV file (columns path,label and perhaps split,domain) or a list of "
+    "(image, label)"
 )
 
 
@@ -57,14 +66,17 @@ def load_dataset(
     skip_bad: bool = False,
     **options: Any,
 ) -> Dataset:
-    """A bundled dataset by name, or your own images.
+    """A bundled dataset by name, a published one from your disk, or your own images.
 
-    source: "emoji-...", a folder, a CSV file, or a list of `(image, label)`.
-    root: where relative paths start: of a folder itself, or of the images that a CSV file or list names.
+    source: "emoji-...", a name such as "oxford_pets" (with `root`), a folder, a CSV file, or a list of
+        `(image, label)`.
+    root: where relative paths start: of a folder itself, or of the images that a CSV file or list names. For a
+        published dataset, the folder that holds its folder (or its folder itself).
     skip_bad: leave out what cannot be used and list it in `info["skipped"]`, instead of an error at the
         first; decodes every image once. Without it, files are decoded (and can fail) when they are used.
     options: for your own images those of `LoadOptions` (classnames, test_fraction, seed, templates, name);
-        for the bundled ones those of `ogenlib.data.emoji.load_emoji` (domain, test_domains).
+        for the bundled ones those of `ogenlib.data.emoji.load_emoji` (domain, test_domains); for published ones
+        those of `ogenlib.data.suite.load_suite` (test_domains, templates).
     Raises ValueError for an unknown name, FileNotFoundError for a path that is not there, TypeError for an
     unknown option, and what the loader raises.
     """
@@ -74,7 +86,15 @@ def load_dataset(
         raise TypeError(f"cannot load a dataset from {type(source).__name__}; pass {_ACCEPTED}")
     if isinstance(source, str) and source.startswith("emoji-") and source in list_datasets():
         return _load_bundled(source, root, options)
+    layout = find_layout(source) if isinstance(source, str) else None
+    if layout is not None and root is not None:
+        return load_suite(layout, root, skip_bad=skip_bad, **options)
     path = Path(source)
+    if layout is not None and not path.exists():
+        raise ValueError(
+            f"{source!r} is read from your disk: pass root=, the folder that holds {layout.homes[0]}/ ({layout.page} "
+            f"says what goes there)"
+        )
     if path.is_file() and path.suffix.lower() == ".csv":
         return from_csv(path, _load_options(skip_bad, options), root=root)
     folder = path if root is None else Path(root) / path
@@ -98,10 +118,11 @@ def _load_bundled(name: str, root: object, options: dict[str, Any]) -> Dataset:
 
 def _unknown_name(name: str) -> ValueError:
     known = list_datasets()
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    close = list(dict.fromkeys([*difflib.get_close_matches(name, known, n=2, cutoff=0.5), *close_names(name, [])]))
     hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
     return ValueError(
-        f"unknown dataset {name!r}, and no such folder.{hint} Pass {_ACCEPTED}. Bundled: {', '.join(known)}"
+        f"unknown dataset {name!r}, and no such folder.{hint} Pass {_ACCEPTED}. Bundled: {', '.join(known)}. "
+        f"With root=: {', '.join(list_suite())}"
     )
 
 
