@@ -19,8 +19,10 @@ from ogenlib.data import (
     ImageSet,
     base_new_split,
     check_dataset,
+    check_suite,
     few_shot,
     list_datasets,
+    list_suite,
     load_dataset,
 )  # fmt: skip
 from ogenlib.files import atomic_write, write_json
@@ -117,7 +119,7 @@ def _train(args: argparse.Namespace) -> None:
     method(args.host)
     unknown = _ogen_asked(args)
     clip = load_backbone(args.model, args.pretrained, device=args.device)
-    data = load_dataset(args.dataset, skip_bad=args.skip_bad)
+    data = load_dataset(args.dataset, root=args.root, skip_bad=args.skip_bad)
     names = read_names(args.names) if args.names else list(data.classnames)
     options = method(args.host).dataset_options(data.templates)
     if args.context and "context" in options:
@@ -171,7 +173,7 @@ def _ogen_asked(args: argparse.Namespace) -> list[str] | None:
 def evaluate_run(args: argparse.Namespace) -> None:
     record = read_run(args.folder)
     host = load_run(args.folder, device=args.device)
-    data = load_dataset(args.dataset, skip_bad=args.skip_bad)
+    data = load_dataset(args.dataset, root=args.root, skip_bad=args.skip_bad)
     images = _part(data, args.split)
     bank = FeatureBank.extract(host.clip, images, skip_bad=args.skip_bad)
     trained = [n for n in data.classnames if n in host.names]
@@ -216,7 +218,7 @@ def predict(args: argparse.Namespace) -> None:
 
 def extract(args: argparse.Namespace) -> None:
     clip = load_backbone(args.model, args.pretrained, device=args.device)
-    images = _part(load_dataset(args.dataset, skip_bad=args.skip_bad), args.split)
+    images = _part(load_dataset(args.dataset, root=args.root, skip_bad=args.skip_bad), args.split)
     path = args.out / f"{args.split}.safetensors"
     bank = FeatureBank.extract(clip, images, views=args.views, seed=args.seed, path=path,
                                progress=not args.quiet, skip_bad=args.skip_bad)  # fmt: skip
@@ -229,8 +231,15 @@ def data(args: argparse.Namespace) -> None:
         for name in list_datasets():
             one = load_dataset(name)
             print(f"{name:<34} {len(one.classnames):>4} classes {len(one.train):>6} train {len(one.test):>6} test")
+        print(f"with --root DIR: {', '.join(list_suite())}")
         return
-    dataset = load_dataset(args.name, skip_bad=args.skip_bad)
+    if args.action == "check" and args.root is not None:
+        found = check_suite(args.name, args.root, read=args.read, progress=not args.quiet)
+        print("\n".join(found.lines()))
+        if not found.ok:
+            raise ValueError(found.summary())
+        return
+    dataset = load_dataset(args.name, root=args.root, skip_bad=args.skip_bad)
     if args.action == "check":
         report = check_dataset(dataset)
         print("\n".join(report.lines()))

@@ -26,9 +26,7 @@ def harmonic_mean(a: float, b: float) -> float:
 
 
 @torch.no_grad()
-def predict_logits(
-    host: Host, data: FeatureBank | ImageSet, names: Sequence[str], *, batch_size: int = 256
-) -> Tensor:
+def predict_logits(host: Host, data: FeatureBank | ImageSet, names: Sequence[str], *, batch_size: int = 256) -> Tensor:
     """Logits `(N, C)` over `names`, fp32, on the CPU.
 
     Args:

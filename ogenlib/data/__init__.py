@@ -92,8 +92,8 @@ def load_dataset(
     path = Path(source)
     if layout is not None and not path.exists():
         raise ValueError(
-            f"{source!r} is read from your disk: pass root=, the folder that holds {layout.homes[0]}/ ({layout.page} "
-            f"says what goes there)"
+            f"{source!r} is read from your disk: pass root=DIR (--root DIR), the folder that holds "
+            f"{layout.homes[0]}/ ({layout.page} says what goes there)"
         )
     if path.is_file() and path.suffix.lower() == ".csv":
         return from_csv(path, _load_options(skip_bad, options), root=root)

@@ -234,7 +234,7 @@ def test_messages_for_what_is_not_there(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"dtd: found no dtd/images/ below .*looked at .*DTD.*DATASETS.md"):
         load_dataset("dtd", root=tmp_path)
-    with pytest.raises(ValueError, match=r"'dtd' is read from your disk: pass root="):
+    with pytest.raises(ValueError, match=r"'dtd' is read from your disk: pass root=DIR"):
         load_dataset("dtd")
     with pytest.raises(ValueError, match=r"unknown dataset 'oxfrd_pets'.* Did you mean 'oxford_pets'"):
         load_dataset("oxfrd_pets", root=tmp_path)
