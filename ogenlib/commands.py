@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ogenlib.data import (
     base_new_split,
     check_dataset,
     check_suite,
+    extract_shards,
     few_shot,
     list_datasets,
     list_suite,
@@ -36,6 +38,7 @@ from ogenlib.towers import Backbone, convert_openai, load_backbone
 from ogenlib.train import TrainConfig, fit
 
 SHEET_IMAGES = 96  # pictures on a contact sheet
+SHARDS_TIMEOUT = timedelta(days=7)  # one process of an extraction may have much more left to do than another
 SETTINGS = ("lr", "batch_size", "optimizer")
 
 
@@ -217,11 +220,29 @@ def predict(args: argparse.Namespace) -> None:
 
 
 def extract(args: argparse.Namespace) -> None:
-    clip = load_backbone(args.model, args.pretrained, device=args.device)
+    # gloo, whatever the features are made on: the processes only wait for each other, and perhaps for long
+    many = distributed.start("cpu", timeout=SHARDS_TIMEOUT)
+    try:
+        _extract(args)
+    finally:
+        if many:
+            distributed.stop()
+
+
+def _extract(args: argparse.Namespace) -> None:
+    rank, count = distributed.world()
+    clip = load_backbone(args.model, args.pretrained, device=distributed.local_device(args.device))
     images = _part(load_dataset(args.dataset, root=args.root, skip_bad=args.skip_bad), args.split)
-    path = args.out / f"{args.split}.safetensors"
-    bank = FeatureBank.extract(clip, images, views=args.views, seed=args.seed, path=path,
-                               progress=not args.quiet, skip_bad=args.skip_bad)  # fmt: skip
+    settings: dict[str, Any] = {"views": args.views, "seed": args.seed, "skip_bad": args.skip_bad,
+                                "progress": not args.quiet and distributed.is_main()}  # fmt: skip
+    if count > 1:
+        path = args.out / args.split
+        bank = extract_shards(clip, images, path, rank=rank, count=count, barrier=distributed.barrier, **settings)
+    else:
+        path = args.out / f"{args.split}.safetensors"
+        bank = FeatureBank.extract(clip, images, path=path, **settings)
+    if not distributed.is_main():
+        return
     shape = " x ".join(str(n) for n in bank.features.shape)
     _say(args, f"{shape} features (images x views x dimensions), {len(bank.skipped)} images skipped\nbank     {path}")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from ogenlib.data.augment import Augment
 from ogenlib.data.bank import FeatureBank, bank_fingerprint
+from ogenlib.data.bank_shards import extract_shards, merge_shards
 from ogenlib.data.check import DatasetReport, Duplicate, Problem, check_dataset, check_images
 from ogenlib.data.dataset import Dataset, ImageSet, Item, open_image
 from ogenlib.data.folder import LoadOptions, from_csv, from_folder, from_list
@@ -37,11 +38,13 @@ __all__ = [
     "check_dataset",
     "check_images",
     "check_suite",
+    "extract_shards",
     "few_shot",
     "few_shot_train_val",
     "list_datasets",
     "list_suite",
     "load_dataset",
+    "merge_shards",
     "open_image",
 ]
 
