@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from ogenlib.data.bank_shards import extract_shards, merge_shards
 from ogenlib.data.check import DatasetReport, Duplicate, Problem, check_dataset, check_images
 from ogenlib.data.dataset import Dataset, ImageSet, Item, open_image
 from ogenlib.data.folder import LoadOptions, from_csv, from_folder, from_list
+from ogenlib.data.hub import from_hub, is_hub
 from ogenlib.data.layouts import COOP11, close_names, find_layout, list_suite
 from ogenlib.data.split import BaseNewSplit, base_new_split, few_shot, few_shot_train_val
 from ogenlib.data.suite import load_suite
 from ogenlib.data.suite_check import SuiteReport, check_suite
+from ogenlib.data.webshards import from_shards
 
 __all__ = [
     "COOP11",
@@ -41,6 +43,8 @@ __all__ = [
     "extract_shards",
     "few_shot",
     "few_shot_train_val",
+    "from_hub",
+    "from_shards",
     "list_datasets",
     "list_suite",
     "load_dataset",
@@ -63,7 +67,7 @@ def list_datasets() -> list[str]:
 
 
 def load_dataset(
-    source: str | os.PathLike[str] | Sequence[tuple[Any, Any]],
+    source: str | os.PathLike[str] | Sequence[tuple[Any, Any]] | Mapping[str, Any] | Any,
     *,
     root: str | os.PathLike[str] | None = None,
     skip_bad: bool = False,
@@ -71,8 +75,9 @@ def load_dataset(
 ) -> Dataset:
     """A bundled dataset by name, a published one from your disk, or your own images.
 
-    source: "emoji-...", a name such as "oxford_pets" (with `root`), a folder, a CSV file, or a list of
-        `(image, label)`.
+    source: "emoji-...", a name such as "oxford_pets" (with `root`), a folder, a CSV file, a list of
+        `(image, label)`, webdataset shards ("train-{000..127}.tar", or a mapping from train, val and test to such;
+        see `from_shards`), or a Hugging Face `datasets` object (see `from_hub`).
     root: where relative paths start: of a folder itself, or of the images that a CSV file or list names. For a
         published dataset, the folder that holds its folder (or its folder itself).
     skip_bad: leave out what cannot be used and list it in `info["skipped"]`, instead of an error at the
@@ -83,6 +88,8 @@ def load_dataset(
     Raises ValueError for an unknown name, FileNotFoundError for a path that is not there, TypeError for an
     unknown option, and what the loader raises.
     """
+    if isinstance(source, Mapping) or (not isinstance(source, (list, tuple)) and is_hub(source)):
+        return _load_parts(source, skip_bad, options)
     if isinstance(source, (list, tuple)):
         return from_list(source, _load_options(skip_bad, options), root=root)
     if not isinstance(source, (str, os.PathLike)):
@@ -92,6 +99,8 @@ def load_dataset(
     layout = find_layout(source) if isinstance(source, str) else None
     if layout is not None and root is not None:
         return load_suite(layout, root, skip_bad=skip_bad, **options)
+    if root is None and os.fspath(source).endswith(".tar"):
+        return from_shards(source, _load_options(skip_bad, options))
     path = Path(source)
     if layout is not None and not path.exists():
         raise ValueError(
@@ -109,6 +118,13 @@ def load_dataset(
     if looks_like_path and not str(source).startswith("emoji-"):
         raise FileNotFoundError(f"{folder}: no such file or folder; pass {_ACCEPTED}")
     raise _unknown_name(str(source))
+
+
+def _load_parts(source: Any, skip_bad: bool, options: dict[str, Any]) -> Dataset:
+    if is_hub(source):
+        columns = {name: options.pop(name) for name in ("image_column", "label_column") if name in options}
+        return from_hub(source, _load_options(skip_bad, options), **columns)
+    return from_shards(source, _load_options(skip_bad, options))
 
 
 def _load_bundled(name: str, root: object, options: dict[str, Any]) -> Dataset:
