@@ -65,6 +65,12 @@ def _data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-bad", action="store_true", help="count unreadable images instead of stopping")
 
 
+def _root(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--root", type=Path, default=None, metavar="DIR",
+                        help="folder that holds the folders of published datasets (oxford_pets, imagenet, ...); "
+                             "nothing is downloaded")  # fmt: skip
+
+
 def _training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shots", type=_positive, default=16, metavar="N", help="training images of a class")
     parser.add_argument("--epochs", type=_positive, default=50, metavar="N", help="passes over them")
@@ -128,6 +134,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--context", default=None, metavar="WORDS",
                    help="words that start a learned context; default: those of the dataset's template")  # fmt: skip
     _data(p)
+    _root(p)
     _model(p)
     _training(p)
     group = _ogen(p)
@@ -143,6 +150,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("folder", type=Path, metavar="RUN", help="folder of a saved run")
     p.add_argument("--split", choices=["test", "val", "train"], default="test", help="which images")
     _data(p)
+    _root(p)
     _common(p, "runs/eval")
 
     p = command("predict", commands.predict, "name images with a saved run")
@@ -158,13 +166,16 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--split", choices=["train", "val", "test"], default="train", help="which images")
     p.add_argument("--views", type=_positive, default=1, metavar="N", help="1: plain image; more: augmented views")
     _data(p)
+    _root(p)
     _model(p)
     _common(p, "runs/extract")
 
     p = command("data", commands.data, "list, check or show datasets")
     p.add_argument("action", choices=["list", "check", "show"],
-                   help="list the embedded ones; check every image; show a contact sheet")  # fmt: skip
+                   help="list the names; check every image, or a published dataset's files; show a sheet")  # fmt: skip
     p.add_argument("name", nargs="?", default="emoji-categories", metavar="NAME_OR_PATH", help="which dataset")
+    _root(p)
+    p.add_argument("--read", action="store_true", help="with check and --root: decode every image too")
     p.add_argument("--split", choices=["train", "val", "test"], default="test", help="what `show` draws from")
     p.add_argument("--skip-bad", action="store_true", help="count unreadable images instead of stopping")
     _common(p, "runs/data")

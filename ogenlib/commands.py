@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,11 @@ from ogenlib.data import (
     ImageSet,
     base_new_split,
     check_dataset,
+    check_suite,
+    extract_shards,
     few_shot,
     list_datasets,
+    list_suite,
     load_dataset,
 )  # fmt: skip
 from ogenlib.files import atomic_write, write_json
@@ -35,6 +39,7 @@ from ogenlib.towers import Backbone, convert_openai, load_backbone
 from ogenlib.train import TrainConfig, fit
 
 SHEET_IMAGES = 96  # pictures on a contact sheet
+SHARDS_TIMEOUT = timedelta(days=7)  # one process of an extraction may have much more left to do than another
 SETTINGS = ("lr", "batch_size", "optimizer")
 
 
@@ -118,7 +123,7 @@ def _train(args: argparse.Namespace) -> None:
     method(args.host)
     unknown = _ogen_asked(args)
     clip = load_backbone(args.model, args.pretrained, device=args.device)
-    data = load_dataset(args.dataset, skip_bad=args.skip_bad)
+    data = load_dataset(args.dataset, root=args.root, skip_bad=args.skip_bad)
     names = read_names(args.names) if args.names else list(data.classnames)
     options = method(args.host).dataset_options(data.templates)
     if args.context and "context" in options:
@@ -172,7 +177,7 @@ def _ogen_asked(args: argparse.Namespace) -> list[str] | None:
 def evaluate_run(args: argparse.Namespace) -> None:
     record = read_run(args.folder)
     host = load_run(args.folder, device=args.device)
-    data = load_dataset(args.dataset, skip_bad=args.skip_bad)
+    data = load_dataset(args.dataset, root=args.root, skip_bad=args.skip_bad)
     images = _part(data, args.split)
     bank = load_bank(host, host.clip, images, skip_bad=args.skip_bad)
     trained = [n for n in data.classnames if n in host.names]
@@ -216,11 +221,29 @@ def predict(args: argparse.Namespace) -> None:
 
 
 def extract(args: argparse.Namespace) -> None:
-    clip = load_backbone(args.model, args.pretrained, device=args.device)
-    images = _part(load_dataset(args.dataset, skip_bad=args.skip_bad), args.split)
-    path = args.out / f"{args.split}.safetensors"
-    bank = FeatureBank.extract(clip, images, views=args.views, seed=args.seed, path=path,
-                               progress=not args.quiet, skip_bad=args.skip_bad)  # fmt: skip
+    # gloo, whatever the features are made on: the processes only wait for each other, and perhaps for long
+    many = distributed.start("cpu", timeout=SHARDS_TIMEOUT)
+    try:
+        _extract(args)
+    finally:
+        if many:
+            distributed.stop()
+
+
+def _extract(args: argparse.Namespace) -> None:
+    rank, count = distributed.world()
+    clip = load_backbone(args.model, args.pretrained, device=distributed.local_device(args.device))
+    images = _part(load_dataset(args.dataset, root=args.root, skip_bad=args.skip_bad), args.split)
+    settings: dict[str, Any] = {"views": args.views, "seed": args.seed, "skip_bad": args.skip_bad,
+                                "progress": not args.quiet and distributed.is_main()}  # fmt: skip
+    if count > 1:
+        path = args.out / args.split
+        bank = extract_shards(clip, images, path, rank=rank, count=count, barrier=distributed.barrier, **settings)
+    else:
+        path = args.out / f"{args.split}.safetensors"
+        bank = FeatureBank.extract(clip, images, path=path, **settings)
+    if not distributed.is_main():
+        return
     shape = " x ".join(str(n) for n in bank.features.shape)
     _say(args, f"{shape} features (images x views x dimensions), {len(bank.skipped)} images skipped\nbank     {path}")
 
@@ -230,8 +253,15 @@ def data(args: argparse.Namespace) -> None:
         for name in list_datasets():
             one = load_dataset(name)
             print(f"{name:<34} {len(one.classnames):>4} classes {len(one.train):>6} train {len(one.test):>6} test")
+        print(f"with --root DIR: {', '.join(list_suite())}")
         return
-    dataset = load_dataset(args.name, skip_bad=args.skip_bad)
+    if args.action == "check" and args.root is not None:
+        found = check_suite(args.name, args.root, read=args.read, progress=not args.quiet)
+        print("\n".join(found.lines()))
+        if not found.ok:
+            raise ValueError(found.summary())
+        return
+    dataset = load_dataset(args.name, root=args.root, skip_bad=args.skip_bad)
     if args.action == "check":
         report = check_dataset(dataset)
         print("\n".join(report.lines()))

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 
-def start(device: torch.device | str = "cpu") -> bool:
+def start(device: torch.device | str = "cpu", timeout: timedelta | None = None) -> bool:
     """Join the group torchrun announces; False (and nothing happens) outside torchrun.
 
-    gloo on the CPU, nccl on CUDA.
+    gloo on the CPU, nccl on CUDA. timeout: how long a process waits for the others; None for torch's own.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2 or not dist.is_available():
         return False
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo", timeout=timeout)
     return True
 
 
@@ -42,6 +43,12 @@ def world() -> tuple[int, int]:
 def is_main() -> bool:
     """Whether this process writes files and logs."""
     return world()[0] == 0
+
+
+def local_device(device: str) -> str:
+    """This process's own GPU where `device` is plain "cuda" under torchrun; otherwise `device`."""
+    own = os.environ.get("LOCAL_RANK")
+    return f"cuda:{own}" if device == "cuda" and own is not None else device
 
 
 def barrier() -> None:

@@ -102,9 +102,7 @@ def git_revision() -> str | None:
         tracked = subprocess.run(["git", "ls-files", "--error-unmatch", __file__], cwd=folder, capture_output=True)
         if top.returncode or tracked.returncode:
             return None
-        status = subprocess.run(
-            ["git", "status", "--porcelain", "-uno"], cwd=folder, capture_output=True, text=True
-        )
+        status = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=folder, capture_output=True, text=True)
     except OSError:
         return None
     return top.stdout.strip() + ("+changes" if status.stdout.strip() else "")

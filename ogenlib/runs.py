@@ -115,9 +115,7 @@ class Classifier:
         self.names = tuple(names) if names is not None else host.names
 
     @classmethod
-    def load(
-        cls, folder: str | Path, clip: ClipLike | None = None, device: torch.device | str = "cpu"
-    ) -> Classifier:
+    def load(cls, folder: str | Path, clip: ClipLike | None = None, device: torch.device | str = "cpu") -> Classifier:
         """Open a folder written by `model.save`."""
         return cls(load_run(folder, clip, device))
 

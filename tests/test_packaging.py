@@ -173,7 +173,8 @@ def test_every_dependency_is_imported() -> None:
 
 
 def test_everything_imported_is_a_dependency() -> None:
-    listed = [*project()["dependencies"], *project()["optional-dependencies"]["plot"]]
+    extras = project()["optional-dependencies"]
+    listed = [*project()["dependencies"], *extras["plot"], *extras["webdataset"]]
     known = {MODULES.get(n, n.replace("-", "_")) for n in map(distribution, listed)}
     assert imported(*SOURCES) - known - set(sys.stdlib_module_names) - {"ogenlib"} == set()
 

@@ -29,6 +29,7 @@ from ogenlib.data.rows import LabelledRows, selected
 from ogenlib.files import atomic_write
 
 FORMAT = "ogenlib.bank/1"
+MANIFEST, MANIFEST_FORMAT = "manifest.json", "ogenlib.bank-manifest/1"
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +100,13 @@ class FeatureBank(LabelledRows):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file, whole or not at all; an existing file is replaced."""
+        header, tensors = self.contents()
+        with atomic_write(path) as temporary:
+            whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            save_file(whole, temporary, metadata={"bank": json.dumps(header)})
+
+    def contents(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What a file of this bank holds: a JSON-able header, and tensors."""
         known = sorted(set(self.domains))
         code = {domain: i for i, domain in enumerate(known)}
         header = {
@@ -109,23 +117,24 @@ class FeatureBank(LabelledRows):
             "skipped": self.skipped,
         }
         tensors = {
-            "features": self.features.detach().cpu().contiguous(),
-            "labels": self.labels.cpu().contiguous(),
+            "features": self.features,
+            "labels": self.labels,
             "domain": torch.tensor([code[domain] for domain in self.domains], dtype=torch.int32),
             # as a tensor: safetensors limits its header to 100 MB, which a million keys would reach
             "keys": _to_bytes(self.keys),
         }
-        with atomic_write(path) as temporary:
-            save_file(tensors, temporary, metadata={"bank": json.dumps(header)})
+        return header, tensors
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], expect: Mapping[str, Any] | None = None) -> FeatureBank:
         """Open a saved bank; features are mapped from the file and read when they are used.
 
+        path: a file, or the folder of a bank that several processes made (`extract_shards`).
         expect: the fingerprint the bank must have (`bank_fingerprint(...)`, or only some of its fields).
         Raises FileNotFoundError; ValueError if the file is no bank, or for a stale bank, naming every field
         that differs.
         """
+        path = _bank_file(path)
         header = _read_header(path)
         if expect is not None:
             refuse_stale(path, header["fingerprint"], expect)
@@ -279,6 +288,23 @@ def bank_fingerprint(
     Reads every file of `data` once, decodes none.
     """
     return Extraction(clip, data, views, augment, seed, dtype).fingerprint()
+
+
+def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The manifest of a bank that `extract_shards` made; FileNotFoundError if it is not finished, ValueError if bad."""
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder}: no {MANIFEST}, so no finished bank; run the same extraction again, it goes on where it stopped"
+        )
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(manifest, dict) or manifest.get("format") != MANIFEST_FORMAT:
+        raise ValueError(f"{path}: is no manifest of format {MANIFEST_FORMAT}; extract the bank again")
+    return manifest
+
+
+def _bank_file(path: str | os.PathLike[str]) -> Path:
+    return Path(path) / read_manifest(path)["bank"] if Path(path).is_dir() else Path(path)
 
 
 def _read_header(path: str | os.PathLike[str]) -> dict[str, Any]:

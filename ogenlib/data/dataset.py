@@ -267,15 +267,16 @@ class ImageSet(Sequence[Item]):
     def content_hash(self) -> str:
         """16 hex digits over `hash()` and what the images hold: reads every file once, decodes none.
 
-        An image that comes from a function counts with its key only; a missing file counts as missing.
+        An image that comes from a function counts with what its `digest()` returns, or with its key where the
+        function has none; a missing file counts as missing.
         """
         return short_hash([self.hash(), [_content(item) for item in self.items]])
 
 
 def _content(item: Item) -> str:
-    if callable(item.image):
-        return item.key
     try:
+        if callable(item.image):
+            return item.image.digest() if hasattr(item.image, "digest") else item.key
         return image_digest(item.image)
     except FileNotFoundError:
         return "missing"

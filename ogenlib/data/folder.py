@@ -19,7 +19,7 @@ from ogenlib.data.dataset import Dataset, ImageSet, Item, check_classnames, norm
 from ogenlib.data.split import stratified_rows
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif"))
-_SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test",
+SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test",
            "val": "val", "valid": "val", "validation": "val"}  # fmt: skip
 Classnames = Mapping[Any, str] | Sequence[str]
 
@@ -46,7 +46,7 @@ class LoadOptions:
     progress: bool = False
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
     """One image as a source lists it. where: how messages name it."""
 
     image: Any
@@ -58,7 +58,7 @@ class _Row(NamedTuple):
 
 
 @dataclass
-class _Bad:
+class Bad:
     """Raises at the first bad row, or collects them."""
 
     skip: bool
@@ -83,24 +83,24 @@ def from_folder(root: str | os.PathLike[str], options: LoadOptions | None = None
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; pass a folder that holds one folder per class")
-    bad = _Bad(options.skip_bad)
+    bad = Bad(options.skip_bad)
     folders = _folders(root)
     if not folders:
         raise ValueError(f"{root}: holds no class folders; expected {root}/class name/image.png")
-    named = {folder: _SPLITS.get(folder.name.casefold(), "") for folder in folders}
+    named = {folder: SPLITS.get(folder.name.casefold(), "") for folder in folders}
     if all(named.values()) and any(_folders(folder) for folder in folders):
         rows = [row for folder, split in named.items() for row in _class_rows(folder, root, split, bad)]
     else:
         rows = list(_class_rows(root, root, "", bad))
     rows.sort(key=lambda row: str(row.label))  # stable: classes of all splits by name, images as they came
-    return _assemble(rows, replace(options, name=options.name or root.resolve().name), str(root), bad)
+    return assemble(rows, replace(options, name=options.name or root.resolve().name), str(root), bad)
 
 
 def _folders(root: Path) -> list[Path]:
     return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX")))
 
 
-def _class_rows(parent: Path, root: Path, split: str, bad: _Bad) -> Iterator[_Row]:
+def _class_rows(parent: Path, root: Path, split: str, bad: Bad) -> Iterator[Row]:
     seen: dict[str, Path] = {}
     for folder in _folders(parent):
         other = seen.setdefault(normal_name(folder.name), folder)
@@ -117,7 +117,7 @@ def _class_rows(parent: Path, root: Path, split: str, bad: _Bad) -> Iterator[_Ro
             )
         for file in files:
             key = file.relative_to(root).as_posix()
-            yield _Row(file, folder.name.strip(), str(file), key, split)
+            yield Row(file, folder.name.strip(), str(file), key, split)
 
 
 def _suffixes() -> str:
@@ -143,7 +143,7 @@ def from_csv(
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; pass a CSV file with the columns path,label")
     base = path.parent if root is None else Path(root)
-    bad = _Bad(options.skip_bad)
+    bad = Bad(options.skip_bad)
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file, skipinitialspace=True)
@@ -161,7 +161,7 @@ def from_csv(
     rows = []
     for number, line in lines:
         where = f"{path} line {number} ({line['path']})"
-        split = _SPLITS.get(line.get("split", "").casefold(), "")
+        split = SPLITS.get(line.get("split", "").casefold(), "")
         if not line["path"] or not line["label"]:
             bad(where, "path or label is empty; fill it in")
         elif "split" in columns and not split:
@@ -171,13 +171,13 @@ def from_csv(
             )
         else:
             image = base / line["path"]
-            rows.append(_Row(image, line["label"], where, line["path"], split, line.get("domain", "")))
+            rows.append(Row(image, line["label"], where, line["path"], split, line.get("domain", "")))
     if rows and options.classnames is None and all(_is_integer(row.label) for row in rows):
         raise ValueError(
             f"{path}: the labels are integers; name the classes with classnames=['first', 'second', ...] "
             f"(if the digits are the names, list them there)"
         )
-    return _assemble(rows, replace(options, name=options.name or path.stem), str(path), bad)
+    return assemble(rows, replace(options, name=options.name or path.stem), str(path), bad)
 
 
 def from_list(
@@ -190,7 +190,7 @@ def from_list(
     Raises TypeError for what is no pair, otherwise as `from_csv`, naming the item (counted from 0).
     """
     options = options or LoadOptions()
-    bad = _Bad(options.skip_bad)
+    bad = Bad(options.skip_bad)
     rows = []
     for number, pair in enumerate(pairs):
         if isinstance(pair, (str, bytes)) or not isinstance(pair, Sequence) or len(pair) != 2:
@@ -210,8 +210,8 @@ def from_list(
                 raise ValueError(
                     f"{where}: label {label} is an integer; name the classes with classnames=['first', ...]"
                 )
-        rows.append(_Row(image, label, where, key))
-    return _assemble(rows, replace(options, name=options.name or "images"), "list", bad)
+        rows.append(Row(image, label, where, key))
+    return assemble(rows, replace(options, name=options.name or "images"), "list", bad)
 
 
 def _brief(value: Any) -> str:
@@ -223,10 +223,10 @@ def _is_integer(label: str | int) -> bool:
     return isinstance(label, int) or label.lstrip("+-").isdecimal()
 
 
-def _assemble(rows: Sequence[_Row], options: LoadOptions, source: str, bad: _Bad) -> Dataset:
+def assemble(rows: Sequence[Row], options: LoadOptions, source: str, bad: Bad) -> Dataset:
     """Rows to a dataset: names, files, decoding where asked, then splits."""
     names, labels = _label_rows(rows, options.classnames, source, bad)
-    kept: list[tuple[_Row, Item]] = []
+    kept: list[tuple[Row, Item]] = []
     for row, label in zip(rows, labels, strict=True):
         if label is None:
             continue
@@ -266,7 +266,7 @@ def _assemble(rows: Sequence[_Row], options: LoadOptions, source: str, bad: _Bad
 
 
 def _label_rows(
-    rows: Sequence[_Row], classnames: Classnames | None, source: str, bad: _Bad
+    rows: Sequence[Row], classnames: Classnames | None, source: str, bad: Bad
 ) -> tuple[list[str], list[int | None]]:
     """Class names in order, and one label a row (None: a bad row that was skipped)."""
     if isinstance(classnames, str):
@@ -278,7 +278,7 @@ def _label_rows(
 
 
 def _labels_as_met(
-    rows: Sequence[_Row], mapping: Mapping[str, str], source: str, bad: _Bad
+    rows: Sequence[Row], mapping: Mapping[str, str], source: str, bad: Bad
 ) -> tuple[list[str], list[int | None]]:
     unused = sorted(set(mapping) - {str(row.label) for row in rows})
     if unused:
@@ -303,7 +303,7 @@ def _labels_as_met(
     return list(position), labels
 
 
-def _listed_label(row: _Row, names: Sequence[str], bad: _Bad) -> int | None:
+def _listed_label(row: Row, names: Sequence[str], bad: Bad) -> int | None:
     if isinstance(row.label, str) and row.label.strip() in names:
         return names.index(row.label.strip())  # a name that looks like a number is still a name
     if _is_integer(row.label):

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 from ogenlib.data.dataset import ImageSet, check_classnames
 
 S = TypeVar("S", ImageSet, Sequence[Any])
+VAL_SHOTS = 4  # CoOp's limit on validation images of a class
 
 
 @dataclass(frozen=True)
@@ -50,17 +51,34 @@ def few_shot(data: S, shots: int, seed: int) -> S:
     """
     if operator.index(shots) < 1:  # TypeError for anything but a whole number
         raise ValueError(f"shots is {shots}; ask for 1 or more, or use the training set itself for all images")
+    return _few(data, shots, random.Random(seed))
+
+
+def few_shot_train_val(train: S, val: S | None, shots: int, seed: int) -> tuple[S, S | None]:
+    """Draw `shots` training and `min(shots, 4)` validation images of every class, as CoOp does for a seed.
+
+    One generator draws both, training first: the training images are those of `few_shot(train, shots, seed)`, and
+    the validation images depend on how many training images there were to draw from. None stays None (ImageNet).
+    Raises what `few_shot` raises.
+    """
+    if operator.index(shots) < 1:
+        raise ValueError(f"shots is {shots}; ask for 1 or more, or use the sets themselves for all images")
+    rng = random.Random(seed)
+    picked = _few(train, shots, rng)
+    return picked, None if val is None else _few(val, min(shots, VAL_SHOTS), rng)
+
+
+def _few(data: S, shots: int, rng: random.Random) -> S:
     if isinstance(data, ImageSet):
-        return data.subset(_pick([item.label for item in data], shots, seed))
-    picked = [data[i] for i in _pick([_label(row, i) for i, row in enumerate(data)], shots, seed)]
+        return data.subset(_pick([item.label for item in data], shots, rng))
+    picked = [data[i] for i in _pick([_label(row, i) for i, row in enumerate(data)], shots, rng)]
     return cast(S, tuple(picked) if isinstance(data, tuple) else picked)
 
 
-def _pick(labels: Sequence[Hashable], shots: int, seed: int) -> list[int]:
+def _pick(labels: Sequence[Hashable], shots: int, rng: random.Random) -> list[int]:
     by_class: dict[Hashable, list[int]] = {}
     for index, label in enumerate(labels):
         by_class.setdefault(label, []).append(index)
-    rng = random.Random(seed)
     picked: list[int] = []
     for rows in by_class.values():  # a dict keeps the order of first appearance
         picked.extend(rng.sample(rows, shots) if len(rows) >= shots else rows)

@@ -170,9 +170,7 @@ def check_fingerprint(saved: dict[str, Any], backbone: ClipLike) -> None:
         fix = f"load_backbone({call}) in the same precision"
         if saved.get("preprocess") == {}:  # nothing but a table has no preprocessing
             fix = f"the EmbeddingTable {saved.get('name')!r} of the same names and rows"
-        raise ValueError(
-            f"this backbone is not the one it was made with: {'; '.join(differing)}. Open it with {fix}"
-        )
+        raise ValueError(f"this backbone is not the one it was made with: {'; '.join(differing)}. Open it with {fix}")
 
 
 def _create(source: Source, quick_gelu: bool, precision: str, device: torch.device) -> nn.Module:
