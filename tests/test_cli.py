@@ -15,7 +15,9 @@ from ogenlib.cli import build_parser, main
 from ogenlib.data import load_dataset
 from ogenlib.results import SCHEMA
 
-COMMANDS = ["bench", "train", "eval", "predict", "extract", "data", "methods", "report", "convert"]
+COMMANDS = [
+    "bench", "train", "eval", "predict", "export", "words", "extract", "data", "methods", "report", "convert",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
