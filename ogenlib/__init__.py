@@ -3,10 +3,10 @@
 from ogenlib import evaluate, hosts
 from ogenlib.data import FeatureBank, base_new_split, few_shot, load_dataset
 from ogenlib.export import export_head, export_open_clip, to_linear_head
-from ogenlib.export_onnx import export_onnx
 from ogenlib.generator_io import load_generator, save_generator
 from ogenlib.ogen import OGEN
 from ogenlib.ogen_config import OGENConfig
+from ogenlib.onnx_graph import export_onnx
 from ogenlib.runs import Classifier, load_run
 from ogenlib.towers import EmbeddingTable, load_backbone
 from ogenlib.train import TrainConfig, fit

@@ -11,8 +11,8 @@ from typing import Any
 
 from ogenlib.cli_settings import positive
 from ogenlib.export import export_head, export_open_clip
-from ogenlib.export_onnx import export_onnx
 from ogenlib.files import write_json
+from ogenlib.onnx_graph import export_onnx
 from ogenlib.runs import Classifier, load_run
 from ogenlib.words import METRICS, nearest_words
 

@@ -2,7 +2,7 @@
 
 What can be written depends on what the host changes. Class weights alone, or tensors of the model itself
 (`Host.merged`): both formats. Weights that depend on the image, or an image side with prompts or layers of its own:
-neither; `ogenlib.export_onnx` writes the whole computation instead.
+neither; `ogenlib.onnx_graph` writes the whole computation instead.
 
 Notation: `C` classes, `D` embedding.
 """
