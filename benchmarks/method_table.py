@@ -1,7 +1,7 @@
 """Write docs/methods.md from what `ogen methods --json` says.
 
-    python benchmarks/method_table.py            # rewrite the page
-    python benchmarks/method_table.py --check    # write nothing; exit 1 if the page is stale
+python benchmarks/method_table.py            # rewrite the page
+python benchmarks/method_table.py --check    # write nothing; exit 1 if the page is stale
 """
 
 from __future__ import annotations

@@ -3,11 +3,10 @@
 "Overcoming the Pitfalls of Vision-Language Model Finetuning for OOD Generalization", ICLR 2024,
 https://arxiv.org/abs/2401.15914, in the recipe that docs/ogen.md describes, with ALMT as teacher.
 
-Everything of the method is written out below and needs torch alone. It starts from what any CLIP model gives:
-unit image features of the base classes and unit text features of all names. ogenlib is used once, in
-`emoji_features`, to get such features of the bundled data; replace that function by your own.
+The method is written out below and needs torch alone. It starts from what any CLIP model gives: unit image features
+of the base classes and unit text features of all names. `emoji_features` uses ogenlib to get them; replace it.
 
-    python examples/ogen_in_one_file.py            # base, new and H of zero-shot, of the host alone, and with OGEN
+    python examples/ogen_in_one_file.py    # base, new and H of zero-shot, of the host alone, and with OGEN
 
 Notation: `B` images, `C` names (base names first), `K` base names, `D` embedding, `S` synthesized rows.
 """
@@ -27,10 +26,8 @@ from torch import Tensor, nn
 class Features:
     """What OGEN needs, and what its test needs; all rows have length one.
 
-    train, labels: `(B, D)` and `(B,)`, images of base names only.
-    text: `(C, D)` zero-shot weights of all names; the first `n_base` are base names.
-    test, test_labels: images of all names, for measuring.
-    scale: CLIP's logit scale, exponentiated.
+    train, labels: `(B, D)` and `(B,)`, images of base names only. test, test_labels: images of all names.
+    text: `(C, D)` zero-shot weights of all names; the first `n_base` are base names. scale: exponentiated.
     """
 
     train: Tensor
@@ -103,21 +100,19 @@ def synthesize(generator: Generator, data: Features, per_class: int, draws: torc
     """
     n_base = data.n_base
     means = torch.stack([data.train[data.labels == c].mean(0) for c in range(n_base)])
+    counts = data.labels.bincount(minlength=n_base).float()[data.labels, None]
+    # A mean of n images is closer to them than the true mean: sqrt(n / (n - 1)) makes up for it.
+    residuals = (counts / (counts - 1).clamp_min(1)).sqrt() * (data.train - means[data.labels])
     near = data.text @ data.text[:n_base].T
     near[:n_base].fill_diagonal_(-math.inf)
     neighbours = near.topk(min(k, n_base - 1), dim=1).indices
     centres = F.normalize(generator(data.text), dim=-1)
     clouds = []
     for centre, classes in zip(centres, neighbours, strict=True):
-        lenders = classes[torch.randint(len(classes), (per_class,), generator=draws)]
-        residuals = []
-        for c in lenders.tolist():
-            images = data.train[data.labels == c]
-            n = len(images)
-            widened = math.sqrt(n / max(1, n - 1))  # a mean of n images is closer to them than the true mean
-            residuals.append(widened * (images[torch.randint(n, (), generator=draws)] - means[c]))
+        pool = torch.cat([residuals[data.labels == c] for c in classes.tolist()])
+        drawn = pool[torch.randint(len(pool), (per_class,), generator=draws)]
         # Regression shrinks or inflates what it predicts: the mean gets the length of its neighbours' means.
-        clouds.append(F.normalize(means[classes].norm(dim=-1).mean() * centre + torch.stack(residuals), dim=-1))
+        clouds.append(F.normalize(means[classes].norm(dim=-1).mean() * centre + drawn, dim=-1))
     return torch.stack(clouds)
 
 
@@ -186,14 +181,13 @@ def train_ogen(
     made = synthesize(fit_generator(data, draws), data, per_class=64, draws=draws)
     optimizer = torch.optim.AdamW(host.parameters(), 1e-3, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-    n_base, n_names = data.n_base, len(data.text)
+    n_base = data.n_base
     for _ in range(epochs):
         taught = teacher.weights(host, data.text, n_base)
         for rows in torch.randperm(len(data.train), generator=draws).split(32):
-            labels = torch.randint(n_names, (32,), generator=draws)
+            labels = torch.randint(len(data.text), (32,), generator=draws)
             cloud = made[labels, torch.randint(made.shape[1], (32,), generator=draws)]
-            z = torch.cat([data.train[rows], cloud])
-            n = len(rows)
+            z, n = torch.cat([data.train[rows], cloud]), len(rows)
             logits = data.scale * z @ mixed_weights(host, data.text, n_base).T
             zero_shot = data.scale * z @ data.text.T
             loss = F.cross_entropy(logits[:n, :n_base], data.labels[rows])  # the host's own: base names compete
