@@ -1,12 +1,10 @@
 """OGEN from scratch: tensors in, a classifier out.
 
-"Overcoming the Pitfalls of Vision-Language Model Finetuning for OOD Generalization", ICLR 2024,
 https://arxiv.org/abs/2401.15914, in the recipe that docs/ogen.md describes, with ALMT as teacher.
 
 The method is written out below and needs torch alone. It starts from what any CLIP model gives: unit image features
 of the base classes and unit text features of all names. `emoji_features` uses ogenlib to get them; replace it.
-
-    python examples/ogen_in_one_file.py    # base, new and H of zero-shot, of the host alone, and with OGEN
+Prints base, new and H of zero-shot, of the host alone, and with OGEN.
 
 Notation: `B` images, `C` names (base names first), `K` base names, `D` embedding, `S` synthesized rows.
 """
@@ -96,8 +94,7 @@ def synthesize(generator: Generator, data: Features, per_class: int, draws: torc
     """`per_class` rows of every name, `(C, per_class, D)`: a mean from the name, and around it the residuals
     `x - mean` of real images of its `k` nearest base classes, so that a cloud is as wide as a real one.
 
-    A base class borrows from its neighbours too, never from itself: all clouds are made in the same way.
-    """
+    A base class borrows from its neighbours too, never from itself: all clouds are made in the same way."""
     n_base = data.n_base
     means = torch.stack([data.train[data.labels == c].mean(0) for c in range(n_base)])
     counts = data.labels.bincount(minlength=n_base).float()[data.labels, None]
