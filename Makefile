@@ -9,12 +9,13 @@ OUT ?= runs/demo
 TEST := -m pytest
 TYPED := ogenlib generators distill benchmarks
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint docs clean
 
 help:
 	@echo "make demo    install what is missing, run the benchmark, write $(OUT)/report.html"
 	@echo "make test    install what is missing, run the tests"
 	@echo "make lint    ruff and mypy"
+	@echo "make docs    write the documentation to build/docs"
 	@echo "make clean   remove $(VENV), build products and caches (runs/ is kept)"
 
 demo: $(VENV)/.demo-installed
@@ -28,6 +29,11 @@ lint: $(VENV)/.test-installed
 	$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m mypy $(TYPED)
 
+docs: $(VENV)/.docs-installed
+	$(VENV)/bin/python benchmarks/method_table.py
+	$(VENV)/bin/python -m mkdocs build --strict --config-file docs/site/mkdocs.yml
+	@echo "The documentation is build/docs/index.html"
+
 $(VENV)/bin/pip:
 	@test -n "$(PYTHON)" || { echo "No Python >= 3.10 found; install one, or name it: make demo PYTHON=/path/to/python3" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) could not make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
@@ -39,6 +45,10 @@ $(VENV)/.test-installed: pyproject.toml | $(VENV)/bin/pip
 
 $(VENV)/.demo-installed: pyproject.toml | $(VENV)/bin/pip
 	$(VENV)/bin/python -m pip install -e '.[plot]'
+	@touch $@
+
+$(VENV)/.docs-installed: pyproject.toml | $(VENV)/bin/pip
+	$(VENV)/bin/python -m pip install -e '.[docs]'
 	@touch $@
 
 clean:

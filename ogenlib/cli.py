@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ogenlib import commands
+from ogenlib import cli_use, commands
 from ogenlib.bench import PROTOCOLS
+from ogenlib.cli_settings import positive as _positive
 from ogenlib.cli_settings import setting
 from ogenlib.ogen_config import PRESETS
 from ogenlib.train import OPTIMIZERS, PRECISIONS
@@ -27,16 +28,6 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> Any:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
-
-
-def _positive(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
-    return value
 
 
 def _common(parser: argparse.ArgumentParser, out: str, *, seeds: bool = False) -> None:
@@ -153,14 +144,7 @@ def build_parser() -> argparse.ArgumentParser:
     _root(p)
     _common(p, "runs/eval")
 
-    p = command("predict", commands.predict, "name images with a saved run")
-    p.add_argument("folder", type=Path, metavar="RUN", help="folder of a saved run")
-    p.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files")
-    p.add_argument("--names", type=Path, default=None, metavar="FILE",
-                   help="choose among these names, one a line; default: the run's own")  # fmt: skip
-    p.add_argument("--top-k", type=_positive, default=3, metavar="N", help="names shown for an image")
-    p.add_argument("--json", action="store_true", help="print JSON and write predictions.json to --out")
-    _common(p, "runs/predict")
+    cli_use.add_commands(command, _common)
 
     p = command("extract", commands.extract, "store image features of a dataset as a feature bank")
     p.add_argument("--split", choices=["train", "val", "test"], default="train", help="which images")

@@ -1,4 +1,4 @@
-"""``KEY=VALUE`` of the command line as a setting of OGEN."""
+"""Values of the command line: whole numbers, and ``KEY=VALUE`` as a setting of OGEN."""
 
 from __future__ import annotations
 
@@ -11,6 +11,17 @@ from typing import Any, get_args, get_type_hints
 from ogenlib.ogen_config import OGENConfig
 
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", type(None): "null"}
+
+
+def positive(text: str) -> int:
+    """A whole number of 1 or more; ArgumentTypeError otherwise."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return value
 
 
 def setting(text: str) -> tuple[str, Any]:

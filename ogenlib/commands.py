@@ -8,13 +8,13 @@ import shlex
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from ogenlib import distributed, evaluate, results
 from ogenlib.batches import load_bank
 from ogenlib.bench import BenchConfig, run_bench
 from ogenlib.bench_config import PRESET, settings_for
+from ogenlib.cli_use import read_names
 from ogenlib.data import (
     Dataset,
     FeatureBank,
@@ -33,7 +33,7 @@ from ogenlib.hosts import METHODS, Host, build, method
 from ogenlib.ogen import OGEN
 from ogenlib.ogen_config import ogen_config
 from ogenlib.report import write_report
-from ogenlib.runs import Classifier, load_run, read_run
+from ogenlib.runs import load_run, read_run
 from ogenlib.sheet import contact_sheet
 from ogenlib.towers import Backbone, convert_openai, load_backbone
 from ogenlib.train import TrainConfig, fit
@@ -51,16 +51,6 @@ def _say(args: argparse.Namespace, text: str) -> None:
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """Training options that were given on the command line."""
     return {k: getattr(args, k) for k in SETTINGS if hasattr(args, k)}
-
-
-def read_names(path: Path) -> list[str]:
-    """Class names, one a line; blank lines and repeated names are refused."""
-    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    twice = sorted({n for n in names if names.count(n) > 1})
-    if twice or not names:
-        raise ValueError(f"{path} must hold class names, one a line, each once; " +
-                         (f"it repeats {twice[:3]}" if twice else "it is empty"))  # fmt: skip
-    return names
 
 
 def _part(data: Dataset, split: str) -> ImageSet:
@@ -201,23 +191,6 @@ def evaluate_run(args: argparse.Namespace) -> None:
     if bank.skipped:
         _say(args, f"skipped      {len(bank.skipped)} unreadable images")
     _say(args, f"results  {args.out / 'eval.json'}")
-
-
-def predict(args: argparse.Namespace) -> None:
-    names = read_names(args.names) if args.names else None
-    classifier = Classifier.load(args.folder, device=args.device)
-    predictions = classifier.predict(args.images, top_k=args.top_k, names=names)
-    if args.json:
-        rows = [
-            {"image": str(path), "names": list(p.names), "probabilities": list(p.probabilities)}
-            for path, p in zip(args.images, predictions, strict=True)
-        ]
-        print(json.dumps(rows, indent=1))
-        write_json(args.out / "predictions.json", rows)
-        return
-    for path, p in zip(args.images, predictions, strict=True):
-        chances = zip(p.names, p.probabilities, strict=True)
-        print(f"{path}: " + ", ".join(f"{name} {100 * chance:.1f}%" for name, chance in chances))
 
 
 def extract(args: argparse.Namespace) -> None:

@@ -1,10 +1,12 @@
-"""Files that are either whole or absent."""
+"""Files and folders that are either whole or absent."""
 
 from __future__ import annotations
 
 import json
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +36,34 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         _sync_folder(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def refuse_existing(path: str | os.PathLike[str]) -> None:
+    """FileExistsError if `path` is a file or a folder with something in it."""
+    target = Path(path)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise FileExistsError(f"{target} already exists: name a folder that does not")
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; it gets that name, whole, when the block ends without an error.
+
+    A block that raises leaves nothing; a process that is killed can leave the hidden folder `.name.*` behind.
+
+    Raises FileExistsError if `path` is a file or a folder with something in it, and whatever the block raises.
+    """
+    target = Path(path)
+    refuse_existing(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield work
+        work.chmod(0o755)  # temporary folders are private
+        os.replace(work, target)
+        _sync_folder(target.parent)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)  # nothing is there once it has its name
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

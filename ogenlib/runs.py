@@ -1,6 +1,6 @@
 """Saved runs: a folder with ``host.safetensors`` and ``run.json``, opened again as a `Classifier`.
 
-Notation: `B` images, `C` classes.
+Notation: `B` images, `C` classes, `D` embedding.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from ogenlib.data.dataset import open_image
+from ogenlib.data.dataset import check_classnames, open_image
 from ogenlib.files import atomic_write, write_json
 from ogenlib.generator_io import load_generator
 from ogenlib.hosts import Batch, Host, build
@@ -94,6 +96,29 @@ def load_run(folder: str | Path, clip: ClipLike | None = None, device: torch.dev
     return OGEN.from_card(host, record["ogen"], load_generator(kept) if kept.exists() else None).eval()
 
 
+def names_for(host: Host, names: Sequence[str] | None = None) -> tuple[str, ...]:
+    """The names asked for; None means those the host was trained on.
+
+    Raises:
+        TypeError: a string in place of a list.
+        ValueError: no names, an empty one, or one given twice.
+    """
+    if names is None:
+        return host.names
+    wanted = check_classnames(names)
+    if not wanted:
+        raise ValueError("names=[]: pass at least one class name, or None for the names of the run")
+    return wanted
+
+
+@torch.no_grad()
+def fixed_weights(host: Host, names: Sequence[str] | None = None) -> Tensor | None:
+    """Unit rows `(C, D)` of any names (None: the training names), fp32; None where they depend on the image."""
+    probe = F.normalize(torch.ones(1, host.clip.embed_dim, device=host.device), dim=-1)
+    weights = host.eval().class_weights(names_for(host, names), z=probe)
+    return weights.float() if weights.ndim == 2 else None
+
+
 @dataclass(frozen=True)
 class Prediction:
     """Names and softmax probabilities of one image, most likely first."""
@@ -112,12 +137,31 @@ class Classifier:
 
     def __init__(self, host: Host, names: Sequence[str] | None = None) -> None:
         self.host = host.eval()
-        self.names = tuple(names) if names is not None else host.names
+        self.names = names_for(host, names)
 
     @classmethod
     def load(cls, folder: str | Path, clip: ClipLike | None = None, device: torch.device | str = "cpu") -> Classifier:
         """Open a folder written by `model.save`."""
         return cls(load_run(folder, clip, device))
+
+    def with_names(self, names: Sequence[str], *, add: bool = False) -> Classifier:
+        """The same host choosing among other names; with `add`, among its present names and these."""
+        wanted = names_for(self.host, names)
+        return Classifier(self.host, tuple(dict.fromkeys((*self.names, *wanted))) if add else wanted)
+
+    def class_weights(self, names: Sequence[str] | None = None) -> Tensor:
+        """Unit rows `(C, D)` of any names (None: its own), for use outside this library.
+
+        Raises:
+            ValueError: the host's weights depend on the image, so there are none without one.
+        """
+        weights = fixed_weights(self.host, self.names if names is None else names)
+        if weights is None:
+            raise ValueError(
+                f"class weights of {self.host.info.name} depend on the image; use predict(images), "
+                "or host.class_weights(names, z=image_features)"
+            )
+        return weights
 
     @torch.no_grad()
     def predict(
@@ -134,7 +178,7 @@ class Classifier:
         """
         if top_k < 1:
             raise ValueError(f"top_k={top_k}: must be 1 or more")
-        wanted = tuple(names) if names is not None else self.names
+        wanted = self.names if names is None else names_for(self.host, names)
         many = [images] if isinstance(images, (str, os.PathLike, Image.Image)) else list(images)
         predictions = []
         for start in range(0, len(many), batch_size):

@@ -15,7 +15,9 @@ from ogenlib.cli import build_parser, main
 from ogenlib.data import load_dataset
 from ogenlib.results import SCHEMA
 
-COMMANDS = ["bench", "train", "eval", "predict", "extract", "data", "methods", "report", "convert"]
+COMMANDS = [
+    "bench", "train", "eval", "predict", "export", "words", "extract", "data", "methods", "report", "convert",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +183,34 @@ def test_predict_among_other_names_as_json(run, pictures, tmp_path, capsys) -> N
     (row,) = json.loads(capsys.readouterr().out)
     assert sorted(row["names"]) == ["banana", "car", "watch"]
     assert json.loads((tmp_path / "predictions.json").read_text()) == [row]
+
+
+def test_predict_among_names_given_as_words_or_added(run, pictures, tmp_path, capsys) -> None:
+    (tmp_path / "names.txt").write_text("banana\n")
+    image = str(pictures / "clock" / "0.png")
+    for options, expected in (
+        (["--names", "banana", "red car"], ["banana", "red car"]),
+        (["--add-names", "banana"], ["banana", "clock", "fruit"]),
+        (["--names", str(tmp_path / "names.txt"), "watch", "--add-names", "cat"], ["banana", "cat", "watch"]),
+    ):
+        assert main(["predict", str(run), image, *options, "--json", "--out", str(tmp_path)]) == 0
+        (row,) = json.loads(capsys.readouterr().out)
+        assert sorted(row["names"]) == expected and sum(row["probabilities"]) == pytest.approx(1, abs=1e-5)
+    for options, message in ((["--names", "cat", "Cat"], "'cat' and 'Cat'"), (["--names", "no.txt"], "no.txt")):
+        assert main(["predict", str(run), image, *options]) == 2
+        assert message in one_line(capsys)
+
+
+def test_export_and_what_it_refuses(run, tmp_path, capsys) -> None:
+    assert main(["export", str(run), "--format", "head", "--names", "banana", "--out", str(tmp_path / "a")]) == 0
+    assert "head.safetensors" in capsys.readouterr().out
+    assert json.loads((tmp_path / "a" / "head.json").read_text())["names"] == ["banana"]
+    assert main(["export", str(run), "--format", "head", "--no-tower", "--out", str(tmp_path / "b"), "--quiet"]) == 0
+    assert sorted(p.name for p in (tmp_path / "b").iterdir()) == ["head.json", "head.safetensors"]
+    assert main(["export", str(run), "--format", "open-clip", "--no-tower", "--out", str(tmp_path / "c")]) == 2
+    assert "--no-tower is an option of --format head" in one_line(capsys)
+    assert main(["export", str(run), "--out", str(tmp_path / "a")]) == 2
+    assert "already exists" in one_line(capsys)
 
 
 def test_eval_of_all_trained_names(run, pictures, tmp_path) -> None:

@@ -91,19 +91,88 @@ def test_python_blocks_of_the_readme_run(block: Block, workplace: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def python_of_docs() -> list[tuple[str, str]]:
-    """Every docs page with Python in it: its name, and its blocks as one program."""
-    pages = [(path.name, blocks(path.read_text(encoding="utf-8"))) for path in sorted((ROOT / "docs").glob("*.md"))]
-    programs = [
-        (name, "\n".join(b.code for b in found if b.language == "python" and b.reason is None)) for name, found in pages
-    ]
-    return [(name, program) for name, program in programs if program]
+QUICK = {
+    "bench": ["--smoke", "--epochs", "1"],
+    "train": ["--epochs", "2", "--views", "1"],
+}  # options added to a command
 
 
-@pytest.mark.parametrize("name, program", python_of_docs(), ids=lambda value: value if value.endswith(".md") else "")
-def test_python_of_a_docs_page_runs_from_top_to_bottom(name: str, program: str, workplace: Path) -> None:
+def as_program(text: str) -> str:
+    """A page as one Python program: its blocks in their order, a command as a call of it.
+
+    Commands other than ogen's are checked for what they name and not run: they measure for minutes, or install.
+    """
+    parts = []
+    for block in blocks(text):
+        if block.reason is not None:
+            continue
+        if block.language == "python":
+            parts.append(block.code)
+        if block.language in ("sh", "console"):
+            for line in block.code.splitlines():
+                words = shlex.split(line.removeprefix("$ "), comments=True)
+                if words[:1] == ["ogen"]:
+                    command = [*words[1:], *QUICK.get(words[1], [])]
+                    # In the page's own process: importing torch for every command takes longer than most commands.
+                    parts.append(f"assert __import__('ogenlib.cli').cli.main({command!r}) == 0\n")
+                elif words:
+                    check_command(words)
+    return "\n".join(parts)
+
+
+def check_command(words: list[str]) -> None:
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), words
+    else:
+        assert words[0] in ("python", "pip"), words
+        assert words[0] == "pip" or (ROOT / words[1]).is_file(), words
+
+
+def programs() -> list[tuple[str, str]]:
+    """Every docs page with something to run: its name and its program."""
+    pages = [(p.name, as_program(p.read_text(encoding="utf-8"))) for p in sorted((ROOT / "docs").glob("*.md"))]
+    return [(name, program) for name, program in pages if program]
+
+
+@pytest.mark.parametrize("name, program", programs(), ids=lambda value: value if value.endswith(".md") else "")
+def test_a_docs_page_runs_from_top_to_bottom(name: str, program: str, workplace: Path) -> None:
+    ast.parse(program)
     result = run([sys.executable, "-c", program], workplace)
-    assert result.returncode == 0, f"{name}\n{result.stderr}"
+    assert result.returncode == 0, f"{name}\n{result.stdout}\n{result.stderr}"
+
+
+def test_a_page_becomes_a_program() -> None:
+    text = "```sh\nogen data list  # all\nmake docs\n```\n```python\nx = 1\n```\n"
+    text += "<!-- not run: slow -->\n```sh\nogen z\n```\n"
+    program = as_program(text + "```console\n$ ogen train --out a\n```\n```text\nogen no\n```\n")
+    assert [line for line in program.splitlines() if line] == [
+        "assert __import__('ogenlib.cli').cli.main(['data', 'list']) == 0", "x = 1",
+        "assert __import__('ogenlib.cli').cli.main(['train', '--out', 'a', '--epochs', '2', '--views', '1']) == 0",
+    ]  # fmt: skip
+    with pytest.raises(AssertionError):
+        as_program("```sh\nmake nothing\n```\n")
+    with pytest.raises(AssertionError):
+        as_program("```sh\npython benchmarks/nothing.py\n```\n")
+
+
+def test_every_page_is_in_the_site_and_in_its_index() -> None:
+    pages = {p.name for p in (ROOT / "docs").glob("*.md")}
+    settings = (ROOT / "docs" / "site" / "mkdocs.yml").read_text(encoding="utf-8")
+    assert set(re.findall(r": ([\w-]+\.md)$", settings, re.MULTILINE)) == pages
+    assert set(links((ROOT / "docs" / "index.md").read_text(encoding="utf-8"))) == pages - {"index.md"}
+
+
+def test_the_site_builds(tmp_path: Path) -> None:
+    pytest.importorskip("material", reason="extra docs is not installed (mkdocs, mkdocs-material)")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    result = run([*command, "--config-file", "docs/site/mkdocs.yml"], ROOT)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (tmp_path / "site" / "export" / "index.html").is_file()
+
+
+def test_the_table_of_methods_is_current() -> None:
+    result = run([sys.executable, str(ROOT / "benchmarks" / "method_table.py"), "--check"], ROOT)
+    assert result.returncode == 0, result.stdout + result.stderr + "\nrun python benchmarks/method_table.py"
 
 
 def test_commands_of_the_readme_run(workplace: Path) -> None:

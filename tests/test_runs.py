@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 from PIL import Image
+from use_world import Conditional
 
 from ogenlib import Classifier, load_run
 from ogenlib.data import load_dataset
@@ -93,3 +94,23 @@ def test_bad_requests_are_named(run, clip, tmp_path) -> None:
         classifier.predict([tmp_path / "broken.png"])
     with pytest.raises(FileNotFoundError, match=r"missing\.png"):
         classifier.predict(tmp_path / "missing.png")
+
+
+def test_a_classifier_among_other_names(run, clip) -> None:
+    classifier = Classifier.load(run, clip=clip)
+    torch.testing.assert_close(classifier.class_weights(["fox"]), classifier.host.class_weights(["fox"]).detach())
+    assert classifier.class_weights().shape == (3, clip.embed_dim) and not classifier.class_weights().requires_grad
+    assert classifier.with_names(["fox"]).names == ("fox",)
+    wider = classifier.with_names(["fox", "dog"], add=True)
+    assert wider.names == (*NAMES, "fox") and classifier.names == tuple(NAMES)
+    (answer,) = wider.predict(Image.new("RGB", (40, 50), "orange"), top_k=9)
+    assert sorted(answer.names) == sorted(wider.names)
+    with pytest.raises(TypeError, match="not the one string"):
+        classifier.with_names("fox")
+    with pytest.raises(ValueError, match="at least one class name"):
+        classifier.predict([], names=[])
+
+
+def test_class_weights_that_depend_on_the_image_are_refused(clip) -> None:
+    with pytest.raises(ValueError, match="depend on the image; use predict"):
+        Classifier(Conditional(clip, NAMES)).class_weights()

@@ -148,6 +148,14 @@ class Host(nn.Module):
         """Training settings the method's authors use where they differ from `ogenlib.train.TrainConfig`."""
         return {}
 
+    def merged(self) -> dict[str, Tensor] | None:
+        """Tensors of the open_clip model's own state dict that training replaced, by their names there.
+
+        With them in place, the plain model gives this host's image features. None for hosts that change no
+        tensor of the model; a host with prompts or layers of its own on the image side has none either.
+        """
+        return None
+
     def prepare(self, data: FeatureBank, epochs: int, seed: int) -> None:
         """Called by training once, before the first epoch, with the images of the training names."""
 

@@ -7,9 +7,6 @@ OpenAI ships CLIP as TorchScript, which open_clip 4 no longer reads. The folder 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 import warnings
 from pathlib import Path
 from pickle import UnpicklingError
@@ -21,9 +18,9 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ogenlib.towers.source import CONFIG_FILE, is_torchscript
+from ogenlib.files import atomic_folder, refuse_existing
+from ogenlib.towers.source import CONFIG_FILE, WEIGHTS_FILE, is_torchscript
 
-WEIGHTS_FILE = "open_clip_model.safetensors"
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 _NEEDED = ("text_projection", "positional_embedding", "token_embedding.weight", "ln_final.weight", "logit_scale")
 _HEAD_WIDTH = 64  # every CLIP that OpenAI released has 64-wide heads, in both towers
@@ -47,8 +44,7 @@ def convert_openai(archive: Path | str, out: Path | str, name: str | None = None
     archive, out = Path(archive), Path(out)
     if not archive.is_file():
         raise FileNotFoundError(f"archive {archive} does not exist")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} already exists: name a folder that does not")
+    refuse_existing(out)
     weights = _read(archive)
     document = {
         "model_cfg": infer_config(weights),
@@ -60,17 +56,10 @@ def convert_openai(archive: Path | str, out: Path | str, name: str | None = None
         },
         "converted": {"from": archive.name, "name": name or archive.stem},
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with atomic_folder(out) as work:
         (work / CONFIG_FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         save_file(weights, work / WEIGHTS_FILE, metadata={"format": "pt", "quick_gelu": "true"})
         _open_once(work, archive)
-        work.chmod(0o755)  # temporary folders are private
-        os.replace(work, out)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
     return out
 
 

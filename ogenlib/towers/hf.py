@@ -54,6 +54,10 @@ class HFTextTower(TextTower):
     def dtype(self) -> torch.dtype:
         return self._embedding.weight.dtype
 
+    @property
+    def vocabulary_size(self) -> int:
+        return int(self._embedding.weight.shape[0])
+
     def lengths(self, ids: Tensor) -> Tensor:
         place = torch.arange(1, ids.shape[1] + 1, device=ids.device)
         return ((ids != self.pad_id) * place).amax(dim=-1).clamp_min(1)

@@ -62,6 +62,10 @@ class NativeTextTower(TextTower):
     def dtype(self) -> torch.dtype:
         return self.text.transformer.get_cast_dtype()
 
+    @property
+    def vocabulary_size(self) -> int:
+        return int(self.text.token_embedding.weight.shape[0])
+
     def lengths(self, ids: Tensor) -> Tensor:
         if self.has_cls:
             return torch.full_like(ids[:, 0], ids.shape[1])

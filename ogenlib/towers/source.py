@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 BUNDLED = "ogen-tiny"
 CONFIG_FILE = "open_clip_config.json"
+WEIGHTS_FILE = "open_clip_model.safetensors"
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pth")
 _LOCAL, _HUB = "local-dir:", "hf-hub:"
 

@@ -80,6 +80,11 @@ class TextTower:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    @property
+    def vocabulary_size(self) -> int:
+        """`V`: rows of the table of token embeddings; `embed` takes ids below it."""
+        raise NotImplementedError
+
     def tokenize(self, texts: str | Sequence[str]) -> Tensor:
         """Ids `(N, context_length)` on the tower's device; ValueError if a text does not fit."""
         return self.tokens([texts] if isinstance(texts, str) else texts).to(self.device)

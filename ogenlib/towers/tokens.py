@@ -6,6 +6,7 @@ Notation: `N` texts, `L` tokens a text is padded to.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -34,6 +35,10 @@ class Tokens:
         overflow = tokenizer(["dog " * 32], context_length=8)
         self.n_suffix = visible + int(int(overflow[0, -1]) == self.pad_id)
         self._visible_suffix = visible
+        inner: Any = getattr(tokenizer, "tokenizer", None)
+        marked = [*getattr(tokenizer, "all_special_ids", ()), *getattr(inner, "all_special_ids", ())]
+        # A text without words shows what stands around them.
+        self._special = frozenset([*marked, *(int(i) for i in empty[0].tolist()), self.pad_id])
 
     def pieces(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of the words alone, of every text in full: no special tokens, no padding, nothing cut."""
@@ -47,6 +52,24 @@ class Tokens:
     def count(self, texts: Sequence[str]) -> list[int]:
         """Tokens each text needs, special tokens included."""
         return [self.n_prefix + len(piece) + self.n_suffix for piece in self.pieces(texts)]
+
+    def is_special(self, token: int) -> bool:
+        """Is this id one that the tokenizer adds around words (start, end, padding), or marked so by it?"""
+        return token in self._special
+
+    def word(self, token: int) -> str:
+        """One token as text: a trailing ``-`` marks the beginning of a longer word, ``#id`` a token without text."""
+        pieces: Any = getattr(self.tokenizer, "decoder", None)
+        if isinstance(pieces, dict):  # open_clip's own byte-pair tokenizer
+            piece = pieces.get(token)
+            if piece is None:
+                return f"#{token}"
+            text = self.tokenizer.decode([token]).strip()  # type: ignore[attr-defined]
+            return (text if piece.endswith("</w>") else f"{text}-") or f"#{token}"
+        inner: Any = getattr(self.tokenizer, "tokenizer", None)  # Hugging Face's, in open_clip's wrapper
+        if hasattr(inner, "decode"):
+            return inner.decode([token]).strip() or f"#{token}"
+        return f"#{token}"
 
     def __call__(self, texts: Sequence[str]) -> torch.Tensor:
         """Ids `(N, L)`.

@@ -1,0 +1,151 @@
+"""A trained run for people without ogenlib: a linear head, or an open_clip folder with the head beside it.
+
+What can be written depends on what the host changes. Class weights alone, or tensors of the model itself
+(`Host.merged`): both formats. Weights that depend on the image, or an image side with prompts or layers of its own:
+neither; `ogenlib.onnx_graph` writes the whole computation instead.
+
+Notation: `C` classes, `D` embedding.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ogenlib.files import atomic_folder, refuse_existing, write_json
+from ogenlib.hosts import Host
+from ogenlib.ogen import OGEN
+from ogenlib.runs import fixed_weights, names_for
+from ogenlib.towers import Backbone
+from ogenlib.towers.folder import model_config, write_open_clip
+
+HEAD_FORMAT = "ogenlib.head/1"
+HEAD_FILE, HEAD_CARD, TOWER_FILE = "head.safetensors", "head.json", "image_tower.safetensors"
+
+
+def inner_host(host: Host) -> Host:
+    """The host itself, without OGEN around it."""
+    return host.host if isinstance(host, OGEN) else host
+
+
+def obstacle(host: Host) -> str | None:
+    """What keeps a host from being an image tower and fixed class weights; None if nothing does."""
+    inner = inner_host(host)
+    kind = type(inner)
+    if inner.merged() is None and (not inner.uses_cached_features or kind.image_features is not Host.image_features):
+        return "it computes image features of its own, not the image tower's"
+    if kind.logits is not Host.logits:
+        return "its logits are more than image features times class weights"
+    return None if fixed_weights(host) is not None else "its class weights depend on the image"
+
+
+def to_linear_head(host: Host, names: Sequence[str] | None = None) -> nn.Linear:
+    """A linear layer from unit image features `(B, D)` to logits `(B, C)`, scale and bias included; frozen, on the CPU.
+
+    Args:
+        names: of the rows, any names; None for the training names.
+
+    Raises:
+        ValueError: the host is no linear head (which part is not, and the call that works).
+    """
+    weights = _weights(host, names)
+    head = nn.Linear(weights.shape[1], weights.shape[0], bias=True)
+    with torch.no_grad():
+        head.weight.copy_(host.clip.logit_scale.cpu() * weights)
+        head.bias.copy_(torch.zeros(()) if host.clip.logit_bias is None else host.clip.logit_bias.cpu())
+    return head.eval().requires_grad_(False)
+
+
+def export_head(
+    host: Host, out: str | os.PathLike[str], names: Sequence[str] | None = None, *, tower: bool = True
+) -> Path:
+    """Write `head.safetensors`, `head.json` and, with `tower`, `image_tower.safetensors`.
+
+    The tower's file is a state dict for `model.visual` of the open_clip model named in `head.json`.
+
+    Args:
+        out: a folder that does not exist or is empty; it appears whole or not at all.
+        names: of the rows, any names; None for the training names.
+
+    Raises:
+        FileExistsError: there is something at `out`.
+        ValueError: the host is no linear head, or has no image tower to write.
+    """
+    refuse_existing(out)
+    weights, merged = _weights(host, names), inner_host(host).merged()
+    clip = host.clip
+    if tower and not isinstance(clip, Backbone):
+        raise ValueError(f"{clip.name!r} has no image tower to write; pass tower=False for the head alone")
+    with atomic_folder(out) as work:
+        if tower and isinstance(clip, Backbone):
+            state = {**clip.model.state_dict(), **(merged or {})}
+            visual = {k.removeprefix("visual."): v for k, v in state.items() if k.startswith("visual.")}
+            save_file({k: v.detach().cpu().clone().contiguous() for k, v in visual.items()}, work / TOWER_FILE)
+        _write_head(host, weights, names, work, merged)
+    return Path(out)
+
+
+def export_open_clip(host: Host, out: str | os.PathLike[str], names: Sequence[str] | None = None) -> Path:
+    """Write a folder that `open_clip.create_model("local-dir:FOLDER")` opens, with the head's files in it.
+
+    The model's tensors are unchanged but for those the host has replaced (`Host.merged`).
+
+    Args:
+        out: a folder that does not exist or is empty; it appears whole or not at all.
+        names: of the head's rows, any names; None for the training names.
+
+    Raises:
+        FileExistsError: there is something at `out`.
+        ValueError: the host is no linear head, has no model, or open_clip cannot open the model from a folder.
+    """
+    refuse_existing(out)
+    weights, merged = _weights(host, names), inner_host(host).merged()
+    if not isinstance(host.clip, Backbone):
+        raise ValueError(f"{host.clip.name!r} is no open_clip model; write the head alone: export_head(tower=False)")
+    with atomic_folder(out) as work:
+        write_open_clip(host.clip, work, merged)
+        _write_head(host, weights, names, work, merged)
+    return Path(out)
+
+
+def card(host: Host, names: Sequence[str] | None, form: str) -> dict[str, Any]:
+    """What a user of an export has to know; JSON-able.
+
+    ``logit_scale`` is exponentiated already; ``backbone`` is the fingerprint of the model the run was trained on.
+    """
+    clip = host.clip
+    return {
+        "format": form, "method": host.info.name, "ogen": isinstance(host, OGEN),
+        "names": list(names_for(host, names)),
+        "trained_names": list(host.names), "logit_scale": float(clip.logit_scale),
+        "logit_bias": None if clip.logit_bias is None else float(clip.logit_bias),
+        "preprocess": clip.preprocess_cfg, "backbone": clip.fingerprint(),
+    }  # fmt: skip
+
+
+def _write_head(
+    host: Host, weights: Tensor, names: Sequence[str] | None, folder: Path, merged: Mapping[str, Tensor] | None
+) -> None:
+    save_file({"weight": weights.cpu().contiguous()}, folder / HEAD_FILE, metadata={"format": HEAD_FORMAT})
+    record = {**card(host, names, HEAD_FORMAT), "merged": sorted(merged or ())}
+    if isinstance(host.clip, Backbone):
+        record["model_cfg"] = model_config(host.clip)
+    write_json(folder / HEAD_CARD, record)
+
+
+def _weights(host: Host, names: Sequence[str] | None) -> Tensor:
+    reason = obstacle(host)
+    weights = None if reason else fixed_weights(host, names)
+    if weights is None:
+        raise ValueError(
+            f"{host.info.name} is no image tower with fixed class weights: {reason}. "
+            "export_onnx (ogen export RUN --format onnx) writes its whole computation for given names, "
+            "and og.Classifier.load(RUN) runs it as it is"
+        )
+    return weights
