@@ -141,7 +141,8 @@ def search_variants(host: str) -> list[Variant]:
     changes: dict[str, dict[str, Any]] = {
         "KL 1": {"zero_shot_kl": 1.0}, "no teacher": {"teacher": None}, "mean teacher": {"teacher": "mean"},
         "teacher three times": {"teacher_weight": 3.0}, "teacher kept": {"keep_teacher": True},
-        "one group of names": {"name_groups": 1}, "spread none": {"spread": "none"}, "shift": {"generator": "shift"},
+        "one group of names": {"name_groups": 1}, "groups of names": {"name_groups": None},
+        "spread none": {"spread": "none"}, "shift": {"generator": "shift"},
         "KL on synthesized": {"synthesized_kl": 1.0},
     }  # fmt: skip
     found.append(Variant("ogenlib", host, {}))

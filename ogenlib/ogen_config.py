@@ -155,9 +155,10 @@ PRESETS: Mapping[str, OGENConfig] = MappingProxyType({
 
 
 # What a preset changes for a kind of host (`MethodInfo.kind`). A prompt learner's words for names without images are no
-# better than the zero-shot ones; what an adapter learns from images of other names carries over in part.
+# better than the zero-shot ones; what an adapter learns from images of other names carries over in part, and to it all
+# names at once cost little.
 FOR_KIND: Mapping[tuple[str, str], Mapping[str, Any]] = MappingProxyType({
-    ("ogenlib", "adapter"): MappingProxyType({"zero_shot_share": 0.3, "zero_shot_kl": 0.1}),
+    ("ogenlib", "adapter"): MappingProxyType({"zero_shot_share": 0.3, "zero_shot_kl": 0.1, "name_groups": 1}),
 })  # fmt: skip
 
 
