@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -68,6 +69,14 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
             images.open(row).save(folder / "my-images" / name / f"{row}.png")
     images.open(0).save(folder / "picture.jpg")
     return folder
+
+
+@pytest.fixture
+def fresh(workplace: Path, tmp_path: Path) -> Path:
+    """The same pictures in a folder that no other page has written to."""
+    shutil.copytree(workplace / "my-images", tmp_path / "my-images")
+    shutil.copy(workplace / "picture.jpg", tmp_path)
+    return tmp_path
 
 
 def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
@@ -135,9 +144,9 @@ def programs() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name, program", programs(), ids=lambda value: value if value.endswith(".md") else "")
-def test_a_docs_page_runs_from_top_to_bottom(name: str, program: str, workplace: Path) -> None:
+def test_a_docs_page_runs_from_top_to_bottom(name: str, program: str, fresh: Path) -> None:
     ast.parse(program)
-    result = run([sys.executable, "-c", program], workplace)
+    result = run([sys.executable, "-c", program], fresh)
     assert result.returncode == 0, f"{name}\n{result.stdout}\n{result.stderr}"
 
 
@@ -175,12 +184,12 @@ def test_the_table_of_methods_is_current() -> None:
     assert result.returncode == 0, result.stdout + result.stderr + "\nrun python benchmarks/method_table.py"
 
 
-def test_commands_of_the_readme_run(workplace: Path) -> None:
+def test_commands_of_the_readme_run(fresh: Path) -> None:
     for line in COMMANDS:
         words = shlex.split(line, comments=True)
         if words[:1] == ["ogen"]:
             quick = {"bench": ["--smoke"], "train": ["--epochs", "2"]}.get(words[1], [])
-            result = run([sys.executable, "-m", "ogenlib", *words[1:], *quick], workplace)
+            result = run([sys.executable, "-m", "ogenlib", *words[1:], *quick], fresh)
             assert result.returncode == 0, f"{line}\n{result.stderr}"
         elif words:
             assert words[0] == "make", line

@@ -174,7 +174,7 @@ def test_every_dependency_is_imported() -> None:
 
 def test_everything_imported_is_a_dependency() -> None:
     extras = project()["optional-dependencies"]
-    listed = [*project()["dependencies"], *extras["plot"], *extras["webdataset"]]
+    listed = [*project()["dependencies"], *extras["plot"], *extras["webdataset"], *extras["onnx"]]
     known = {MODULES.get(n, n.replace("-", "_")) for n in map(distribution, listed)}
     assert imported(*SOURCES) - known - set(sys.stdlib_module_names) - {"ogenlib"} == set()
 
