@@ -110,7 +110,8 @@ def search(document: dict[str, Any]) -> str:
             means = [sum(e[c][0] for e in entries) / len(entries) for c in ("H", "joint_H")]
             cells.append(" / ".join(f"{m:.1f}" for m in means))
         lines.append([name, *cells])
-    return table(["H / joint H", *[g[0] for g in groups]], lines) + _seeds(document)
+    seeds = ", ".join(map(str, document["protocol"]["seeds"]))
+    return table(["H / joint H", *[g[0] for g in groups]], lines) + f"\nMeans over the tasks and seeds {seeds}.\n"
 
 
 def cost(document: dict[str, Any]) -> str:
@@ -143,8 +144,6 @@ def _title(family: str) -> str:
 
 def _seeds(document: dict[str, Any]) -> str:
     seeds = document["protocol"]["seeds"]
-    if len(seeds) == 1:
-        return "\nOne seed; means over the tasks.\n"
     return f"\nMeans over seeds {', '.join(map(str, seeds))}, ± standard deviation.\n"
 
 
