@@ -1,6 +1,6 @@
 """OGEN from scratch: tensors in, a classifier out.
 
-https://arxiv.org/abs/2401.15914, in the recipe that docs/ogen.md describes, with ALMT as teacher.
+https://arxiv.org/abs/2401.15914, in the recipe for adapters that docs/ogen.md describes.
 
 The method is written out below and needs torch alone. It starts from what any CLIP model gives: unit image features
 of the base classes and unit text features of all names. `emoji_features` uses ogenlib to get them; replace it.
@@ -52,8 +52,8 @@ class TextAdapter(nn.Module):
         return F.normalize(text + F.linear(F.linear(text, self.down).relu(), self.up), dim=-1)
 
 
-def mixed_weights(host: TextAdapter, text: Tensor, n_base: int, share: float = 0.5) -> Tensor:
-    """The host's weights for base names; for names without images, half of them and half zero-shot."""
+def mixed_weights(host: TextAdapter, text: Tensor, n_base: int, share: float = 0.3) -> Tensor:
+    """The host's weights for base names; for names without images, mixed with a `share` of zero-shot."""
     own = host(text)
     new = F.normalize(share * text[n_base:] + (1 - share) * own[n_base:], dim=-1)
     return torch.cat([own[:n_base], new])
@@ -170,7 +170,7 @@ def train_host(data: Features, epochs: int, seed: int) -> Tensor:
 
 
 def train_ogen(
-    data: Features, epochs: int, seed: int, zero_shot_kl: float = 0.3, teacher_weight: float = 1.0
+    data: Features, epochs: int, seed: int, zero_shot_kl: float = 0.1, teacher_weight: float = 1.0
 ) -> Tensor:
     """The same host with OGEN's terms. Returns class weights `(C, D)`."""
     draws = torch.Generator().manual_seed(seed)
@@ -188,7 +188,7 @@ def train_ogen(
             logits = data.scale * z @ mixed_weights(host, data.text, n_base).T
             zero_shot = data.scale * z @ data.text.T
             loss = F.cross_entropy(logits[:n, :n_base], data.labels[rows])  # the host's own: base names compete
-            loss = loss + F.cross_entropy(logits[n:], labels)  # synthesized rows: all names compete
+            loss = loss + 0.3 * F.cross_entropy(logits[n:], labels)  # synthesized rows: all names compete
             loss = loss + zero_shot_kl * kl(logits[:n], zero_shot[:n])  # do not forget what CLIP knew
             if taught is not None:
                 loss = loss + teacher_weight * kl(logits, data.scale * z @ taught.T)  # nor what training found
