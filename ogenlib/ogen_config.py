@@ -159,6 +159,7 @@ PRESETS: Mapping[str, OGENConfig] = MappingProxyType({
 # names at once cost little.
 FOR_KIND: Mapping[tuple[str, str], Mapping[str, Any]] = MappingProxyType({
     ("ogenlib", "adapter"): MappingProxyType({"zero_shot_share": 0.3, "zero_shot_kl": 0.1, "name_groups": 1}),
+    ("zero-shot-kl", "adapter"): MappingProxyType({"name_groups": 1}),
 })  # fmt: skip
 
 

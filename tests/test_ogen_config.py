@@ -33,6 +33,7 @@ def test_overrides_replace_fields_and_nothing_else() -> None:
     assert PRESETS["paper"].k == 3
     adapter = ogen_config(kind="adapter")
     assert adapter == replace(OGENConfig(), zero_shot_share=0.3, zero_shot_kl=0.1, name_groups=1)
+    assert ogen_config("zero-shot-kl", "adapter") == replace(PRESETS["zero-shot-kl"], name_groups=1)
     assert ogen_config("paper", "adapter") == PRESETS["paper"]  # a published recipe is the same for every host
     assert ogen_config(kind="adapter", zero_shot_share=0.7).zero_shot_share == 0.7
     with pytest.raises(TypeError):
