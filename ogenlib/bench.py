@@ -103,7 +103,7 @@ def run_bench(config: BenchConfig, out: Path, *, command: str = "", progress: bo
 
 
 def _tested(config: BenchConfig, clip: Backbone, planned: Plan, out: Path, progress: bool) -> Tested:
-    options = {"progress": progress, "skip_bad": config.skip_bad}
+    options: dict[str, Any] = {"progress": progress, "skip_bad": config.skip_bad}
     features, pixels = [], []
     for part in planned.parts:
         content = short_hash([part.images.hash(), clip.weights_hash, config.skip_bad])

@@ -107,17 +107,18 @@ class BenchConfig:
         if shots != SHOTS_LIST and self.protocol != "few-shot":
             raise ValueError(f"shots_list={list(shots)} is for --protocol few-shot; {self.protocol} takes --shots N")
         if self.train_domain is not None and self.protocol != "domain-generalization":
-            raise ValueError(f"train_domain={self.train_domain!r} is for --protocol domain-generalization; leave it out")
+            raise ValueError(f"train_domain={self.train_domain!r} is for --protocol domain-generalization, not "
+                             f"{self.protocol}; leave it out")  # fmt: skip
         if self.suite is None:
             if self.targets and self.protocol not in WITH_TARGETS:
-                raise ValueError(f"targets={list(self.targets)} are for --protocol {' and '.join(WITH_TARGETS)}, and for "
-                                 f"--suite; {self.protocol} tests the dataset it trains on")  # fmt: skip
+                raise ValueError(f"targets={list(self.targets)} are for --protocol {' and '.join(WITH_TARGETS)}, and "
+                                 f"for --suite; {self.protocol} tests the dataset it trains on")  # fmt: skip
             return
         if self.suite not in SUITES:
             raise ValueError(f"suite {self.suite!r} is unknown; known are {', '.join(SUITES)}")
         if self.protocol in WITH_TARGETS:
-            raise ValueError(f"a suite trains on each of its datasets; --protocol {self.protocol} trains on one: name it "
-                             "with --dataset in place of --suite")  # fmt: skip
+            raise ValueError(f"a suite trains on each of its datasets; --protocol {self.protocol} trains on one: name "
+                             "it with --dataset in place of --suite")  # fmt: skip
         bundled = all(name in list_datasets() for name in SUITES[self.suite])
         if bundled and self.root is not None:
             raise ValueError(f"the suite {self.suite} is bundled and has no root; leave --root out")

@@ -15,6 +15,7 @@ import torch
 from ogenlib import results
 from ogenlib.data import ImageSet
 from ogenlib.protocols import Part, Plan
+from ogenlib.published import published_rows
 
 THUMBNAILS = 4  # pictures beside a confusion
 
@@ -55,7 +56,15 @@ def document(
         "confusions": [{**_who(c), "seed": c["seed"], **pair} for c in shown for pair in c["confusions"]],
         "per_class": _per_class(cells, home),
         "projection": [{**_who(c), "domain": home, **c["projection"]} for c in shown if c["projection"]],
+        **_published(card, rows),
     }  # fmt: skip
+
+
+def _published(card: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    if card["name"] == "base-to-new":
+        return {}  # beside a whole table, of a suite
+    found = published_rows(card["name"], card["dataset"], [row["dataset"] for row in rows])
+    return {"published": found} if found else {}
 
 
 def ending(skipped: list[dict[str, str]], command: str, seconds: float) -> dict[str, Any]:

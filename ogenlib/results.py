@@ -44,8 +44,9 @@ def summarize(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         groups.setdefault(key, []).append(row)
     summary = []
     for members in groups.values():
-        kept = {k: members[0][k] for k in ("dataset", "domain", "shots", "host", "ogen") if k in members[0]}
-        entry: dict[str, Any] = {**kept, "n_seeds": len(members)}
+        first = members[0]
+        entry: dict[str, Any] = {k: first[k] for k in ("dataset", "domain", "shots", "host", "ogen") if k in first}
+        entry["n_seeds"] = len(members)
         entry |= {m: mean_std([r[m] for r in members]) for m in METRICS}
         base, new = entry["base"][0], entry["new"][0]
         entry["H_of_means"] = None if base is None or new is None else harmonic_mean(base, new)

@@ -20,7 +20,8 @@ def plan(config: BenchConfig) -> Plan:
     source = load_source(config)
     home = home_of(source)
     known = source.classnames
-    parts, cards = [Part(source.name, source.test)], []
+    near = home in source.test.domains and not config.test_domains  # other names, not other domains
+    parts, cards = [Part(source.name, source.test.of_domain(home) if near else source.test)], []
     for name in targets_of(config, source):
         target, left_out = without_training_images(Part(name, _test_images(config, name, home).test), source)
         parts.append(Part(name, target.images))
