@@ -109,7 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--shots-list", type=_positive, nargs="+", default=list(SHOTS_LIST), metavar="N",
                    help="numbers of training images of a class, for few-shot (in place of --shots)")  # fmt: skip
     p.add_argument("--train-domain", default=None, metavar="NAME",
-                   help="domain that is trained on, for domain-generalization (default: the dataset's first)")  # fmt: skip
+                   help="the domain that domain-generalization trains on (default: the first)")  # fmt: skip
     p.add_argument("--hosts", nargs="+", default=["coop"], metavar="NAME", help="methods (ogen methods)")
     p.add_argument("--smoke", action="store_true", help="the same path in less than a minute: 1 seed, 4 epochs")
     _data(p)

@@ -13,6 +13,7 @@ from typing import Any
 from ogenlib.report_style import (
     Html,
     Variant,
+    counted,
     finite,
     harmonic,
     items,
@@ -89,7 +90,7 @@ class Findings:
         """The domain, with its dataset where the document holds several."""
         if setting[0] == AVERAGE:
             count = len({s for s in self.settings() if self.averaged(s)})
-            return f"the mean of {count} datasets" if self.protocol.get("suite") else f"the mean of {count} targets"
+            return f"the mean of {counted(count, 'dataset' if self.protocol.get('suite') else 'target')}"
         several = len({dataset for dataset, _ in self.settings()}) > 1
         return " / ".join(part for part in setting if part) if several or not setting[1] else setting[1]
 

@@ -15,7 +15,8 @@ from ogenlib.bench_config import PROTOCOLS, SHOTS_LIST
 from ogenlib.bench_text import summary_text
 from ogenlib.data import FeatureBank, ImageSet, Item, base_new_split, load_dataset
 from ogenlib.label_space import LabelSpace, label_spaces
-from ogenlib.protocols import PLANS, Part, Tested, plan
+from ogenlib.protocols import PLANS, Part, plan
+from ogenlib.protocols.plan import Tested as Banks
 from ogenlib.protocols.sides import SidesJudge
 from ogenlib.report import build_report
 
@@ -81,7 +82,7 @@ class Written:
 
 def part(name: str, classes: tuple[str, ...], rows: Any, labels: list[int]) -> tuple[Part, FeatureBank]:
     keys = [f"{name}/{i}" for i in range(len(rows))]
-    images = ImageSet([Item(None, label, "x", key) for label, key in zip(labels, keys, strict=True)], classes)
+    images = ImageSet([Item("not opened", label, "x", key) for label, key in zip(labels, keys, strict=True)], classes)
     return Part(name, images), FeatureBank(
         torch.tensor(rows)[:, None], torch.tensor(labels), classes, ["x"] * len(rows), keys, {}
     )
@@ -92,7 +93,7 @@ def test_rows_confusions_and_classes_of_a_judge() -> None:
     target, second = part("t", ("bus", "hot dog"), TARGET, [0, 0, 1, 1])
     names = ("cat", "hot dog", "car", "bus", "tram")
     judge = SidesJudge((source, target), names, 3, (SPACE,), (True,), "x")
-    tested = Tested((first, second), (first, second))
+    tested = Banks((first, second), (first, second))
     host: Any = Written()
     assert judge.measure(host, tested) == {"base": 75.0}
     got = judge.outcome(host, tested)
@@ -154,7 +155,7 @@ def test_every_protocol_has_a_plan() -> None:
 def test_cross_dataset_tests_no_image_that_was_trained_on() -> None:
     made = plan(small(protocol="cross-dataset"))
     trained = set(made.source.train.keys)
-    assert [p.dataset for p in made.parts][0] == "emoji-categories" and len(made.parts) == 9
+    assert made.parts[0].dataset == "emoji-categories" and len(made.parts) == 9
     assert not any(trained & set(p.images.keys) for p in made.parts)
     assert {d for p in made.parts for d in p.images.domains} == {"noto"}
     animals = next(c for c in made.card["targets"] if c["dataset"] == "emoji-concepts/animals-nature")
@@ -241,7 +242,7 @@ def test_targets_from_disk_share_names_or_have_some_of_their_own(tmp_path: Path)
     judge = plan(config).judge
     assert isinstance(judge, SidesJudge) and judge.joint == (True, False) and judge.names == (*classes, "tram")
     assert judge.spaces[0].new == (2, 1) or judge.spaces[0].new == (1, 2)
-    with pytest.raises(ValueError, match="none of the names of .*cross-dataset"):
+    with pytest.raises(ValueError, match=r"none of the names of .*cross-dataset"):
         plan(small(protocol="domain-shift", dataset=str(source), targets=(str(strange),)))
     with pytest.raises(ValueError, match="--targets"):
         plan(small(protocol="domain-shift", dataset=str(source)))
@@ -254,7 +255,7 @@ def test_targets_from_disk_share_names_or_have_some_of_their_own(tmp_path: Path)
 # --- whole runs -------------------------------------------------------------------------------------------
 
 RUNS: dict[str, dict[str, Any]] = {
-    "cross-dataset": {"targets": ("emoji-concepts/activities",), "ogen": "both", "ogen_settings": QUICK},
+    "cross-dataset": {"targets": ("emoji-concepts/activities",), "ogen": "both", "ogen_settings": QUICK, "views": 2},
     "domain-generalization": {"targets": ("openmoji", "twemoji")},
     "few-shot": {"shots_list": (1, 2), "test_domains": ("noto",), "seeds": (1, 2)},
 }
@@ -309,10 +310,10 @@ def test_the_report_of_every_protocol(finished: tuple[str, Path]) -> None:
         assert "1, 2 images per class" in page
     elif name == "cross-dataset":
         assert "on the dataset of training" in page and "on the targets" in page
-        assert "Summary on the mean of 1 targets" in page or "the mean of 1 target" in page
+        assert "Summary on the mean of 1 target<" in page
     else:
         assert "on the shifted domains" in page and "the mean of 2 targets" in page
-    assert "All kinds" not in page and build_report(json.loads((out / "results.json").read_text())) == page
+    assert build_report(json.loads((out / "results.json").read_text())) == page
 
 
 def test_finished_cells_are_not_trained_again(finished: tuple[str, Path]) -> None:
