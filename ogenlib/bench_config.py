@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ogenlib.data import COOP11, list_datasets
 from ogenlib.hosts import METHODS, method
 from ogenlib.ogen_config import ogen_config
 from ogenlib.train import TrainConfig
 
 _log = logging.getLogger(__name__)
-PROTOCOLS = ("base-to-new",)
+PROTOCOLS = ("base-to-new", "cross-dataset", "domain-generalization", "few-shot")
+ALIASES = {"domain-shift": "domain-generalization"}
+WITH_TARGETS = ("cross-dataset", "domain-generalization")
+SHOTS_LIST = (1, 2, 4, 8, 16)  # CoOp's
 OGEN_MODES = ("both", "yes", "no")
 PRESET = "ogenlib"
 REFERENCE = "zero_shot"  # in every table, asked for or not
+SUITES = {"coop11": COOP11, "emoji8": tuple(n for n in list_datasets() if n.startswith("emoji-concepts/"))}
 Variant = tuple[str, bool]  # host, with OGEN or without
 
 
@@ -24,7 +30,14 @@ class BenchConfig:
     """One benchmark.
 
     Attributes:
-        dataset: embedded name, folder or CSV.
+        protocol: one of `PROTOCOLS`, or ``domain-shift`` for ``domain-generalization``.
+        dataset: embedded name, published name (with `root`), folder or CSV; what is trained on.
+        root: folder that holds the folders of published datasets.
+        targets: datasets (cross-dataset) or domains and datasets (domain-generalization) to test on; those of a
+            `suite` to run. Empty for the protocol's own.
+        train_domain: of several (domain-generalization); None for the dataset's first.
+        suite: a whole table over the datasets of `SUITES`, in place of `dataset`.
+        shots_list: numbers of training images of a class (few-shot), in place of `shots`.
         hosts: methods to compare; zero_shot is always among them, as the reference.
         views: augmented views of a training image in the feature bank.
         settings: training settings that override every host's own.
@@ -41,8 +54,13 @@ class BenchConfig:
     dataset: str = "emoji-categories"
     model: str = "ogen-tiny"
     pretrained: str | None = None
+    root: str | os.PathLike[str] | None = None
+    targets: tuple[str, ...] = ()
+    train_domain: str | None = None
+    suite: str | None = None
     hosts: tuple[str, ...] = ("coop",)
     shots: int = 16
+    shots_list: tuple[int, ...] = SHOTS_LIST
     epochs: int = 50
     seeds: tuple[int, ...] = (1, 2, 3)
     views: int = 8
@@ -57,8 +75,10 @@ class BenchConfig:
     ogen_settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "protocol", ALIASES.get(self.protocol, self.protocol))
         if self.protocol not in PROTOCOLS:
             raise ValueError(f"protocol {self.protocol!r} is not available; available: {', '.join(PROTOCOLS)}")
+        self._check_data()
         for name, low in (("shots", 1), ("epochs", 1), ("views", 1)):
             if getattr(self, name) < low:
                 raise ValueError(f"{name}={getattr(self, name)}: must be {low} or more")
@@ -79,6 +99,46 @@ class BenchConfig:
                 "leave out the one or the other"
             )
 
+    def _check_data(self) -> None:
+        """What is trained and tested must fit the protocol."""
+        shots = self.shots_list
+        if not shots or min(shots) < 1 or len(set(shots)) != len(shots):
+            raise ValueError(f"shots_list={list(shots)}: name numbers of 1 or more, each once")
+        if shots != SHOTS_LIST and self.protocol != "few-shot":
+            raise ValueError(f"shots_list={list(shots)} is for --protocol few-shot; {self.protocol} takes --shots N")
+        if self.train_domain is not None and self.protocol != "domain-generalization":
+            raise ValueError(f"train_domain={self.train_domain!r} is for --protocol domain-generalization, not "
+                             f"{self.protocol}; leave it out")  # fmt: skip
+        if self.suite is None:
+            if self.targets and self.protocol not in WITH_TARGETS:
+                raise ValueError(f"targets={list(self.targets)} are for --protocol {' and '.join(WITH_TARGETS)}, and "
+                                 f"for --suite; {self.protocol} tests the dataset it trains on")  # fmt: skip
+            return
+        if self.suite not in SUITES:
+            raise ValueError(f"suite {self.suite!r} is unknown; known are {', '.join(SUITES)}")
+        if self.protocol in WITH_TARGETS:
+            raise ValueError(f"a suite trains on each of its datasets; --protocol {self.protocol} trains on one: name "
+                             "it with --dataset in place of --suite")  # fmt: skip
+        bundled = all(name in list_datasets() for name in SUITES[self.suite])
+        if bundled and self.root is not None:
+            raise ValueError(f"the suite {self.suite} is bundled and has no root; leave --root out")
+        if not bundled and self.root is None:
+            raise ValueError(f"the suite {self.suite} is read from your disk: pass --root DIR, the folder that holds "
+                             "the datasets' folders")  # fmt: skip
+        other = [name for name in self.targets if name not in SUITES[self.suite]]
+        if other:
+            raise ValueError(f"{other[0]} is not in the suite {self.suite}, which has "
+                             f"{', '.join(SUITES[self.suite])}")  # fmt: skip
+
+    def suite_datasets(self) -> tuple[str, ...]:
+        """The datasets of the suite, or those of them that are targets."""
+        datasets = SUITES[self.suite] if self.suite else ()
+        return tuple(name for name in datasets if name in self.targets) or datasets
+
+    def all_shots(self) -> tuple[int, ...]:
+        """Numbers of training images of a class that are run."""
+        return self.shots_list if self.protocol == "few-shot" else (self.shots,)
+
     def variants(self) -> tuple[Variant, ...]:
         """What is run for every seed: the reference first, a host with OGEN right after the host."""
         found: list[Variant] = [(REFERENCE, False)]
@@ -92,9 +152,12 @@ class BenchConfig:
 
     def smoke(self) -> BenchConfig:
         """The same path in less than a minute: one seed, few epochs, two domains."""
-        domains = ("noto", "openmoji") if self.dataset.startswith("emoji-categories") else self.test_domains
+        domains = self.test_domains
+        if self.dataset == "emoji-categories" and self.suite is None and not self.targets:
+            domains = ("noto",) if self.protocol == "cross-dataset" else ("noto", "openmoji")
+        few = tuple(shots for shots in self.shots_list if shots <= 4)[:2] if self.protocol == "few-shot" else ()
         return replace(self, seeds=self.seeds[:1], epochs=min(self.epochs, 4), shots=min(self.shots, 4), views=2,
-                       test_domains=domains)  # fmt: skip
+                       test_domains=domains, shots_list=few or self.shots_list)  # fmt: skip
 
 
 def settings_for(preset: str, settings: Mapping[str, Any], n_known: int) -> dict[str, Any]:

@@ -14,6 +14,8 @@ import torch
 
 from ogenlib import results
 from ogenlib.data import ImageSet
+from ogenlib.protocols import Part, Plan
+from ogenlib.published import published_rows
 
 THUMBNAILS = 4  # pictures beside a confusion
 
@@ -24,17 +26,19 @@ def cell_name(host: str, ogen: bool) -> str:
 
 
 def document(
-    cells: Sequence[dict[str, Any]], card: Mapping[str, Any], seeds: Sequence[int], home: str,
+    cells: Sequence[dict[str, Any]], card: Mapping[str, Any], plan: Plan, seeds: Sequence[int],
     skipped: list[dict[str, str]], command: str, seconds: float,
 ) -> dict[str, Any]:  # fmt: skip
     """The whole document but the thumbnails.
 
     Args:
         card: what decides the numbers; what comes of the run is added here.
-        home: the domain of curves, tests, confusions and classes.
     """
+    home = plan.home
     rows = [row for cell in cells for row in cell["rows"]]
-    first = [cell for cell in cells if cell["seed"] == seeds[0]]
+    means = results.average_rows([row for row in rows if row["new"] is not None], plan.average)
+    most = max(plan.shots)
+    shown = [cell for cell in cells if cell["seed"] == seeds[0] and cell.get("shots", most) == most]
     tag = {"dataset": card["dataset"], "domain": home}
     return {
         "schema": results.SCHEMA,
@@ -43,17 +47,31 @@ def document(
             "home_domain": home, "seeds": list(seeds),
             "hosts": {cell_name(c["host"], c["ogen"]): {**c["config"], "train": _without_seed(c["train"])}
                       for c in cells},
-            "skipped": skipped, "versions": results.versions(), "threads": torch.get_num_threads(),
-            "command": command, "git": results.git_revision(), "date": results.now(), "seconds": seconds,
+            **ending(skipped, command, seconds),
         },
         "rows": rows,
-        "summary": results.summarize(rows),
+        "summary": results.summarize([*means, *rows]),
         "curves": [{**tag, **_who(c), "seed": c["seed"], **c["curve"]} for c in cells if c["curve"]],
-        "tests": results.paired_tests(rows, home),
-        "confusions": [{**_who(c), "domain": home, "seed": c["seed"], **pair}
-                       for c in first for pair in c["confusions"]],
+        "tests": results.paired_tests(rows, home) if plan.tests == "home" else results.all_tests([*means, *rows]),
+        "confusions": [{**_who(c), "seed": c["seed"], **pair} for c in shown for pair in c["confusions"]],
         "per_class": _per_class(cells, home),
-        "projection": [{**_who(c), "domain": home, **c["projection"]} for c in first if c["projection"]],
+        "projection": [{**_who(c), "domain": home, **c["projection"]} for c in shown if c["projection"]],
+        **_published(card, rows),
+    }  # fmt: skip
+
+
+def _published(card: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    if card["name"] == "base-to-new":
+        return {}  # beside a whole table, of a suite
+    found = published_rows(card["name"], card["dataset"], [row["dataset"] for row in rows])
+    return {"published": found} if found else {}
+
+
+def ending(skipped: list[dict[str, str]], command: str, seconds: float) -> dict[str, Any]:
+    """What a protocol card says of the run itself."""
+    return {
+        "skipped": skipped, "versions": results.versions(), "threads": torch.get_num_threads(),
+        "command": command, "git": results.git_revision(), "date": results.now(), "seconds": seconds,
     }  # fmt: skip
 
 
@@ -62,28 +80,30 @@ def _without_seed(train: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _who(cell: Mapping[str, Any]) -> dict[str, Any]:
-    return {"host": cell["host"], "ogen": cell["ogen"]}
+    return {key: cell[key] for key in ("host", "ogen", "shots") if key in cell}
 
 
 def _per_class(cells: Sequence[dict[str, Any]], home: str) -> list[dict[str, Any]]:
-    merged: dict[tuple[str, bool, str], list[dict[str, Any]]] = {}
+    merged: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for cell in cells:
-        for name, row in cell["per_class"].items():
-            merged.setdefault((cell["host"], cell["ogen"], name), []).append(row)
+        for row in cell["per_class"]:
+            key = (cell["host"], cell["ogen"], cell.get("shots"), row.get("dataset"), row["side"], row["class"])
+            merged.setdefault(key, []).append({**_who(cell), **row})
     return [
-        {"host": host, "ogen": ogen, "domain": home, "class": name, "side": group[0]["side"], "n": group[0]["n"],
-         "accuracy": results.mean_std([g["accuracy"] for g in group]),
+        {**group[0], "domain": home, "accuracy": results.mean_std([g["accuracy"] for g in group]),
          "joint_accuracy": results.mean_std([g["joint_accuracy"] for g in group])}
-        for (host, ogen, name), group in merged.items()
+        for group in merged.values()
     ]  # fmt: skip
 
 
-def add_thumbnails(pairs: list[dict[str, Any]], images: ImageSet) -> None:
+def add_thumbnails(pairs: list[dict[str, Any]], parts: Sequence[Part]) -> None:
     """Small pictures in place of the image keys of confusions."""
-    index = {key: i for i, key in enumerate(images.keys)}
+    wanted = {(pair["dataset"], key) for pair in pairs for key in pair["keys"][:THUMBNAILS]}
+    found = {(part.dataset, key): (part.images, i) for part in parts for i, key in enumerate(part.images.keys)
+             if (part.dataset, key) in wanted}  # fmt: skip
     for pair in pairs:
         keys = pair.pop("keys")
-        pair["thumbnails"] = [_data_uri(images, index[key]) for key in keys[:THUMBNAILS]]
+        pair["thumbnails"] = [_data_uri(*found[pair["dataset"], key]) for key in keys[:THUMBNAILS]]
 
 
 def _data_uri(images: ImageSet, i: int) -> str:

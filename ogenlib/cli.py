@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ogenlib import cli_use, commands
-from ogenlib.bench import PROTOCOLS
+from ogenlib.bench_config import ALIASES, PROTOCOLS, SHOTS_LIST, SUITES
 from ogenlib.cli_settings import positive as _positive
 from ogenlib.cli_settings import setting
 from ogenlib.ogen_config import PRESETS
@@ -98,11 +98,22 @@ def build_parser() -> argparse.ArgumentParser:
         p.set_defaults(run=run)
         return p
 
-    p = command("bench", commands.bench, "train on base names, test on base and new names, write a report")
-    p.add_argument("--protocol", choices=PROTOCOLS, default="base-to-new", help="what is measured")
+    p = command("bench", commands.bench, "train methods on some names, test them on others, write a report")
+    p.add_argument("--protocol", choices=[*PROTOCOLS, *ALIASES], default="base-to-new",
+                   help="what is measured; domain-shift is domain-generalization")  # fmt: skip
+    p.add_argument("--targets", nargs="+", default=[], metavar="NAME",
+                   help="what is tested besides --dataset: datasets, or its domains (default: the protocol's own); "
+                        "with --suite, run these of its datasets only")  # fmt: skip
+    p.add_argument("--suite", choices=list(SUITES), default=None,
+                   help="a table over many datasets in place of --dataset, its average and published rows")  # fmt: skip
+    p.add_argument("--shots-list", type=_positive, nargs="+", default=list(SHOTS_LIST), metavar="N",
+                   help="numbers of training images of a class, for few-shot (in place of --shots)")  # fmt: skip
+    p.add_argument("--train-domain", default=None, metavar="NAME",
+                   help="the domain that domain-generalization trains on (default: the first)")  # fmt: skip
     p.add_argument("--hosts", nargs="+", default=["coop"], metavar="NAME", help="methods (ogen methods)")
     p.add_argument("--smoke", action="store_true", help="the same path in less than a minute: 1 seed, 4 epochs")
     _data(p)
+    _root(p)
     _model(p)
     _training(p)
     group = _ogen(p)

@@ -6,7 +6,6 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +13,7 @@ from ogenlib import distributed, evaluate, results
 from ogenlib.batches import load_bank
 from ogenlib.bench import BenchConfig, run_bench
 from ogenlib.bench_config import PRESET, settings_for
+from ogenlib.bench_text import summary_text
 from ogenlib.cli_use import read_names
 from ogenlib.data import (
     Dataset,
@@ -35,6 +35,7 @@ from ogenlib.ogen_config import ogen_config
 from ogenlib.report import write_report
 from ogenlib.runs import load_run, read_run
 from ogenlib.sheet import contact_sheet
+from ogenlib.suite_bench import run_suite
 from ogenlib.towers import Backbone, convert_openai, load_backbone
 from ogenlib.train import TrainConfig, fit
 
@@ -66,36 +67,24 @@ def bench(args: argparse.Namespace) -> None:
         protocol=args.protocol, dataset=args.dataset, model=args.model, pretrained=args.pretrained,
         hosts=tuple(args.hosts), shots=args.shots, epochs=args.epochs, seeds=tuple(args.seeds), views=args.views,
         precision=args.precision, device=args.device, skip_bad=args.skip_bad, settings=_settings(args),
-        ogen=args.ogen, held_out=args.held_out_names, preset=preset, ogen_settings=changes,
+        ogen=args.ogen, held_out=args.held_out_names, preset=preset, ogen_settings=changes, root=args.root,
+        targets=tuple(args.targets), suite=args.suite, shots_list=tuple(args.shots_list),
+        train_domain=args.train_domain,
     )  # fmt: skip
     if args.smoke:
         config = config.smoke()
-    document = run_bench(config, args.out, command=_command(), progress=not args.quiet)
+    run = run_suite if config.suite else run_bench
+    document = run(config, args.out, command=_command(), progress=not args.quiet)
     home = document["protocol"]["home_domain"]
     where = f" tested on {home}" if home else ""
-    _say(args, f"\n{document['protocol']['dataset']}{where}, {config.shots} shots, {len(config.seeds)} seed(s)")
-    _say(args, _table(document["summary"], home))
+    shots = ", ".join(map(str, config.all_shots()))
+    _say(args, f"\n{document['protocol']['dataset']}{where}, {shots} shots, {len(config.seeds)} seed(s)")
+    _say(args, summary_text(document))
     _say(args, f"\nreport   {args.out / 'report.html'}\nresults  {args.out / 'results.json'}")
 
 
 def _command() -> str:
     return shlex.join(["ogen", *sys.argv[1:]])
-
-
-def _table(summary: Sequence[dict[str, Any]], domain: str) -> str:
-    """Summary rows of one domain as aligned text."""
-
-    def cell(value: Sequence[float | None]) -> str:
-        if value[0] is None:
-            return "-"
-        return f"{value[0]:.1f}" + ("" if value[1] is None else f" ± {value[1]:.1f}")
-
-    lines = [f"{'method':<22}" + "".join(f"{h:>14}" for h in ("base", "new", "H", "joint H"))]
-    for row in summary:
-        if row["domain"] == domain:
-            name = row["host"] + (" + OGEN" if row["ogen"] else "")
-            lines.append(f"{name:<22}" + "".join(f"{cell(row[m]):>14}" for m in ("base", "new", "H", "joint_H")))
-    return "\n".join(lines)
 
 
 def train(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Base-to-new evaluation in the split and in the joint label space.
+"""Evaluation in the split and in the joint label space: base-to-new, and any other two sides of names.
 
 Notation: `N` images, `C` classes, `D` embedding. Accuracies and calibration errors are in percent.
 """
@@ -6,7 +6,7 @@ Notation: `N` images, `C` classes, `D` embedding. Accuracies and calibration err
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from ogenlib.batches import Bank, test_batches
 from ogenlib.data import BaseNewSplit, ImageSet
 from ogenlib.hosts import Host
+from ogenlib.label_space import LabelSpace
 
 ECE_BINS = 15  # as many as Guo et al. 2017 use
 
@@ -36,18 +37,27 @@ def predict_logits(host: Host, data: Bank | ImageSet, names: Sequence[str], *, b
     Raises:
         ValueError: features for a host that needs pixels.
     """
+    return next(predict_each(host, [data], names, batch_size=batch_size))
+
+
+@torch.no_grad()
+def predict_each(
+    host: Host, parts: Iterable[Bank | ImageSet], names: Sequence[str], *, batch_size: int = 256
+) -> Iterator[Tensor]:
+    """`predict_logits` of several banks, one after the other; weights that no image changes are made once."""
     host.eval()
     fixed = None
-    parts = []
-    for batch in test_batches(host, data, batch_size):
-        z = host.image_features(batch)
-        if fixed is None:
-            w = host.class_weights(names, z=z)
-            fixed = w if w.ndim == 2 else None
-        else:
-            w = fixed
-        parts.append(host.logits(z, w).float().cpu())
-    return torch.cat(parts) if parts else torch.zeros(0, len(names))
+    for data in parts:
+        found = []
+        for batch in test_batches(host, data, batch_size):
+            z = host.image_features(batch)
+            if fixed is None:
+                w = host.class_weights(names, z=z)
+                fixed = w if w.ndim == 2 else None
+            else:
+                w = fixed
+            found.append(host.logits(z, w).float().cpu())
+        yield torch.cat(found) if found else torch.zeros(0, len(names))
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
@@ -118,17 +128,30 @@ def base_to_new(host: Host, test: Bank | ImageSet, split: BaseNewSplit) -> BaseT
 
 def _scores(logits: Tensor, labels: Tensor, n_base: int) -> dict[str, float]:
     is_base = labels < n_base
-    base, new = logits[is_base], logits[~is_base]
-    base_labels, new_labels = labels[is_base], labels[~is_base]
+    space = LabelSpace(tuple(range(n_base)), tuple(range(n_base, logits.shape[1])))
+    return space_scores(space, (logits[is_base], labels[is_base]), (logits[~is_base], labels[~is_base] - n_base))
+
+
+def space_scores(
+    space: LabelSpace, base: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]
+) -> dict[str, float]:  # fmt: skip
+    """base, new, H, the same where all names of the space compete, and calibration errors.
+
+    Args:
+        base, new: logits `(N, C)` over all columns that the space is of, and labels `(N,)` of the side's own names.
+    """
+    columns = {column: i for i, column in enumerate(space.joint)}
+    joint = torch.cat([base[0], new[0]])[:, list(columns)]
+    joint_labels = torch.cat([torch.tensor([columns[c] for c in side])[labels] for side, labels in
+                              ((space.base, base[1]), (space.new, new[1]))])  # fmt: skip
+    n = len(base[1])
+    base_split, new_split = base[0][:, list(space.base)], new[0][:, list(space.new)]
     scores = {
-        "base": accuracy(base[:, :n_base], base_labels),
-        "new": accuracy(new[:, n_base:], new_labels - n_base),
-        "joint_base": accuracy(base, base_labels),
-        "joint_new": accuracy(new, new_labels),
-        "ece_base": ece(base[:, :n_base], base_labels),
-        "ece_new": ece(new[:, n_base:], new_labels - n_base),
-        "ece_joint": ece(logits, labels),
-    }
+        "base": accuracy(base_split, base[1]), "new": accuracy(new_split, new[1]),
+        "joint_base": accuracy(joint[:n], joint_labels[:n]), "joint_new": accuracy(joint[n:], joint_labels[n:]),
+        "ece_base": ece(base_split, base[1]), "ece_new": ece(new_split, new[1]),
+        "ece_joint": ece(joint, joint_labels),
+    }  # fmt: skip
     scores["H"] = harmonic_mean(scores["base"], scores["new"])
     scores["joint_H"] = harmonic_mean(scores["joint_base"], scores["joint_new"])
     return scores

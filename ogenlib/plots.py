@@ -267,6 +267,21 @@ def domain_figure(
     return to_svg(figure, name, f"{metric} per domain and host")
 
 
+def shots_figure(shots: Sequence[int], series: Mapping[str, Sequence[float | None]]) -> str:
+    """Accuracy over the number of training images of a class, a line a host, in percent. -> SVG."""
+    figure = new_figure(4.6, 2.8)
+    axes = figure.add_axes((0.09, 0.15, 0.88, 0.8))
+    for index, values in enumerate(series.values()):
+        points = [(place, value) for place, value in enumerate(values) if value is not None]
+        axes.plot([p for p, _ in points], [v for _, v in points], color=HOSTS[index % len(HOSTS)], lw=1.6, ms=5,
+                  marker=MARKERS[index % len(MARKERS)], zorder=2 + index)  # fmt: skip
+    axes.set_xticks(range(len(shots)), [str(n) for n in shots])  # evenly: shots double
+    axes.set_xlabel("training images of a class", fontsize=9, color=SOFT)
+    axes.grid(axis="y", color=RULE, lw=0.6)
+    axes.set_axisbelow(True)
+    return to_svg(figure, "shots", "accuracy over training images of a class, per host")
+
+
 def host_marker(index: int) -> str:
     """The marker of the host at `index` in `domain_figure`, as a small inline SVG."""
     colour = f"var(--h{index % len(HOSTS)})"

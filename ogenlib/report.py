@@ -1,20 +1,21 @@
 """`report.html`: what a results document (`ogenlib.results/1`) says, on one page that needs no network.
 
-Notation: a *variant* is `(host, ogen)`, a *setting* is `(dataset, domain)`; the setting of training is the first
-of `protocol.train_domains`. Accuracies are percent, differences are points against zero-shot in that setting.
+Notation: as in report_findings.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ogenlib import plots
 from ogenlib.feature_plot import feature_section
 from ogenlib.files import atomic_write
+from ogenlib.report_beside import published_section, shots_section
 from ogenlib.report_card import how, names_known, protocol_section, skipped_section
+from ogenlib.report_findings import ZERO, Findings, metric_cell
+from ogenlib.report_places import domain_section
 from ogenlib.report_style import (
     DASH,
     Html,
@@ -23,84 +24,24 @@ from ogenlib.report_style import (
     confusion_card,
     details,
     finite,
-    frame,
-    full_mean,
     glossary,
-    harmonic,
-    host_rows,
     items,
     join,
     label,
     mean_std,
     number,
     page,
-    plus_minus,
     section,
     setting_of,
     share,
-    signed,
     table,
     tag,
     tests_table,
     variant_of,
 )
 
-Setting = tuple[str, str]
-ZERO: Variant = ("zero_shot", False)
 SCHEMA = "ogenlib.results/1"
 MAX_CARDS = 12
-
-
-@dataclass(frozen=True)
-class Findings:
-    """A results document with what the sections look up again and again."""
-
-    results: Mapping[str, Any]
-    protocol: Mapping[str, Any]
-    entries: Mapping[tuple[Setting, Variant], Mapping[str, Any]]  # of the summary
-    training: Setting
-    variants: list[Variant]  # zero-shot first, OGEN right after its host
-
-    @classmethod
-    def of(cls, results: Mapping[str, Any]) -> Findings:
-        protocol = results.get("protocol") or {}
-        entries = {(setting_of(e), variant_of(e)): e for e in items(results, "summary")}
-        settings = [setting for setting, _ in entries]
-        domain = str((list(protocol.get("train_domains") or []) or [""])[0])
-        asked = (str(protocol.get("dataset", "")), domain)
-        same_domain = [setting for setting in settings if setting[1] == domain]
-        training = asked if asked in settings else next(iter(same_domain + settings), asked)
-        first: dict[str, int] = {}
-        for _, (host, _ogen) in entries:
-            first.setdefault(host, len(first))
-        variants = sorted({v for _, v in entries}, key=lambda v: (v != ZERO, first[v[0]], v[1]))
-        return cls(results, protocol, entries, training, variants)
-
-    def mean(self, variant: Variant, metric: str, setting: Setting | None = None) -> float | None:
-        entry = self.entries.get((setting or self.training, variant), {})
-        if metric == "H_of_means" and finite(entry.get(metric)) is None:
-            return harmonic(mean_std(entry.get("base"))[0], mean_std(entry.get("new"))[0])
-        return mean_std(entry.get(metric))[0]
-
-    def change(self, variant: Variant, metric: str, setting: Setting | None = None) -> float | None:
-        """Points above zero-shot, None for zero-shot itself or where either is missing."""
-        here, there = self.mean(variant, metric, setting), self.mean(ZERO, metric, setting)
-        return None if variant == ZERO or here is None or there is None else here - there
-
-    def settings(self) -> list[Setting]:
-        """Those with results, the training one first."""
-        found = dict.fromkeys(setting for setting, _ in self.entries)
-        return sorted(found, key=lambda setting: setting != self.training)
-
-    def rank(self, variant: Variant) -> tuple[int, Variant]:
-        """Sorts variants as in the summary, unknown ones last."""
-        known = variant in self.variants
-        return self.variants.index(variant) if known else len(self.variants), variant
-
-    def place(self, setting: Setting) -> str:
-        """The domain, with its dataset where the document holds several."""
-        several = len({dataset for dataset, _ in self.settings()}) > 1
-        return " / ".join(part for part in setting if part) if several or not setting[1] else setting[1]
 
 
 def build_report(results: Mapping[str, Any]) -> str:
@@ -121,10 +62,11 @@ def build_report(results: Mapping[str, Any]) -> str:
     name, dataset = str(found.protocol.get("name") or "results"), str(found.protocol.get("dataset") or "")
     title = " · ".join(part for part in ("ogenlib", name, dataset) if part)
     said = names_known(found.protocol, any(ogen for _, ogen in found.variants))
+    suite = found.protocol.get("suite")
     head = (
         tag("h1", title),
         tag("p", finding(found), cls="finding"),
-        tag("p", how(found.protocol, found.place(found.training)), cls="soft"),
+        tag("p", how(found.protocol, "each dataset by itself" if suite else found.place(found.training)), cls="soft"),
         tag("p", said, cls="soft") if said else None,
     )
     return page(
@@ -133,7 +75,9 @@ def build_report(results: Mapping[str, Any]) -> str:
         summary_section(found),
         curve_section(found),
         feature_section(results),
+        shots_section(results),
         domain_section(found),
+        published_section(results),
         confusion_section(found),
         class_section(found),
         tests_section(found),
@@ -153,12 +97,12 @@ def finding(found: Findings) -> str:
     """One sentence about the first trained host (and OGEN on it) against zero-shot, whichever way it went."""
     trained = [variant for variant in found.variants if variant != ZERO]
     if not trained:
-        levels = (f"{number(found.mean(ZERO, side))} on {side} names" for side in ("base", "new"))
+        levels = (f"{number(found.mean(ZERO, side))} on {words}" for side, words in found.sides().items())
         return f"Zero-shot reaches {' and '.join(levels)}." if found.variants else "No finished runs."
     first = next((variant for variant in trained if not variant[1]), trained[0])
     if not comparable(found, first):
-        means = [(found.mean(first, key), words) for key, words in (("base", "on base"), ("new", "on new"))]
-        parts = [f"{number(mean)} {words} names" for mean, words in means if mean is not None]
+        means = [(found.mean(first, key), words) for key, words in found.sides().items()]
+        parts = [f"{number(mean)} on {words}" for mean, words in means if mean is not None]
         reached = " and ".join(parts) or "no measured accuracy"
         return f"{label(first)} reaches {reached}; there is no zero-shot result to compare with."
     text = f"{label(first)} {moves(found, first, ' points')} against zero-shot"
@@ -169,38 +113,22 @@ def finding(found: Findings) -> str:
 
 
 def comparable(found: Findings, variant: Variant) -> bool:
-    return all(found.change(variant, side) is not None for side in ("base", "new"))
+    return all(found.change(variant, side) is not None for side in found.sides())
 
 
 def moves(found: Findings, variant: Variant, unit: str) -> str:
     """`gains 16.3 points on base names and loses 6.2 on new names`; says so when seeds differ by more."""
     parts = []
-    for side in ("base", "new"):
+    for side, words in found.sides().items():
         by = found.change(variant, side) or 0.0
-        std = mean_std(found.entries[found.training, variant].get(side))[1]
+        std = mean_std(found.entries[found.headline, variant].get(side))[1]
         if abs(by) < 0.05:
-            parts.append(f"stays level on {side} names")
+            parts.append(f"stays level on {words}")
             continue
         within = " (within the spread of seeds)" if std is not None and abs(by) <= std else ""
-        parts.append(f"{'gains' if by > 0 else 'loses'} {abs(by):.1f}{unit} on {side} names{within}")
+        parts.append(f"{'gains' if by > 0 else 'loses'} {abs(by):.1f}{unit} on {words}{within}")
         unit = ""
     return " and ".join(parts)
-
-
-def metric_cell(found: Findings, variant: Variant, metric: str, setting: Setting | None = None) -> Html:
-    """`36.8 ± 0.7` with `+16.3`; the best mean of its column in bold."""
-    where = setting or found.training
-    entry = found.entries.get((where, variant), {})
-    single = entry.get("n_seeds") == 1 or variant == ZERO  # zero-shot has nothing random
-    mean = found.mean(variant, metric, where)
-    others = [found.mean(v, metric, where) for v in found.variants]
-    known = [round(other, 1) for other in others if other is not None]
-    best = (min if metric.startswith("ece") else max)(known, default=None)
-    is_best = len(known) > 1 and mean is not None and round(mean, 1) == best
-    change = found.change(variant, metric, where)
-    text = plus_minus((mean, None if single else mean_std(entry.get(metric))[1]))
-    small = tag("small", signed(change) if change is not None else "", cls="change")
-    return tag("td", text, " ", small, cls="best" if is_best else "")
 
 
 def summary_section(found: Findings) -> Html | None:
@@ -212,15 +140,15 @@ def summary_section(found: Findings) -> Html | None:
         "joint_H": "Joint H",
         "ece_joint": join(["ECE", tag("small", "lower is better")]),
     }
-    here = [v for v in found.variants if (found.training, v) in found.entries]
+    here = [v for v in found.variants if (found.headline, v) in found.entries]
     shown = [key for key in columns if any(found.mean(v, key) is not None for v in here)]
     if not shown:
         return None
     body = [[label(v), *[metric_cell(found, v, key) for key in shown]] for v in here]
-    seeds = max(int(finite(found.entries[found.training, v].get("n_seeds")) or 1) for v in here)
+    seeds = max(int(finite(found.entries[found.headline, v].get("n_seeds")) or 1) for v in here)
     spread = f"Mean ± standard deviation over {seeds} seeds" if seeds > 1 else "One seed"
     return section(
-        f"Summary on {found.place(found.training)}" if found.training[1] else "Summary",
+        f"Summary on {found.place(found.headline)}" if found.place(found.headline) else "Summary",
         f"{spread}, in percent; in small print the difference to zero-shot in points. Best in bold.",
         table(["Host", *[columns[key] for key in shown]], body),
         glossary(),
@@ -230,7 +158,7 @@ def summary_section(found: Findings) -> Html | None:
 
 def runs_table(found: Findings) -> Html | None:
     """Every run behind the summary, one line per seed."""
-    rows = [item for item in items(found.results, "rows") if setting_of(item) == found.training]
+    rows = [item for item in items(found.results, "rows") if setting_of(item) in (found.headline, found.training)]
     keys = {
         "base": "Base", "new": "New", "H": "H", "joint_base": "Joint base", "joint_new": "Joint new",
         "joint_H": "Joint H", "ece_base": "ECE base", "ece_new": "ECE new", "ece_joint": "ECE joint",
@@ -279,56 +207,14 @@ def curve_section(found: Findings) -> Html | None:
     )
 
 
-def domain_section(found: Findings) -> Html | None:
-    settings = found.settings()
-    if len(settings) < 2:
-        return None
-    metrics = {"base": "Base", "new": "New", "H": "H", "joint_H": "Joint H"}
-    groups = []
-    for setting in settings:
-        name = found.place(setting) + " (training)" * (setting == found.training)
-        here = [v for v in found.variants if (setting, v) in found.entries]
-        cells = [[metric_cell(found, v, metric, setting) for metric in metrics] for v in here]
-        groups.append(host_rows(name, here, cells))
-    others = settings[1:]
-    if len(others) > 1:
-        means = [[full_mean(found.mean(v, metric, s) for s in others) for metric in metrics] for v in found.variants]
-        averages = [[tag("td", number(m), " ", tag("small", cls="change")) for m in line] for line in means]
-        groups.append(host_rows(f"Mean of the other {len(others)}", found.variants, averages))
-    key = [tag("span", Html(plots.host_marker(i)), label(v)) for i, v in enumerate(found.variants)]
-    drawn = plots.plots_available()
-    return section(
-        "Every test domain",
-        f"Trained on {found.place(found.training)} only" + "; the first row of dots is that domain." * drawn,
-        plots.missing_plots(),
-        tag("div", *key, cls="key") if drawn else None,
-        tag("div", *domain_pictures(found, settings), cls="figures three") if drawn else None,
-        details(
-            f"Table: {len(settings)} domains",
-            frame(["Domain and host", *metrics.values()], groups),
-            is_open=True,
-        ),
-    )
-
-
-def domain_pictures(found: Findings, settings: list[Setting]) -> list[Html]:
-    pictures = []
-    for metric in ("base", "new", "H"):
-        series = {label(v): [found.mean(v, metric, s) for s in settings] for v in found.variants}
-        if any(value is not None for values in series.values() for value in values):
-            places = [found.place(s) for s in settings]
-            heading = metric if metric == "H" else metric.capitalize()
-            svg = plots.domain_figure(heading, places, series, f"domains-{metric}")
-            pictures.append(tag("figure", Html(svg)))
-    return pictures
-
-
 def confusion_section(found: Findings) -> Html | None:
     """Seeds added up; per host the pairs with the largest share of wrong images, worst first."""
     merged: dict[Variant, dict[tuple[str, str, str], dict[str, Any]]] = {}
     for item in items(found.results, "confusions"):
         domain = str(item.get("domain") or "")
-        key = (domain * (domain != found.training[1]), str(item.get("true")), str(item.get("predicted")))
+        dataset = str(item.get("dataset") or found.training[0])
+        place = found.place((dataset, domain)) if (dataset, domain) != found.training else ""
+        key = (place, str(item.get("true")), str(item.get("predicted")))
         fresh = {"count": 0.0, "of": 0.0, "seeds": set(), "thumbnails": {}, "sides": item}
         pair = merged.setdefault(variant_of(item), {}).setdefault(key, fresh)
         pair["count"] += finite(item.get("count")) or 0.0
@@ -357,11 +243,17 @@ def class_section(found: Findings) -> Html | None:
     """Accuracy per class on the training domain, the largest loss of the first trained host on top."""
     rows = items(found.results, "per_class")
     rows = [item for item in rows if str(item.get("domain") or "") == found.training[1]] or rows
+    several = len({item["dataset"] for item in rows if item.get("dataset")}) > 1
+
+    def named(item: Mapping[str, Any]) -> str:
+        where = f" ({item['dataset']})" if several and item.get("dataset") else ""
+        return str(item.get("class")) + where
+
     variants = sorted({variant_of(item) for item in rows}, key=found.rank)
     trained = next((v for v in variants if v != ZERO), ZERO)
     parts = []
     for side in ("base", "new"):
-        cells = {(str(r.get("class")), variant_of(r)): r for r in rows if r.get("side") == side}
+        cells = {(named(r), variant_of(r)): r for r in rows if r.get("side") == side}
         names = list(dict.fromkeys(name for name, _ in cells))
         changes: dict[str, float] = {}
         for name in names:
@@ -385,13 +277,17 @@ def class_section(found: Findings) -> Html | None:
 
 def tests_section(found: Findings) -> Html | None:
     tests = items(found.results, "tests")
-    inside = [t for t in tests if str(t.get("domain") or "") == found.training[1]]
-    outside = [t for t in tests if str(t.get("domain") or "") != found.training[1]]
+    headline = {found.headline[0], ""} if found.headline != found.training else {found.training[0], ""}
+    inside = [t for t in tests if setting_of(t)[1] == found.headline[1] and setting_of(t)[0] in headline]
+    outside = [t for t in tests if t not in inside]
+    place = found.place(found.headline) if found.headline != found.training else ""
     if not tests:
         return None
     return section(
         "Paired tests",
         "Differences in points, paired by seed; p-values are not corrected for the number of comparisons.",
+        tag("h3", place[:1].upper() + place[1:]) if place and inside else None,
         tests_table(inside) if inside else None,
-        details(f"Other domains ({len(outside)})", tests_table(outside)) if outside else None,
+        details(f"Other domains ({len(outside)})" if found.headline == found.training else
+                f"Every test set ({len(outside)})", tests_table(outside)) if outside else None,
     )

@@ -45,11 +45,10 @@ def how(card: Mapping[str, Any], place: str) -> str:
     """What was run, from the protocol card; `place` is the domain of training, or empty."""
     backbone = card.get("backbone")
     model = backbone.get("name") if isinstance(backbone, Mapping) else backbone
-    both = (card.get("n_base"), card.get("n_new"))
     parts = [
         f"trained on {place}" if place else "",
-        counted(card.get("shots"), "image") + " per class" if card.get("shots") else "",
-        f"{both[0]} base and {both[1]} new names" if None not in both else "",
+        images_trained(card),
+        names_trained(card),
         counted(len(card.get("seeds") or []), "seed") if card.get("seeds") else "",
         counted(card.get("epochs"), "epoch") if card.get("epochs") else "",
         f"model {model}" if model else "",
@@ -57,6 +56,21 @@ def how(card: Mapping[str, Any], place: str) -> str:
     ]
     text = ", ".join(part for part in parts if part)
     return text[:1].upper() + text[1:] + "." if text else ""
+
+
+def names_trained(card: Mapping[str, Any]) -> str:
+    base, new = card.get("n_base"), card.get("n_new")
+    if base is None or new is None:
+        return ""
+    if not new:
+        return counted(base, "name")
+    return f"{base} base and {new} new names" if card.get("name") == "base-to-new" else f"{base} names and {new} others"
+
+
+def images_trained(card: Mapping[str, Any]) -> str:
+    if card.get("shots_list"):
+        return f"{', '.join(map(str, card['shots_list']))} images per class"
+    return counted(card.get("shots"), "image") + " per class" if card.get("shots") else ""
 
 
 def skipped_section(card: Mapping[str, Any]) -> Html | None:

@@ -311,7 +311,7 @@ def tests_table(tests: Iterable[Mapping[str, Any]]) -> Html:
     rows = [
         [
             f"{named(t.get('a'))} {MINUS} {named(t.get('b'))}",
-            t.get("domain") or DASH,
+            " / ".join(str(t[k]) for k in ("dataset", "domain") if t.get(k)) or DASH,
             str(t.get("metric") or DASH).replace("_", " "),
             signed(t.get("difference")),
             p_value(t.get("p")),

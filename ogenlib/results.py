@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import platform
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +20,7 @@ from scipy.stats import ttest_rel
 from ogenlib.evaluate import harmonic_mean
 
 SCHEMA = "ogenlib.results/1"
+AVERAGE = "average"  # the dataset of mean rows
 METRICS = (
     "base", "new", "H", "joint_base", "joint_new", "joint_H", "ece_base", "ece_new", "ece_joint",
 )  # fmt: skip
@@ -33,18 +34,19 @@ def mean_std(values: Sequence[float]) -> list[float | None]:
 
 
 def summarize(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One entry for each dataset, domain, host and OGEN switch, in order of appearance.
+    """One entry for each dataset, domain, number of shots (where rows say it), host and OGEN switch, in their order.
 
     ``H`` is the mean of the seeds' harmonic means; ``H_of_means`` the harmonic mean of the mean accuracies.
     """
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        groups.setdefault((row["dataset"], row["domain"], row["host"], row["ogen"]), []).append(row)
+        key = (*setting_of(row), row["host"], row["ogen"])
+        groups.setdefault(key, []).append(row)
     summary = []
-    for (dataset, domain, host, ogen), members in groups.items():
-        entry: dict[str, Any] = {
-            "dataset": dataset, "domain": domain, "host": host, "ogen": ogen, "n_seeds": len(members),
-        }  # fmt: skip
+    for members in groups.values():
+        first = members[0]
+        entry: dict[str, Any] = {k: first[k] for k in ("dataset", "domain", "shots", "host", "ogen") if k in first}
+        entry["n_seeds"] = len(members)
         entry |= {m: mean_std([r[m] for r in members]) for m in METRICS}
         base, new = entry["base"][0], entry["new"][0]
         entry["H_of_means"] = None if base is None or new is None else harmonic_mean(base, new)
@@ -53,10 +55,56 @@ def summarize(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return summary
 
 
+def setting_of(row: Mapping[str, Any]) -> tuple[str, str, int | None]:
+    """Dataset, domain, and shots where the row says them."""
+    return row["dataset"], row["domain"], row.get("shots")
+
+
+def average_rows(rows: Sequence[Mapping[str, Any]], over: str) -> list[dict[str, Any]]:
+    """One row for each host, OGEN switch, seed and number of shots: the mean over settings, its dataset "average".
+
+    Args:
+        over: "datasets": within each domain, where every dataset has it; "all": over datasets and domains; "": none.
+
+    So H of an average row is the mean of the harmonic means; `summarize` adds the harmonic mean of the means.
+    A metric that some setting lacks is None.
+    """
+    if not over:
+        return []
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        domain = row["domain"] if over == "datasets" else ""
+        groups.setdefault((domain, row.get("shots"), row["host"], row["ogen"], row["seed"]), []).append(row)
+    datasets = {row["dataset"] for row in rows}
+    averaged = []
+    for (domain, shots, host, ogen, seed), members in groups.items():
+        if {row["dataset"] for row in members} != datasets:
+            continue
+        row = {"dataset": AVERAGE, "domain": domain, "host": host, "ogen": ogen, "seed": seed}
+        row |= {} if shots is None else {"shots": shots}
+        for metric in (*METRICS, "seconds"):
+            values = [member[metric] for member in members]
+            row[metric] = None if any(v is None for v in values) else mean(values)
+        averaged.append(row)
+    return averaged
+
+
+def all_tests(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`paired_tests` in every setting, each test with its dataset (and shots)."""
+    groups: dict[tuple[str, str, int | None], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(setting_of(row), []).append(row)
+    return [
+        {"dataset": dataset, **({} if shots is None else {"shots": shots}), **test}
+        for (dataset, domain, shots), members in groups.items() for test in paired_tests(members, domain)
+    ]  # fmt: skip
+
+
 def paired_tests(rows: Sequence[dict[str, Any]], domain: str, reference: str = "zero_shot") -> list[dict[str, Any]]:
     """Two-sided paired t-tests over seeds in one domain: every host against `reference`, OGEN also against its host.
 
-    ``p`` is None with fewer than two common seeds, or where every difference is the same number.
+    ``p`` is None with fewer than two common seeds, or where every difference is the same number. A metric that was
+    not measured is not tested.
     """
 
     def by_seed(host: str, ogen: bool) -> dict[int, dict[str, Any]]:
@@ -72,6 +120,8 @@ def paired_tests(rows: Sequence[dict[str, Any]], domain: str, reference: str = "
         seeds = sorted(a.keys() & b.keys())
         for metric in ("base", "new", "H", "joint_H"):
             first, second = [a[s][metric] for s in seeds], [b[s][metric] for s in seeds]
+            if any(v is None for v in (*first, *second)):
+                continue
             differences = [x - y for x, y in zip(first, second, strict=True)]
             p = None
             if len(seeds) > 1 and max(differences) - min(differences) > 1e-9:

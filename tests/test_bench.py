@@ -11,12 +11,12 @@ from typing import Any
 import base_to_new
 import pytest
 
-from ogenlib import bench as bench_module
 from ogenlib import evaluate
 from ogenlib.bench import BenchConfig, run_bench
 from ogenlib.bench_config import settings_for
 from ogenlib.data import BaseNewSplit, FeatureBank
 from ogenlib.ogen import OGEN
+from ogenlib.protocols import base_to_new as protocol
 from ogenlib.runs import load_run
 
 QUICK = {"iterations": 10, "per_class": 8, "rows": 8}  # of the generator, for tests that do not look at accuracy
@@ -208,7 +208,7 @@ def test_a_bench_killed_in_ogens_training_goes_on_to_the_same_end(
         return evaluate.base_to_new(host, *rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr(bench_module, "evaluate", type("Dying", (), {"base_to_new": staticmethod(killed)}))
+        patched.setattr(protocol, "evaluate", type("Dying", (), {"base_to_new": staticmethod(killed)}))
         with pytest.raises(KeyboardInterrupt):
             run_bench(config(), copied)
     assert all(isinstance(host, OGEN) for host in asked) and not (copied / "results.json").exists()

@@ -1,0 +1,77 @@
+"""A benchmark's summary as aligned text for the terminal: one block for each setting, published rows beside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ogenlib.results import AVERAGE
+
+COLUMNS = {"base": "base", "new": "new", "H": "H", "H_of_means": "H of means", "joint_H": "joint H"}
+WIDTH, NAME = 14, 22
+
+
+def summary_text(document: Mapping[str, Any]) -> str:
+    """Tables of the home domain: one of all methods, or one for each dataset and domain that is tested."""
+    card, summary = document["protocol"], document["summary"]
+    home = card["home_domain"]
+    if card.get("shots_list"):
+        return few_shot_text(summary, home)
+    if card["name"] == "base-to-new" and not card.get("suite"):
+        return table([row for row in summary if row["domain"] == home], ("base", "new", "H", "joint_H"))
+    settings = list(dict.fromkeys((row["dataset"], row["domain"]) for row in summary))
+    shown = [s for s in settings if s[1] == home or card["name"] == "domain-generalization"]
+    blocks = []
+    for dataset, domain in [*[s for s in shown if s[0] != AVERAGE], *[s for s in shown if s[0] == AVERAGE]]:
+        rows = [row for row in summary if (row["dataset"], row["domain"]) == (dataset, domain)]
+        heading = " / ".join(part for part in (dataset, domain) if part)
+        blocks.append(f"{heading}\n{table(rows)}{published_text(document.get('published') or [], dataset)}")
+    return "\n\n".join(blocks)
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = tuple(COLUMNS)) -> str:
+    """Methods down, metrics across."""
+    lines = [f"{'method':<{NAME}}" + "".join(f"{COLUMNS[c]:>{WIDTH}}" for c in columns)]
+    lines += [f"{_name(row):<{NAME}}" + "".join(f"{_cell(row[c]):>{WIDTH}}" for c in columns) for row in rows]
+    return "\n".join(lines)
+
+
+def few_shot_text(summary: Sequence[Mapping[str, Any]], home: str) -> str:
+    """Methods down, numbers of shots across; a suite has a block for each dataset, the average last."""
+    blocks = []
+    datasets = list(dict.fromkeys(row["dataset"] for row in summary))
+    for dataset in sorted(datasets, key=lambda name: name == AVERAGE):
+        here = [row for row in summary if (row["dataset"], row["domain"]) == (dataset, home)]
+        shots = sorted({row["shots"] for row in here})
+        lines = [f"{'accuracy by shots':<{NAME}}" + "".join(f"{n:>{WIDTH}}" for n in shots)]
+        for name in dict.fromkeys(_name(row) for row in here):
+            found = {row["shots"]: _cell(row["base"]) for row in here if _name(row) == name}
+            lines.append(f"{name:<{NAME}}" + "".join(f"{found.get(n, '-'):>{WIDTH}}" for n in shots))
+        blocks.append((f"{dataset}\n" if len(datasets) > 1 else "") + "\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def published_text(published: Sequence[Mapping[str, Any]], dataset: str) -> str:
+    """The published rows of one dataset, each with its tag and source; empty without any.
+
+    Their H is the harmonic mean of the printed numbers, so it stands below "H of means".
+    """
+    lines = []
+    for row in published:
+        if row["dataset"] == dataset:
+            cells = (row["base"], row["new"], None, row["H"], None)
+            numbers = "".join(f"{_cell((v, None)):>{WIDTH}}" for v in cells)
+            lines.append(f"\n{row['method'] + ' (published)':<{NAME}}{numbers}  [{row['tag']}] {row['source']}")
+    return "".join(lines)
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return str(row["host"]) + (" + OGEN" if row["ogen"] else "")
+
+
+def _cell(value: Any) -> str:
+    """A pair of mean and deviation, or a number alone."""
+    mean, std = value if isinstance(value, (list, tuple)) else (value, None)
+    if mean is None:
+        return "-"
+    return f"{mean:.1f}" + ("" if std is None else f" ± {std:.1f}")

@@ -1,0 +1,23 @@
+"""What each protocol trains and tests; `ogenlib.bench` runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ogenlib.bench_config import BenchConfig
+from ogenlib.protocols import base_to_new, cross_dataset, domain_generalization, few_shot
+from ogenlib.protocols.plan import Judge, Outcome, Part, Plan, Tested, domains_of
+
+__all__ = ["PLANS", "Judge", "Outcome", "Part", "Plan", "Tested", "domains_of", "plan"]
+
+PLANS: dict[str, Callable[[BenchConfig], Plan]] = {
+    "base-to-new": base_to_new.plan,
+    "cross-dataset": cross_dataset.plan,
+    "domain-generalization": domain_generalization.plan,
+    "few-shot": few_shot.plan,
+}
+
+
+def plan(config: BenchConfig) -> Plan:
+    """What the protocol of `config` trains and tests, with its datasets loaded."""
+    return PLANS[config.protocol](config)

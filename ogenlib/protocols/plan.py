@@ -1,0 +1,108 @@
+"""What a protocol trains and tests, as data: `ogenlib.bench` runs any plan, and none has a loop of its own.
+
+Notation: a *part* is the test images of one dataset, or of one domain of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ogenlib.batches import Bank
+from ogenlib.data import Dataset, FeatureBank, ImageSet, PixelBank
+from ogenlib.hosts import Host
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images that are tested, and the dataset they are of."""
+
+    dataset: str
+    images: ImageSet
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The banks of a plan's parts: all images, and those of the domain `home` (`near`; all where it has none).
+
+    pixels, near_pixels: the same as pixels, None where no host needs them.
+    """
+
+    features: tuple[FeatureBank, ...]
+    near: tuple[FeatureBank, ...]
+    pixels: tuple[PixelBank, ...] | None = None
+    near_pixels: tuple[PixelBank, ...] | None = None
+
+    def of(self, host: Host, near: bool = False) -> list[Bank]:
+        """The parts as the host reads them, all images or the near ones."""
+        features, pixels = (self.near, self.near_pixels) if near else (self.features, self.pixels)
+        return list(features if pixels is None or host.uses_cached_features else pixels)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one trained host scored.
+
+    rows: one for each dataset and domain: `dataset`, `domain` and `results.METRICS`, None for what is not measured.
+    confusions: as `evaluate.confusions`, with `dataset` and `domain`.
+    per_class: class, side, n, accuracy, joint_accuracy; `dataset` where several have such a side.
+    """
+
+    rows: list[dict[str, Any]]
+    confusions: list[dict[str, Any]]
+    per_class: list[dict[str, Any]]
+
+
+class Judge(Protocol):
+    """How a plan's parts are scored."""
+
+    def measure(self, host: Host, tested: Tested) -> dict[str, float]:
+        """Points of the curves, after every epoch."""
+
+    def outcome(self, host: Host, tested: Tested) -> Outcome:
+        """All scores, after training."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One protocol on one dataset.
+
+    source: its training images of the names `known` are trained on.
+    new: names that tests have and training has no images of; OGEN may be given them.
+    home: the domain that curves and headlines show.
+    parts: what is tested, the source's own first.
+    shots: training images of a class; a cell for each number.
+    shots_in_rows: rows say of how many shots they are.
+    average: what the mean row is over: "datasets" (in each domain), "all", or "" for none.
+    tests: where hosts are compared by paired tests: "home" or "all" settings.
+    pictured: the part and its names whose features are drawn beside synthesized ones.
+    card: the protocol card's lines that say what is trained on what and tested on what.
+    """
+
+    protocol: str
+    source: Dataset
+    known: tuple[str, ...]
+    new: tuple[str, ...]
+    home: str
+    parts: tuple[Part, ...]
+    judge: Judge
+    shots: tuple[int, ...]
+    shots_in_rows: bool = False
+    average: str = ""
+    tests: str = "all"
+    pictured: tuple[int, tuple[str, ...]] | None = None
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+
+def home_of(data: Dataset) -> str:
+    """The domain that is trained on and tested on, or else the first that is tested on."""
+    tested = list(dict.fromkeys(data.test.domains))
+    trained = list(dict.fromkeys(data.train.domains))
+    common = [d for d in trained if d in tested]
+    return (common or tested)[0]
+
+
+def domains_of(parts: Sequence[Part]) -> list[str]:
+    """Every domain that is tested, in order of appearance."""
+    return list(dict.fromkeys(domain for part in parts for domain in part.images.domains))
