@@ -12,10 +12,10 @@ from ogenlib.report_style import DASH, Html, counted, details, escaped, finite, 
 def names_known(card: Mapping[str, Any], with_ogen: bool) -> str:
     """Whether OGEN was given the new names, and what it does with them, in words; empty without OGEN.
 
-    A card that does not say gives nothing either.
+    A card that does not say, or of a run without new names, gives nothing either.
     """
     known = card.get("new_names_known_in_training")
-    if not with_ogen or not isinstance(known, bool):
+    if not with_ogen or not isinstance(known, bool) or card.get("n_new") == 0:
         return ""
     mixed = zero_shot_share(card)
     if not known:

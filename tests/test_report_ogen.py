@@ -36,6 +36,12 @@ def test_the_top_says_whether_new_names_were_known(no_plots: None, known: Any, o
     assert ("was given" in top) is bool(sentence)
 
 
+def test_without_new_names_nothing_is_said_of_them(no_plots: None) -> None:
+    document = with_means(30.0, 18.0, ogen=True)
+    document["protocol"] |= {"new_names_known_in_training": False, "n_new": 0}
+    assert "held out" not in text_of(build_report(document)).split("Summary on")[0]
+
+
 @pytest.mark.parametrize(("share", "words"), [(0.5, "are 50 % zero-shot’s, in testing too"), (0.0, ""), (None, "")])
 def test_the_top_says_how_far_zero_shot_decides(no_plots: None, share: float | None, words: str) -> None:
     document = with_means(30.0, 18.0, ogen=True)
