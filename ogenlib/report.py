@@ -171,9 +171,10 @@ def runs_table(found: Findings) -> Html | None:
     rows.sort(key=lambda item: (found.rank(variant_of(item)), finite(item.get("seed")) or 0))
     head = ["Host", *["Test set"] * several, "Seed", "Epochs", *[keys[key] for key in shown]]
     body = [
-        [label(variant_of(r)), *[found.place(setting_of(r))] * several, r.get("seed", DASH), r.get("epochs", DASH), *[number(r.get(k)) for k in shown]]
+        [label(variant_of(r)), *[found.place(setting_of(r))] * several, r.get("seed", DASH), r.get("epochs", DASH),
+         *[number(r.get(k)) for k in shown]]
         for r in rows
-    ]
+    ]  # fmt: skip
     return details(f"Every run ({len(rows)})", table(head, body))
 
 
