@@ -151,14 +151,15 @@ def summary_section(found: Findings) -> Html | None:
         f"Summary on {found.place(found.headline)}" if found.place(found.headline) else "Summary",
         f"{spread}, in percent; in small print the difference to zero-shot in points. Best in bold.",
         table(["Host", *[columns[key] for key in shown]], body),
-        glossary(),
+        glossary(str(found.protocol.get("name"))),
         runs_table(found),
     )
 
 
 def runs_table(found: Findings) -> Html | None:
     """Every run behind the summary, one line per seed."""
-    rows = [item for item in items(found.results, "rows") if setting_of(item) in (found.headline, found.training)]
+    several = found.headline != found.training  # the runs behind a mean are those of every test set
+    rows = [item for item in items(found.results, "rows") if several or setting_of(item) == found.training]
     keys = {
         "base": "Base", "new": "New", "H": "H", "joint_base": "Joint base", "joint_new": "Joint new",
         "joint_H": "Joint H", "ece_base": "ECE base", "ece_new": "ECE new", "ece_joint": "ECE joint",
@@ -168,11 +169,12 @@ def runs_table(found: Findings) -> Html | None:
     if not shown:
         return None
     rows.sort(key=lambda item: (found.rank(variant_of(item)), finite(item.get("seed")) or 0))
-    head = ["Host", "Seed", "Epochs", *[keys[key] for key in shown]]
+    head = ["Host", *["Test set"] * several, "Seed", "Epochs", *[keys[key] for key in shown]]
     body = [
-        [label(variant_of(r)), r.get("seed", DASH), r.get("epochs", DASH), *[number(r.get(k)) for k in shown]]
+        [label(variant_of(r)), *[found.place(setting_of(r))] * several, r.get("seed", DASH), r.get("epochs", DASH),
+         *[number(r.get(k)) for k in shown]]
         for r in rows
-    ]
+    ]  # fmt: skip
     return details(f"Every run ({len(rows)})", table(head, body))
 
 
@@ -186,7 +188,8 @@ def curve_section(found: Findings) -> Html | None:
     grouped = {v: curve for v, curve in grouped.items() if curve.epochs}
     if not grouped:
         return None
-    zero = found.mean(ZERO, "base", setting), found.mean(ZERO, "new", setting)
+    where = found.headline if setting == found.training else setting
+    zero = found.mean(ZERO, "base", where), found.mean(ZERO, "new", where)
     y_range = plots.limits(list(grouped.values()), zero)
     figures = []
     for variant, curve in grouped.items():
@@ -198,13 +201,18 @@ def curve_section(found: Findings) -> Html | None:
     band = "; bands span the lowest to the highest seed" * any(c.n_seeds > 1 for c in grouped.values())
     selection = found.protocol.get("selection")
     return section(
-        "Base and new names over training",
-        f"Test accuracy on {found.place(setting) or 'the training domain'} after each epoch, mean over seeds"
+        f"{'Base and new names' if where == setting else 'Base and new'} over training",
+        f"Test accuracy on {curve_place(found, setting, where)} after each epoch, mean over seeds"
         f"{band}. Dashed: zero-shot. Base and new part at the first epoch from which, to the end, new stays below "
         "zero-shot while base stays above it." + (f" Checkpoint selection: {selection}." if selection else ""),
         plots.missing_plots(),
         tag("div", *figures, cls="figures single" if len(figures) == 1 else "figures"),
     )
+
+
+def curve_place(found: Findings, setting: tuple[str, str], where: tuple[str, str]) -> str:
+    here = found.place(setting) or "the training domain"
+    return here if where == setting else f"{here} (base) and {found.place(where)} (new)"
 
 
 def confusion_section(found: Findings) -> Html | None:

@@ -52,11 +52,11 @@ class Findings:
         results = largest_shots(results)
         protocol = results.get("protocol") or {}
         entries = {(setting_of(e), variant_of(e)): e for e in items(results, "summary")}
-        settings = [setting for setting, _ in entries]
+        means = [setting for setting, _ in entries if setting[0] == AVERAGE]
+        settings = [setting for setting, _ in entries if setting[0] != AVERAGE]
         domain = str((list(protocol.get("train_domains") or []) or [""])[0])
         asked = (str(protocol.get("dataset", "")), domain)
         same_domain = [setting for setting in settings if setting[1] == domain]
-        means = [setting for setting in settings if setting[0] == AVERAGE]
         training = asked if asked in settings else next(iter(same_domain + settings), asked)
         headline = next((s for s in means if s[1] == domain), next(iter(means), training))
         first: dict[str, int] = {}

@@ -244,12 +244,31 @@ def counted(count: object, noun: str, plural: str = "") -> str:
     return f"{count} {noun if count == 1 else plural or noun + 's'}"
 
 
-def glossary() -> Html:
+SIDE_TERMS = {  # of a protocol: what Base is, what New is, what competes for Joint H
+    "cross-dataset": ("accuracy on test images of the dataset of training, choosing among its names",
+                      "accuracy on images of another dataset, choosing among that dataset's names",
+                      "the names of both datasets"),
+    "domain-generalization": ("accuracy on test images of the domain of training",
+                              "accuracy on images of another domain, choosing among its names",
+                              "all names that were trained"),
+    "few-shot": ("accuracy on all test images, choosing among all names", "", ""),
+}  # fmt: skip
+BASE_TO_NEW_TERMS = (
+    "accuracy on the names that were trained, choosing among base names only",
+    "accuracy on names no image was trained for, choosing among new names only",
+    "base and new names",
+)
+
+
+def glossary(protocol: str = "base-to-new") -> Html:
+    base, new, joint = SIDE_TERMS.get(protocol, BASE_TO_NEW_TERMS)
+    if not new:
+        return tag("dl", tag("dt", "Base"), tag("dd", base))
     terms = {
-        "Base": "accuracy on the names that were trained, choosing among base names only",
-        "New": "accuracy on names no image was trained for, choosing among new names only",
+        "Base": base,
+        "New": new,
         "H": "harmonic mean of base and new: high only if both are. Per seed and then averaged, or of the two averages",
-        "Joint H": "the same, when every image has to choose among base and new names together",
+        "Joint H": f"the same, when every image has to choose among {joint} together",
         "ECE": "expected calibration error in the joint choice: how far confidence is from accuracy",
     }
     return tag("dl", *[join([tag("dt", term), tag("dd", text)]) for term, text in terms.items()])

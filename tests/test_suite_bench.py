@@ -51,7 +51,8 @@ def test_the_summary_holds_every_dataset_and_the_average(finished: Path) -> None
 def test_the_report_and_the_text_of_a_suite(finished: Path) -> None:
     page = (finished / "report.html").read_text(encoding="utf-8")
     assert "the mean of 2 datasets" in page and "Each trained and tested by itself" in page
-    assert "Published beside it" not in page
+    assert "Published beside it" not in page and "Every run (8)" in page
+    assert "The mean of 2 datasets" in page and "Mean of the other" not in page
     text = summary_text(json.loads((finished / "results.json").read_text()))
     assert [block.split("\n")[0] for block in text.split("\n\n")] == [f"{name} / noto" for name in (*PAIR, "average")]
 
