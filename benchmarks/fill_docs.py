@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hosts_tables
 import ogen_tables
 from markdown_tables import METHOD_NAMES, number, spread, table
 
@@ -120,6 +121,7 @@ BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "speed": ("speed.json", speed),
     "generators": ("generators.json", generators),
     **ogen_tables.BLOCKS,
+    **hosts_tables.BLOCKS,
 }
 
 

@@ -68,22 +68,28 @@ def make_host(variant: Variant, task: StudyTask) -> Host:
 
 
 def run_one(variant: Variant, task: StudyTask, seed: int, epochs: int, curve: bool = False) -> dict[str, Any]:
-    """Train and test once; scores of each test domain."""
+    """Train and test once; scores of each test domain.
+
+    ``seconds`` are those of the epochs, ``seconds_fit`` those of preparation, epochs and what is measured after them.
+    """
     host = make_host(variant, task)
-    near = task.test.of_domain(task.test.domains[0])
+    bank, test = task.banks(host)
+    near = test.of_domain(test.domains[0])
 
     def measure(trained: Host, _: int) -> dict[str, float]:
         scores = evaluate.base_to_new(trained, near, task.split).scores
         return {key: scores[key] for key in ("base", "new", "H", "joint_H")}
 
     history, began, seconds = None, time.perf_counter(), 0.0
-    if host.trainable():
-        history = fit(host, task.bank, epochs=epochs, seed=seed, measure=measure if curve else None)
+    if host.trainable() or host.training_free:
+        history = fit(host, bank, epochs=epochs, seed=seed, measure=measure if curve else None)
         seconds = sum(history.column("seconds"))
-    outcome = evaluate.base_to_new(host, task.test, task.split)
+    seconds_fit = time.perf_counter() - began
+    outcome = evaluate.base_to_new(host, test, task.split)
     row: dict[str, Any] = {
         "variant": variant.name, "host": variant.host, "task": task.name, "family": task.family, "seed": seed,
-        "epochs": epochs, "seconds": seconds, "seconds_all": time.perf_counter() - began,
+        "epochs": epochs, "seconds": seconds, "seconds_fit": seconds_fit, "seconds_all": time.perf_counter() - began,
+        "parameters": sum(p.numel() for p in host.trainable().values()),
         "domains": {d: {k: s[k] for k in SCORES} for d, s in outcome.domains.items()},
     }  # fmt: skip
     if curve and history is not None:
@@ -112,7 +118,7 @@ def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     cells: dict[tuple[str, str, str, str], dict[int, list[dict[str, float]]]] = {}
     for row in rows:
         for domain, scores in row["domains"].items():
-            domain = domain if row["family"] == "emoji" else ""
+            domain = domain if row["family"].startswith("emoji") else ""
             seeds = cells.setdefault((row["host"], row["variant"], row["family"], domain), {})
             seeds.setdefault(row["seed"], []).append(scores)
     summary = []

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ import torch
 from clip_features import load_clip_features
 from torch import Tensor
 
-from ogenlib.data import BaseNewSplit, FeatureBank, ImageSet, base_new_split, few_shot, load_dataset
-from ogenlib.data.dataset import Item
+from ogenlib.batches import Bank
+from ogenlib.data import BaseNewSplit, FeatureBank, ImageSet, PixelBank, base_new_split, few_shot, load_dataset
+from ogenlib.data.dataset import Item, short_hash
 from ogenlib.data.emoji import TEMPLATES, Concept, concepts, open_drawing
+from ogenlib.hosts import Host
 from ogenlib.towers import Backbone, EmbeddingTable, load_backbone
 
 TAG_SETS = ("noto", "fluent-emoji-flat", "emojione", "openmoji")
@@ -39,6 +42,7 @@ class StudyTask:
     Attributes:
         family: tasks of a family are averaged.
         templates: of the zero-shot classifier.
+        pixels: gives the same images as pixels, to train on and to test on; None where there are only features.
     """
 
     name: str
@@ -49,19 +53,54 @@ class StudyTask:
     test: FeatureBank
     templates: tuple[str, ...]
     epochs: int = 50
+    pixels: Callable[[], tuple[PixelBank, PixelBank]] | None = None
+
+    def banks(self, host: Host) -> tuple[Bank, Bank]:
+        """What this host trains on and is tested on; ValueError for a host that needs pixels where there are none."""
+        if host.uses_cached_features:
+            return self.bank, self.test
+        if self.pixels is None:
+            raise ValueError(f"task {self.name} has features only; {host.info.name} needs pixels")
+        return self.pixels()
 
 
-def emoji_tasks(seeds: Sequence[int]) -> dict[int, StudyTask]:
-    """`emoji-categories` as ``ogen bench`` runs it: a 16-shot bank for each seed, tested on all six unseen sets."""
-    clip, data = load_backbone("ogen-tiny"), load_dataset("emoji-categories")
+def emoji_tasks(
+    seeds: Sequence[int], name: str = "emoji-categories", *, keep: Path | None = None
+) -> dict[int, StudyTask]:
+    """An embedded dataset as ``ogen bench`` runs it: a 16-shot bank for each seed, tested on its unseen icon sets.
+
+    keep: folder where the features of what was extracted once are found again.
+    """
+    clip, data = load_backbone("ogen-tiny"), load_dataset(name)
     split = base_new_split(data.classnames)
-    test = FeatureBank.extract(clip, data.test)
+    family = "emoji" if name == "emoji-categories" else name.split("/")[0]
+    test = _extracted(clip, data.test, keep)
+
+    @cache  # one bank of test pixels for all seeds
+    def test_pixels() -> PixelBank:
+        return PixelBank.load(clip, data.test)
+
     tasks = {}
     for seed in seeds:
         picked = few_shot(data.train, 16, seed).of_classes(split.base)
-        bank = FeatureBank.extract(clip, picked, views=8, seed=seed)
-        tasks[seed] = StudyTask("emoji-categories", "emoji", clip, split, bank, test, tuple(data.templates))
+
+        @cache
+        def pixels(picked: ImageSet = picked, seed: int = seed) -> tuple[PixelBank, PixelBank]:
+            return PixelBank.load(clip, picked, views=8, seed=seed), test_pixels()
+
+        bank = _extracted(clip, picked, keep, views=8, seed=seed)
+        tasks[seed] = StudyTask(name, family, clip, split, bank, test, tuple(data.templates), pixels=pixels)
     return tasks
+
+
+def _extracted(clip: Backbone, images: ImageSet, keep: Path | None, **settings: Any) -> FeatureBank:
+    """Features from `keep` if they are there; saved whole, so that several processes may share the folder."""
+    if keep is None:
+        return FeatureBank.extract(clip, images, **settings)
+    path = keep / f"{short_hash([images.content_hash(), images.hash(), clip.weights_hash, settings])}.safetensors"
+    if not path.exists():
+        FeatureBank.extract(clip, images, **settings).save(path)
+    return FeatureBank.load(path)
 
 
 def real_tasks(folder: Path | None) -> list[StudyTask]:
