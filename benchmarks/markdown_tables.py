@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 METHOD_NAMES = {
     "zero_shot": "zero-shot", "coop": "CoOp", "kgcoop": "KgCoOp", "text_adapter": "text adapter", "taskres": "TaskRes",
     "cocoop": "CoCoOp", "prograd": "ProGrad", "ship": "SHIP", "vpt": "VPT", "ivlp": "IVLP", "maple": "MaPLe",
-    "promptsrc": "PromptSRC", "promptkd": "PromptKD", "clip_adapter": "CLIP-Adapter", "tip_adapter": "Tip-Adapter",
+    "promptsrc": "PromptSRC", "promptkd": "PromptKD, zero-shot teacher", "clip_adapter": "CLIP-Adapter",
+    "tip_adapter": "Tip-Adapter",
     "tip_adapter_f": "Tip-Adapter-F", "clap": "CLAP", "cross_modal": "cross-modal probe",
 }  # fmt: skip
 

@@ -1,13 +1,14 @@
-"""Time one CoOp training step on ViT-B-16: the textbook loop against ours.
+"""Time one training step of CoOp, PromptSRC and CoCoOp on ViT-B-16: the textbook loop against ours.
 
     python benchmarks/speed.py --out benchmarks/results/speed.json
 
-The textbook loop does what the released CoOp code does in a step: the image tower on 32 fresh images, and the
-text tower on all 77 tokens of every class, forward and backward. Ours reads image features from a view bank
-and encodes the shared prefix once. Weights are random (speed does not depend on them), both sides compute the
-same loss, and the script checks that their loss and gradient agree before it times anything. Both sides
-alternate in one process; peak memory is the growth of the resident set during one step of each. FLOPs are
-counted by torch (matrix products only). Linux only, for the memory.
+The textbook loops (`textbook.py`) do what the released code does in a step: the image tower on fresh images, the text
+tower on all 77 tokens of every class, forward and backward; PromptSRC a frozen pass over the same images besides;
+CoCoOp the text tower again for every image. Ours read what is frozen from a view bank and encode the shared prefix
+once. Batches are those of the released settings. Weights are random (speed does not depend on them), both sides
+compute the same loss, and the script checks that their loss and gradients agree before it times anything. Both sides
+alternate in one process; peak memory is the growth of the resident set during one step of each. FLOPs are counted by
+torch (matrix products only). Linux only, for the memory.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from markdown_tables import METHOD_NAMES
+from resident import clear_mark, status
+from textbook import CONTEXT, Textbook, TextbookCoCoOp, TextbookPromptSRC
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -29,34 +33,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from ogenlib import results
 from ogenlib.data.emoji import concepts
 from ogenlib.files import write_json
-from ogenlib.hosts import Batch, CoOp
+from ogenlib.hosts import Batch, CoCoOp, CoOp, PromptSRC
 from ogenlib.towers import Backbone, load_backbone
 
-BATCH = 32
-CONTEXT = "a photo of a"
-
-
-class Textbook:
-    """The released CoOp's step, written against open_clip's own modules (mask included)."""
-
-    def __init__(self, clip: Backbone, names: list[str]) -> None:
-        self.clip, model = clip, clip.model
-        self.ids = clip.tokenizer([f"{CONTEXT} {name}." for name in names])
-        with torch.no_grad():
-            embedding = model.token_embedding(self.ids)
-        self.context = torch.nn.Parameter(embedding[0, 1:5].clone())
-        self.prefix, self.suffix = embedding[:, :1], embedding[:, 5:]
-
-    def class_weights(self) -> Tensor:
-        model, count = self.clip.model, len(self.ids)
-        x = torch.cat([self.prefix, self.context.expand(count, -1, -1), self.suffix], 1)
-        x = model.transformer(x + model.positional_embedding, attn_mask=model.attn_mask)
-        x = model.ln_final(x)[torch.arange(count), self.ids.argmax(-1)] @ model.text_projection
-        return F.normalize(x, dim=-1)
-
-    def loss(self, pixels: Tensor, labels: Tensor) -> Tensor:
-        z = F.normalize(self.clip.model.encode_image(pixels), dim=-1)
-        return F.cross_entropy(self.clip.logit_scale * z @ self.class_weights().T, labels)
+BATCH = {"coop": 32, "promptsrc": 4, "cocoop": 1}  # of the released settings
+Cases = dict[str, tuple[Callable[[], Tensor], list[torch.nn.Parameter]]]  # a loss and what it trains
 
 
 def class_names(count: int) -> list[str]:
@@ -64,19 +45,62 @@ def class_names(count: int) -> list[str]:
     return [c.name for c in concepts() if ":" not in c.name][:count]
 
 
-def build(count: int) -> tuple[Backbone, Textbook, CoOp, Tensor, Tensor, Tensor]:
+def start(count: int, batch: int) -> tuple[Backbone, list[str], Tensor, Tensor, Tensor]:
+    """Model, names, pixels `(B, 3, H, W)`, their features `(B, D)` and labels `(B,)`."""
     torch.manual_seed(0)
     clip = load_backbone("ViT-B-16")
-    names = class_names(count)
-    ours = CoOp(clip, names, CONTEXT)
-    pixels = torch.randn(BATCH, 3, 224, 224)
+    pixels = torch.randn(batch, 3, 224, 224)
     with torch.no_grad():
         z = clip.encode_image(pixels)
-    labels = torch.randint(count, (BATCH,))
-    return clip, Textbook(clip, names), ours, pixels, z, labels
+    return clip, class_names(count), pixels, z, torch.randint(count, (batch,))
 
 
-def step(loss: Callable[[], Tensor], parameter: torch.nn.Parameter, optimizer: torch.optim.Optimizer) -> float:
+def coop(count: int) -> Cases:
+    """Whole step and text side; images from a view bank."""
+    clip, names, pixels, z, labels = start(count, BATCH["coop"])
+    textbook, ours = Textbook(clip, names), CoOp(clip, names, CONTEXT)
+    direction = F.normalize(torch.randn(count, z.shape[1]), dim=-1)
+    return {
+        "textbook step": (lambda: textbook.loss(pixels, labels), textbook.parameters()),
+        "ours step": (lambda: ours.losses(Batch(labels, features=z))["ce"], [ours.context]),
+        "textbook text": (lambda: (textbook.class_weights() * direction).sum(), textbook.parameters()),
+        "ours text": (lambda: (ours.class_weights() * direction).sum(), [ours.context]),
+    }
+
+
+def cocoop(count: int) -> Cases:
+    """Whole step; images from a view bank."""
+    clip, names, pixels, z, labels = start(count, BATCH["cocoop"])
+    ours = CoCoOp(clip, names, CONTEXT)
+    textbook = TextbookCoCoOp(clip, names, ours)
+    trained = [ours.context, *ours.down.parameters(), *ours.up.parameters()]
+    return {
+        "textbook step": (lambda: textbook.loss(pixels, labels), textbook.parameters()),
+        "ours step": (lambda: ours.losses(Batch(labels, features=z))["ce"], trained),
+    }
+
+
+def promptsrc(count: int) -> Cases:
+    """Whole step; the frozen features of the views were computed before training."""
+    clip, names, pixels, z, labels = start(count, BATCH["promptsrc"])
+    ours = PromptSRC(clip, names, CONTEXT, templates=f"{CONTEXT} {{}}.")
+    textbook = TextbookPromptSRC(clip, names, ours)
+    batch = Batch(labels, features=z, pixels=pixels)
+    assert ours.deep_context is not None
+    return {
+        "textbook step": (lambda: textbook.loss(pixels, labels), textbook.parameters()),
+        "ours step": (
+            lambda: torch.stack(list(ours.losses(batch).values())).sum(),
+            [ours.context, ours.deep_context, ours.visual],
+        ),
+    }
+
+
+METHODS = {"coop": coop, "promptsrc": promptsrc, "cocoop": cocoop}
+NAMES = {"coop": [24, 100, 500], "promptsrc": [24, 100], "cocoop": [24, 100]}
+
+
+def step(loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> float:
     """Seconds of one forward, backward and update."""
     began = time.perf_counter()
     optimizer.zero_grad(set_to_none=True)
@@ -85,31 +109,16 @@ def step(loss: Callable[[], Tensor], parameter: torch.nn.Parameter, optimizer: t
     return time.perf_counter() - began
 
 
-def steps(count: int) -> dict[str, tuple[Callable[[], Tensor], torch.nn.Parameter]]:
-    """The four things timed: whole step and text side, textbook and ours; each a loss and what it trains."""
-    _, textbook, ours, pixels, z, labels = build(count)
-    direction = F.normalize(torch.randn(count, z.shape[1]), dim=-1)
-    return {
-        "textbook step": (lambda: textbook.loss(pixels, labels), textbook.context),
-        "ours step": (lambda: ours.losses(Batch(labels, features=z))["ce"], ours.context),
-        "textbook text": (lambda: (textbook.class_weights() * direction).sum(), textbook.context),
-        "ours text": (lambda: (ours.class_weights() * direction).sum(), ours.context),
-    }
-
-
-def agree(cases: dict[str, tuple[Callable[[], Tensor], torch.nn.Parameter]]) -> None:
-    """Stop unless both sides have the same loss and gradient."""
-    found: list[tuple[float, Tensor]] = []
+def agree(cases: Cases) -> None:
+    """Stop unless both sides have the same loss and the same gradient of every parameter."""
+    found: list[tuple[float, list[Tensor]]] = []
     for side in ("textbook step", "ours step"):
-        loss, parameter = cases[side]
-        parameter.grad = None
+        loss, parameters = cases[side]
         value = loss()
-        value.backward()
-        assert parameter.grad is not None
-        found.append((value.item(), parameter.grad.clone()))
-    (a, grad_a), (b, grad_b) = found
-    error = ((grad_a - grad_b).norm() / grad_a.norm()).item()
-    if abs(a - b) > 1e-4 * abs(a) or error > 1e-3:
+        found.append((value.item(), list(torch.autograd.grad(value, parameters))))
+    (a, grads_a), (b, grads_b) = found
+    error = max(((x - y).norm() / x.norm()).item() for x, y in zip(grads_a, grads_b, strict=True))
+    if abs(a - b) > 1e-4 * abs(a) or not error <= 1e-3:
         raise SystemExit(f"the sides disagree: losses {a} and {b}, gradients differ by {error:.1e}")
 
 
@@ -130,49 +139,42 @@ def count_flops(loss: Callable[[], Tensor]) -> int:
     return int(counter.get_total_flops())
 
 
-def status(field: str) -> float:
-    """A memory field of this process, MiB: VmRSS now, VmHWM the highest since the mark was cleared."""
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
-    return int(line.split()[1]) / 1024
-
-
-def peak_memory(
-    loss: Callable[[], Tensor], parameter: torch.nn.Parameter, optimizer: torch.optim.Optimizer
-) -> tuple[float, float]:
+def peak_memory(loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> tuple[float, float]:
     """Growth of the resident set during one step, MiB (Linux), and the step's seconds."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)  # give back what earlier steps freed, or the step would grow into it unseen
     before = status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")
-    seconds = step(loss, parameter, optimizer)
+    clear_mark()
+    seconds = step(loss, optimizer)
     return max(status("VmHWM") - before, 0.0), seconds
 
 
-def run_case(count: int, rounds: int, floor: float) -> list[dict[str, Any]]:
-    cases = steps(count)
+def run_case(method: str, count: int, rounds: int, floor: float) -> list[dict[str, Any]]:
+    cases = METHODS[method](count)
     agree(cases)
-    optimizers = {name: torch.optim.SGD([parameter], 0.002) for name, (_, parameter) in cases.items()}
+    optimizers = {name: torch.optim.SGD(parameters, 0.002) for name, (_, parameters) in cases.items()}
     seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for name, (loss, parameter) in cases.items():  # warm up what is cheap; the rest is long enough
+    for name, (loss, _) in cases.items():  # warm up what is cheap; the rest is long enough
         if name.startswith("ours"):
-            step(loss, parameter, optimizers[name])
+            step(loss, optimizers[name])
     memory: dict[str, float] = {}
     for _ in range(rounds):
-        for name, (loss, parameter) in cases.items():
+        for name, (loss, _) in cases.items():
             repeats = 5 if name.startswith("ours") else 1
             if name not in memory:
-                memory[name], first = peak_memory(loss, parameter, optimizers[name])
+                memory[name], first = peak_memory(loss, optimizers[name])
                 seconds[name].append(first)
                 repeats -= 1
-            seconds[name] += [step(loss, parameter, optimizers[name]) for _ in range(repeats)]
+            seconds[name] += [step(loss, optimizers[name]) for _ in range(repeats)]
     rows = []
-    for part in ("step", "text"):
+    for part in dict.fromkeys(name.split()[1] for name in cases):
         slow, fast = f"textbook {part}", f"ours {part}"
         best = {name: min(seconds[name]) for name in (slow, fast)}
         median = {name: sorted(seconds[name])[len(seconds[name]) // 2] for name in (slow, fast)}
         flops = {name: count_flops(cases[name][0]) for name in (slow, fast)}
         rows.append({
-            "case": f"{count} names, {'whole step' if part == 'step' else 'text side'}", "names": count,
+            "case": f"{METHOD_NAMES[method]}, {count} names, {'whole step' if part == 'step' else 'text side'}",
+            "method": method, "names": count, "batch": BATCH[method],
             "textbook_seconds": median[slow], "ours_seconds": median[fast], "ratio": median[slow] / median[fast],
             "textbook_best_seconds": best[slow], "ours_best_seconds": best[fast],
             "textbook_peak_mib": memory[slow], "ours_peak_mib": memory[fast],
@@ -187,15 +189,22 @@ def run_case(count: int, rounds: int, floor: float) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/speed.json"), help="results file")
-    parser.add_argument("--names", type=int, nargs="+", default=[24, 100, 500], help="class counts")
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), help="methods (all)")
+    parser.add_argument("--names", type=int, nargs="+", default=None, help=f"class counts (default {NAMES})")
     parser.add_argument("--rounds", type=int, default=3, help="alternations (default 3)")
     args = parser.parse_args()
     floor = peak_flops(torch.float32)
-    rows = [row for count in args.names for row in run_case(count, args.rounds if count < 500 else 1, floor)]
+    rows = [
+        row
+        for method in args.methods
+        for count in args.names or NAMES[method]
+        for row in run_case(method, count, args.rounds if count < 500 else 1, floor)
+    ]
     document = {
         "schema": "ogenlib.speed/1",
         "protocol": {
-            "model": "ViT-B-16, random weights", "batch": BATCH, "context": CONTEXT, "precision": "fp32",
+            "model": "ViT-B-16, random weights", "batch": {m: BATCH[m] for m in args.methods},
+            "context": CONTEXT, "precision": "fp32",
             "peak_gflops_fp32": floor / 1e9, "peak_gflops_bf16": peak_flops(torch.bfloat16) / 1e9,
             "threads": torch.get_num_threads(), "rounds": args.rounds, "versions": results.versions(),
             "git": results.git_revision(), "date": results.now(),
@@ -205,7 +214,7 @@ def main() -> None:
     }  # fmt: skip
     write_json(args.out, document)
     for row in rows:
-        print(f"{row['case']:<24} {row['textbook_seconds']:8.2f} s {row['ours_seconds']:8.3f} s "
+        print(f"{row['case']:<34} {row['textbook_seconds']:8.2f} s {row['ours_seconds']:8.3f} s "
               f"{row['ratio']:6.1f}x  memory {row['memory_ratio']:.3f}  over floor {row['over_floor']:.2f}")
 
 

@@ -16,6 +16,7 @@ from ogenlib.hosts.ivlp import IVLP
 from ogenlib.hosts.kgcoop import KgCoOp
 from ogenlib.hosts.maple import MaPLe
 from ogenlib.hosts.prograd import ProGrad
+from ogenlib.hosts.promptkd import PromptKD
 from ogenlib.hosts.promptsrc import PromptSRC
 from ogenlib.hosts.ship import SHIP
 from ogenlib.hosts.taskres import TaskRes
@@ -26,15 +27,15 @@ from ogenlib.hosts.zero_shot import ZeroShot, ZeroShotAnchor, zero_shot_weights
 from ogenlib.towers import ClipLike
 
 _HOSTS: tuple[type[Host], ...] = (
-    ZeroShot, CoOp, CoCoOp, KgCoOp, ProGrad, SHIP, VPT, IVLP, MaPLe, PromptSRC,
+    ZeroShot, CoOp, CoCoOp, KgCoOp, ProGrad, SHIP, VPT, IVLP, MaPLe, PromptSRC, PromptKD,
     TextAdapter, CLIPAdapter, TipAdapter, TipAdapterF, TaskRes, CLAP, CrossModal,
 )  # fmt: skip
 METHODS: dict[str, type[Host]] = {cls.info.name: cls for cls in _HOSTS}
 
 __all__ = [
     "CLAP", "IVLP", "METHODS", "SHIP", "VPT", "Batch", "CLIPAdapter", "CoCoOp", "CoOp", "CrossModal", "Host",
-    "KgCoOp", "MaPLe", "MethodInfo", "ProGrad", "PromptSRC", "TaskRes", "TextAdapter", "TipAdapter", "TipAdapterF",
-    "ZeroShot", "ZeroShotAnchor", "build", "list_methods", "method", "zero_shot_weights",
+    "KgCoOp", "MaPLe", "MethodInfo", "ProGrad", "PromptKD", "PromptSRC", "TaskRes", "TextAdapter", "TipAdapter",
+    "TipAdapterF", "ZeroShot", "ZeroShotAnchor", "build", "list_methods", "method", "zero_shot_weights",
 ]  # fmt: skip
 
 

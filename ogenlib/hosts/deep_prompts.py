@@ -71,7 +71,11 @@ class PromptedImages(Host):
         raise NotImplementedError
 
     def image_features(self, batch: Batch) -> Tensor:
-        """Unit rows `(B, D)` of the pixels, with prompts.
+        """Unit rows `(B, D)` of the pixels, with prompts; ValueError as `prompted_features`."""
+        return F.normalize(self.prompted_features(batch), dim=-1)
+
+    def prompted_features(self, batch: Batch) -> Tensor:
+        """Rows `(B, D)` as they leave the image tower with prompts, fp32.
 
         Raises:
             ValueError: the batch holds no pixels.
@@ -84,8 +88,7 @@ class PromptedImages(Host):
             )
         prompts = self.visual_prompts()
         deep = prompts[1:] if len(prompts) > 1 else None
-        features = self.clip.image.encode(batch.pixels.to(self.device), prompts=prompts[0], deep=deep)
-        return F.normalize(features.float(), dim=-1)
+        return self.clip.image.encode(batch.pixels.to(self.device), prompts=prompts[0], deep=deep).float()
 
     def frozen_features(self, batch: Batch) -> Tensor:
         """Unit rows `(B, D)` of the same images by the tower without prompts: the batch's own `features` if it has
