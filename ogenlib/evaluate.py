@@ -181,20 +181,25 @@ def confusions(result: BaseToNew, domain: str, most: int = 6) -> list[dict[str, 
     Returns dicts with true, predicted, count, of, true_is, predicted_is and the image keys.
     """
     n_base = sum(1 for row in result.per_class.values() if row["side"] == "base")
-    pairs: dict[tuple[int, int], list[str]] = {}
-    totals: dict[int, int] = {}
-    for truth, guess, where, key in zip(
-        result.labels.tolist(), result.predicted.tolist(), result.image_domains, result.keys, strict=True
-    ):
-        if where != domain:
-            continue
-        totals[truth] = totals.get(truth, 0) + 1
-        if truth != guess:
-            pairs.setdefault((truth, guess), []).append(key)
-    ranked = sorted(pairs.items(), key=lambda kv: (-len(kv[1]) / totals[kv[0][0]], -len(kv[1]), kv[0]))
+    wrong = wrong_choices(result.labels.tolist(), result.predicted.tolist(), result.image_domains, result.keys)
+    found = [choice for choice in wrong if choice[0] == domain]
+    found.sort(key=lambda choice: (-len(choice[3]) / choice[4], -len(choice[3]), choice[1:3]))
     side = ["base" if c < n_base else "new" for c in range(len(result.names))]
     return [
-        {"true": result.names[t], "predicted": result.names[p], "count": len(keys), "of": totals[t],
+        {"true": result.names[t], "predicted": result.names[p], "count": len(keys), "of": of,
          "true_is": side[t], "predicted_is": side[p], "keys": keys}
-        for (t, p), keys in ranked[:most]
+        for _, t, p, keys, of in found[:most]
     ]  # fmt: skip
+
+
+def wrong_choices(
+    truth: Sequence[int], chosen: Sequence[int], domains: Sequence[str], keys: Sequence[str]
+) -> list[tuple[str, int, int, list[str], int]]:
+    """(domain, true, chosen, keys of the images, images of the true class there) of every kind of wrong choice."""
+    pairs: dict[tuple[str, int, int], list[str]] = {}
+    totals: dict[tuple[str, int], int] = {}
+    for true, guess, domain, key in zip(truth, chosen, domains, keys, strict=True):
+        totals[domain, true] = totals.get((domain, true), 0) + 1
+        if guess != true:
+            pairs.setdefault((domain, true, guess), []).append(key)
+    return [(*pair, found, totals[pair[:2]]) for pair, found in pairs.items()]

@@ -33,6 +33,7 @@ from ogenlib.distill import (
     kl_divergence,
     logit_l2,
 )
+from ogenlib.distill.named import copy_into
 from ogenlib.generator_io import save_generator
 from ogenlib.generators import ClassConditionalGenerator
 from ogenlib.hosts import Batch, Host, ZeroShotAnchor, build, method
@@ -338,7 +339,7 @@ class OGEN(Host):
         self.host.load_training_state(state["host"])
         self._epoch, self._step = state["epoch"], state["step"]
         if self.rows is not None and self.config_.joint:
-            self.rows.generator.load_state_dict(state["generator"], strict=False)
+            copy_into(dict(self.rows.generator.named_parameters()), state["generator"])
         if self.teacher is not None:
             self.teacher.load_state_dict(state["teacher"])
             self._refresh_teacher()

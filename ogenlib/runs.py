@@ -181,12 +181,14 @@ class Classifier:
         wanted = self.names if names is None else names_for(self.host, names)
         many = [images] if isinstance(images, (str, os.PathLike, Image.Image)) else list(images)
         predictions = []
+        fixed = fixed_weights(self.host, wanted)
         for start in range(0, len(many), batch_size):
             pictures = [open_image(i) for i in many[start : start + batch_size]]
             pixels = torch.stack([self.host.clip.preprocess(p) for p in pictures]).to(self.host.device)
             labels = torch.zeros(len(pictures), dtype=torch.long, device=self.host.device)
             z = self.host.image_features(Batch(labels, pixels=pixels))
-            chances = self.host.logits(z, self.host.class_weights(wanted, z=z)).softmax(-1).float()
+            w = self.host.class_weights(wanted, z=z) if fixed is None else fixed
+            chances = self.host.logits(z, w).softmax(-1).float()
             top = chances.topk(min(top_k, len(wanted)))
             for values, indices in zip(top.values.tolist(), top.indices.tolist(), strict=True):
                 predictions.append(Prediction(tuple(wanted[i] for i in indices), tuple(values)))

@@ -57,6 +57,11 @@ class Batch:
     total: int | None = None
 
 
+def seeded(generator: torch.Generator | None) -> torch.Generator:
+    """`generator`, or one seeded with 0, so that two builds without one are equal."""
+    return torch.Generator().manual_seed(0) if generator is None else generator
+
+
 class Host(nn.Module):
     """Base of all methods. Subclasses set `info` and write `class_weights`, `losses` and `config`.
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+REDUCTION = 4  # CLIP-Adapter's released code, clip_adapter.py: a hidden width of D / 4
 
 def linear(n_in: int, n_out: int, *, bias: bool = True, source: torch.Generator) -> nn.Linear:
     """A map `I -> O` started uniformly in ``+-1/sqrt(I)``, as torch starts it, but drawn from `source` alone."""
@@ -20,13 +21,17 @@ def linear(n_in: int, n_out: int, *, bias: bool = True, source: torch.Generator)
     return made
 
 
+def hidden_width(hidden: int | None, n_in: int) -> int:
+    """`hidden`, or a quarter of the inputs; ValueError below 1."""
+    if hidden is None:
+        return max(1, n_in // REDUCTION)
+    if hidden < 1:
+        raise ValueError(f"hidden={hidden}: must be 1 or more, or None for a quarter of the embedding")
+    return hidden
+
+
 def bottleneck(
     x: Tensor, down: Tensor, up: Tensor, down_bias: Tensor | None = None, up_bias: Tensor | None = None
 ) -> Tensor:
     """``up(relu(down(x)))`` `(..., O)` of `x` `(..., I)`, with `down` `(H, I)` and `up` `(O, H)`."""
     return F.linear(F.linear(x, down, down_bias).relu(), up, up_bias)
-
-
-def seeded(generator: torch.Generator | None) -> torch.Generator:
-    """`generator`, or one seeded with 0, so that two builds without one are equal."""
-    return torch.Generator().manual_seed(0) if generator is None else generator

@@ -24,12 +24,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ogenlib.hosts.base import DEFAULT_TEMPLATES, MethodInfo
-from ogenlib.hosts.bottleneck import bottleneck, linear, seeded
+from ogenlib.hosts.base import DEFAULT_TEMPLATES, MethodInfo, seeded
+from ogenlib.hosts.bottleneck import bottleneck, hidden_width, linear
 from ogenlib.hosts.zero_shot import AnchoredHost
 from ogenlib.towers import ClipLike
 
-REDUCTION = 4  # released code, clip_adapter.py
 RATIO = 0.2  # released code
 LR = 1e-3  # this library's choice for AdamW, not the authors'
 
@@ -64,9 +63,7 @@ class CLIPAdapter(AnchoredHost):
     ) -> None:
         super().__init__(clip, names, templates)
         width = clip.embed_dim
-        self.hidden, self.ratio = max(1, width // REDUCTION) if hidden is None else hidden, ratio
-        if self.hidden < 1:
-            raise ValueError(f"hidden={hidden}: must be 1 or more, or None for a quarter of the embedding")
+        self.hidden, self.ratio = hidden_width(hidden, width), ratio
         if not 0 < ratio <= 1:
             raise ValueError(f"ratio={ratio}: must be above 0 and at most 1 (the released code's is {RATIO})")
         self.anchor(self.names)  # refuses names without text features before any training

@@ -24,8 +24,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ogenlib.data import FeatureBank
-from ogenlib.hosts.base import MethodInfo
-from ogenlib.hosts.bottleneck import bottleneck, linear, seeded
+from ogenlib.hosts.base import MethodInfo, seeded
+from ogenlib.hosts.bottleneck import bottleneck, linear
 from ogenlib.hosts.coop import CoOp
 from ogenlib.towers import Backbone, PromptTokens, encode_prompts
 

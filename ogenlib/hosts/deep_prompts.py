@@ -35,11 +35,6 @@ def usable_depth(asked: int | None, usual: int, layers: int, towers: str) -> int
     return asked
 
 
-def seeded(generator: torch.Generator | None) -> torch.Generator:
-    """The generator given, or one seeded with 0, so that two builds are equal."""
-    return torch.Generator().manual_seed(0) if generator is None else generator
-
-
 def random_prompts(*shape: int, generator: torch.Generator, device: torch.device) -> nn.Parameter:
     """Normal with std 0.02, as in the released code of MaPLe and PromptSRC (trainers/maple.py)."""
     return nn.Parameter((INIT_STD * torch.randn(*shape, generator=generator)).to(device))
@@ -163,11 +158,50 @@ class DeepText(CoOp):
         return self.context[None] if self.deep_context is None else torch.cat([self.context[None], self.deep_context])
 
 
-def scaled_to_words(lr: float, host: CoOp) -> dict[str, Any]:
-    """Settings for AdamW of a host whose first text tokens are words: `lr` times the size of the names' token
-    embeddings in units of 0.02, as `CoOp.train_settings` has it and for its reason.
+class DeepPrompts(PromptedImages, DeepText):
+    """Learned tokens in the first layers of both towers, in as many as the shallower one has.
 
-    The other prompts start at 0.02 in every model, where a larger rate moves them further; behind layer norms they
-    grow until it suits them. Ours.
+    Subclasses set `usual_tokens` and `usual_depth`, and make what the image side needs after the text tokens.
+
+    Args:
+        depth: layers with tokens; None for `usual_depth`, or all of the shallower tower.
+        source: of the random start; a subclass draws on from it.
     """
-    return {"lr": lr * CoOp.train_settings(host)["lr"] / PAPER_LR}
+
+    usual_tokens: ClassVar[int]
+    usual_depth: ClassVar[int]
+
+    def __init__(
+        self,
+        clip: Backbone,
+        names: Sequence[str],
+        context: str | None,
+        *,
+        n_context: int | None,
+        depth: int | None,
+        chunk: int | None,
+        paper_training: bool,
+        source: torch.Generator,
+    ) -> None:
+        layers = min(clip.image.layers, len(clip.text.blocks))
+        self.depth = usable_depth(depth, self.usual_depth, layers, "the shallower tower")
+        self.paper_training = paper_training
+        super().__init__(
+            clip, names, context, n_context=n_context, usual=self.usual_tokens, depth=self.depth, chunk=chunk,
+            generator=source,
+        )  # fmt: skip
+
+    def default_settings(self) -> dict[str, Any]:
+        """The released learning rate times the size of the names' token embeddings in units of 0.02, as
+        `CoOp.train_settings` has it and for its reason: the first text tokens are words.
+
+        The other prompts start at 0.02 in every model, where a larger rate moves them further; behind layer norms they
+        grow until it suits them. Ours.
+        """
+        return {"lr": self.published["lr"] * CoOp.train_settings(self)["lr"] / PAPER_LR}
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "context": self.words, "n_context": self.n_context, "depth": self.depth, "chunk": self.chunk,
+            "paper_training": self.paper_training,
+        }  # fmt: skip

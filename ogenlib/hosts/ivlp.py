@@ -19,20 +19,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ogenlib.hosts.base import MethodInfo
-from ogenlib.hosts.deep_prompts import (
-    DeepText,
-    PromptedImages,
-    check_count,
-    random_prompts,
-    scaled_to_words,
-    seeded,
-    usable_depth,
-)  # fmt: skip
+from ogenlib.hosts.base import MethodInfo, seeded
+from ogenlib.hosts.deep_prompts import DeepPrompts, check_count, random_prompts
 from ogenlib.towers import Backbone
 
 
-class IVLP(PromptedImages, DeepText):
+class IVLP(DeepPrompts):
     """Deep text prompts and deep visual prompts.
 
     Args:
@@ -69,16 +61,13 @@ class IVLP(PromptedImages, DeepText):
         paper_training: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
-        width, layers = clip.image.width, min(clip.image.layers, len(clip.text.blocks))
-        self.depth = usable_depth(depth, self.usual_depth, layers, "the shallower tower")
         source = seeded(generator)
         super().__init__(
-            clip, names, context, n_context=n_context, usual=self.usual_tokens, depth=self.depth, chunk=chunk,
-            generator=source,
+            clip, names, context, n_context=n_context, depth=depth, chunk=chunk, paper_training=paper_training,
+            source=source,
         )  # fmt: skip
         count = check_count("n_visual", self.usual_tokens if n_visual is None else n_visual)
-        self.visual = random_prompts(self.depth, count, width, generator=source, device=clip.device)
-        self.paper_training = paper_training
+        self.visual = random_prompts(self.depth, count, clip.image.width, generator=source, device=clip.device)
 
     @classmethod
     def paper(cls, clip: Backbone, names: Sequence[str], **options: Any) -> IVLP:
@@ -89,12 +78,5 @@ class IVLP(PromptedImages, DeepText):
         """`(depth, V, W)`."""
         return self.visual
 
-    def default_settings(self) -> dict[str, Any]:
-        """The released learning rate, scaled as `CoOp`'s to the size of the names' embeddings."""
-        return scaled_to_words(self.published["lr"], self)
-
     def config(self) -> dict[str, Any]:
-        return {
-            "context": self.words, "n_context": self.n_context, "n_visual": self.visual.shape[1],
-            "depth": self.depth, "chunk": self.chunk, "paper_training": self.paper_training,
-        }  # fmt: skip
+        return {**super().config(), "n_visual": self.visual.shape[1]}

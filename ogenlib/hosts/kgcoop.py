@@ -23,13 +23,13 @@ from torch import Tensor
 
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, MethodInfo
 from ogenlib.hosts.coop import CoOp
-from ogenlib.hosts.zero_shot import ZeroShotAnchor
+from ogenlib.hosts.zero_shot import Anchored, ZeroShotAnchor
 from ogenlib.towers import Backbone
 
 WEIGHT = 8.0  # released code
 
 
-class KgCoOp(CoOp):
+class KgCoOp(Anchored, CoOp):
     """CoOp with text anchoring.
 
     Args:
@@ -78,11 +78,6 @@ class KgCoOp(CoOp):
         """4 tokens from "a photo of a", weight 8, only the training names anchored."""
         return cls.base_to_new(clip, names, **options)
 
-    @classmethod
-    def dataset_options(cls, templates: Sequence[str]) -> dict[str, Any]:
-        """CoOp's first context, and the dataset's own templates as anchor."""
-        return {**super().dataset_options(templates), "templates": list(templates)}
-
     def losses(self, batch: Batch, *, z: Tensor | None = None, w: Tensor | None = None) -> dict[str, Tensor]:
         """``ce`` over the training names, and ``anchor``, already weighted."""
         z = self.image_features(batch) if z is None else z
@@ -91,10 +86,6 @@ class KgCoOp(CoOp):
         distance = 1 - (w * self.anchor(self.anchored)).sum(-1).mean()
         ce = F.cross_entropy(self.logits(z, w[: len(self.names)]), batch.labels)
         return {"ce": ce, "anchor": self.weight * distance}
-
-    def reference_templates(self) -> tuple[str, ...]:
-        """Those of its zero-shot weights."""
-        return self.anchor.templates
 
     def config(self) -> dict[str, Any]:
         further = None if self.anchor_names is None else list(self.anchor_names)

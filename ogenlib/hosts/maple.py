@@ -19,14 +19,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ogenlib.hosts.base import MethodInfo
-from ogenlib.hosts.deep_prompts import DeepText, PromptedImages, scaled_to_words, seeded, usable_depth
+from ogenlib.hosts.base import MethodInfo, seeded
+from ogenlib.hosts.deep_prompts import DeepPrompts
 from ogenlib.towers import Backbone
 
-TOKENS, DEPTH = 2, 9  # released code, configs/trainers/MaPLe
 
-
-class MaPLe(PromptedImages, DeepText):
+class MaPLe(DeepPrompts):
     """Deep text prompts that steer the image tower too.
 
     Args:
@@ -46,6 +44,8 @@ class MaPLe(PromptedImages, DeepText):
         "maple", "prompt", "MaPLe: Multi-modal Prompt Learning", "https://arxiv.org/abs/2210.03117", 2023
     )  # fmt: skip
     published: ClassVar[dict[str, Any]] = {"lr": 3.5e-3, "optimizer": "sgd", "epochs": 5, "batch_size": 4}
+    usual_tokens: ClassVar[int] = 2  # released code, configs/trainers/MaPLe
+    usual_depth: ClassVar[int] = 9
 
     def __init__(
         self,
@@ -59,19 +59,17 @@ class MaPLe(PromptedImages, DeepText):
         paper_training: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
-        width, layers = clip.image.width, min(clip.image.layers, len(clip.text.blocks))
-        self.depth = usable_depth(depth, DEPTH, layers, "the shallower tower")
         source = seeded(generator)
         super().__init__(
-            clip, names, context, n_context=n_context, usual=TOKENS, depth=self.depth, chunk=chunk, generator=source
-        )
+            clip, names, context, n_context=n_context, depth=depth, chunk=chunk, paper_training=paper_training,
+            source=source,
+        )  # fmt: skip
         # Uniform in +-1/sqrt(T), as torch starts a Linear; one start for the first map and one for all others.
-        wide = clip.text.width
+        width, wide = clip.image.width, clip.text.width
         start = (2 * torch.rand(2, width, wide + 1, generator=source) - 1) / wide**0.5
         start = start[[0] + [1] * (self.depth - 1)].to(clip.device)
         self.coupling = nn.Parameter(start[..., :wide].contiguous())
         self.coupling_bias = nn.Parameter(start[..., wide].contiguous())
-        self.paper_training = paper_training
 
     @classmethod
     def paper(cls, clip: Backbone, names: Sequence[str], **options: Any) -> MaPLe:
@@ -81,13 +79,3 @@ class MaPLe(PromptedImages, DeepText):
     def visual_prompts(self) -> Tensor:
         """`(depth, M, W)`: each layer's text tokens through the layer's map."""
         return torch.baddbmm(self.coupling_bias[:, None], self.text_prompts(), self.coupling.transpose(1, 2))
-
-    def default_settings(self) -> dict[str, Any]:
-        """The released learning rate, scaled as `CoOp`'s to the size of the names' embeddings."""
-        return scaled_to_words(self.published["lr"], self)
-
-    def config(self) -> dict[str, Any]:
-        return {
-            "context": self.words, "n_context": self.n_context, "depth": self.depth, "chunk": self.chunk,
-            "paper_training": self.paper_training,
-        }  # fmt: skip

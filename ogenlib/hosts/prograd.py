@@ -29,13 +29,13 @@ from torch import Tensor
 from ogenlib.distill import kl_divergence
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, Host, MethodInfo
 from ogenlib.hosts.coop import CoOp
-from ogenlib.hosts.zero_shot import ZeroShotAnchor
+from ogenlib.hosts.zero_shot import Anchored, ZeroShotAnchor
 from ogenlib.towers import Backbone
 
 STRENGTH, TEMPERATURE = 1.0, 1.0  # released scripts and configurations
 
 
-class ProGrad(CoOp):
+class ProGrad(Anchored, CoOp):
     """CoOp with projected gradients.
 
     Args:
@@ -76,11 +76,6 @@ class ProGrad(CoOp):
         """4 tokens from "a photo of a", strength 1 (SGD 0.002, batches of 32, 100 epochs at 4 shots)."""
         return cls.base_to_new(clip, names, **options)
 
-    @classmethod
-    def dataset_options(cls, templates: Sequence[str]) -> dict[str, Any]:
-        """CoOp's first context, and the dataset's own templates as zero-shot weights."""
-        return {**super().dataset_options(templates), "templates": list(templates)}
-
     def losses(self, batch: Batch, *, z: Tensor | None = None, w: Tensor | None = None) -> dict[str, Tensor]:
         """``ce`` over the training names, whose gradient is the projected one."""
         z = self.image_features(batch) if z is None else z
@@ -93,10 +88,6 @@ class ProGrad(CoOp):
             reference = Host.logits(self, z, self.anchor(self.names))
         kl = kl_divergence(logits, reference, self.temperature)
         return {"ce": _Projected.apply((ce, kl), self.strength, *self.trainable().values())}
-
-    def reference_templates(self) -> tuple[str, ...]:
-        """Those of its zero-shot weights."""
-        return self.anchor.templates
 
     def config(self) -> dict[str, Any]:
         own = {"strength": self.strength, "temperature": self.temperature, "templates": list(self.anchor.templates)}

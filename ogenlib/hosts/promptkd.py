@@ -29,8 +29,8 @@ from torch import Tensor, nn
 
 from ogenlib.data import FeatureBank, PixelBank
 from ogenlib.distill import kl_divergence
-from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, Host, MethodInfo
-from ogenlib.hosts.deep_prompts import PromptedImages, check_count, random_prompts, seeded, usable_depth
+from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, Host, MethodInfo, seeded
+from ogenlib.hosts.deep_prompts import PromptedImages, check_count, random_prompts, usable_depth
 from ogenlib.hosts.zero_shot import ZeroShot
 from ogenlib.towers import ClipLike
 

@@ -28,13 +28,13 @@ from ogenlib.data import FeatureBank
 from ogenlib.distill import GaussianPromptAverage, kl_divergence
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, MethodInfo
 from ogenlib.hosts.ivlp import IVLP
-from ogenlib.hosts.zero_shot import ZeroShotAnchor
+from ogenlib.hosts.zero_shot import Anchored, ZeroShotAnchor
 from ogenlib.towers import Backbone
 
 TEXT_WEIGHT, IMAGE_WEIGHT, LOGIT_WEIGHT = 25.0, 10.0, 1.0  # released code, configs/trainers/PromptSRC
 
 
-class PromptSRC(IVLP):
+class PromptSRC(Anchored, IVLP):
     """Self-regulated prompts.
 
     Args:
@@ -91,11 +91,6 @@ class PromptSRC(IVLP):
         templates = [template("{}") for template in OPENAI_IMAGENET_TEMPLATES]
         return cls(clip, names, **{"paper_training": True, "templates": templates, **options})
 
-    @classmethod
-    def dataset_options(cls, templates: Sequence[str]) -> dict[str, Any]:
-        """The first words, and the dataset's own templates as anchor."""
-        return {**super().dataset_options(templates), "templates": list(templates)}
-
     def losses(self, batch: Batch, *, z: Tensor | None = None, w: Tensor | None = None) -> dict[str, Tensor]:
         """``ce``, ``text``, ``image`` and ``logits``, already weighted; terms of weight 0 are left out."""
         z = self.image_features(batch) if z is None else z
@@ -135,10 +130,6 @@ class PromptSRC(IVLP):
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         if self._mean is not None:
             self._mean.load_state_dict(state["average"])
-
-    def reference_templates(self) -> tuple[str, ...]:
-        """Those of its frozen text features."""
-        return self.anchor.templates
 
     def config(self) -> dict[str, Any]:
         own = {"average": self.average, "mu": self.mu, "sigma": self.sigma}

@@ -22,12 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ogenlib.hosts.base import DEFAULT_TEMPLATES, MethodInfo
-from ogenlib.hosts.bottleneck import bottleneck, seeded
+from ogenlib.hosts.base import DEFAULT_TEMPLATES, MethodInfo, seeded
+from ogenlib.hosts.bottleneck import bottleneck, hidden_width
 from ogenlib.hosts.zero_shot import AnchoredHost
 from ogenlib.towers import ClipLike
 
-REDUCTION = 4  # released code: bottleneck of D / 4
 LR = 1e-3  # this library's choice for AdamW, not the authors'
 
 
@@ -63,9 +62,7 @@ class TextAdapter(AnchoredHost):
     ) -> None:
         super().__init__(clip, names, templates)
         width = clip.embed_dim
-        self.hidden, self.ratio = max(1, width // REDUCTION) if hidden is None else hidden, ratio
-        if self.hidden < 1:
-            raise ValueError(f"hidden={hidden}: must be 1 or more, or None for a quarter of the embedding")
+        self.hidden, self.ratio = hidden_width(hidden, width), ratio
         if not (ratio > 0 and math.isfinite(ratio)):
             raise ValueError(f"ratio={ratio}: must be a positive number (1.0 adds the residual as it is)")
         self.anchor(self.names)  # refuses names without text features before any training

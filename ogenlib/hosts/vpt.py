@@ -19,8 +19,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ogenlib.hosts.base import DEFAULT_TEMPLATES, MethodInfo
-from ogenlib.hosts.deep_prompts import PromptedImages, check_count, random_prompts, seeded, usable_depth
+from ogenlib.hosts.base import DEFAULT_TEMPLATES, MethodInfo, seeded
+from ogenlib.hosts.deep_prompts import PromptedImages, check_count, random_prompts, usable_depth
 from ogenlib.hosts.zero_shot import AnchoredHost
 from ogenlib.towers import ClipLike
 

@@ -69,7 +69,25 @@ class ZeroShotAnchor:
         return self._cache[wanted].to(self.clip.device)
 
 
-class AnchoredHost(Host):
+class Anchored(Host):
+    """Mixin: a host with zero-shot weights at hand, of templates that the dataset may give.
+
+    Subclasses set `anchor` and take `templates`.
+    """
+
+    anchor: ZeroShotAnchor
+
+    @classmethod
+    def dataset_options(cls, templates: Sequence[str]) -> dict[str, Any]:
+        """The dataset's own templates, besides what the host takes anyway."""
+        return {**super().dataset_options(templates), "templates": list(templates)}
+
+    def reference_templates(self) -> tuple[str, ...]:
+        """Those of its zero-shot weights."""
+        return self.anchor.templates
+
+
+class AnchoredHost(Anchored):
     """A host made from the zero-shot weights of its names.
 
     Args:
@@ -81,15 +99,6 @@ class AnchoredHost(Host):
     ) -> None:
         super().__init__(clip, names)
         self.anchor = ZeroShotAnchor(clip, templates)
-
-    @classmethod
-    def dataset_options(cls, templates: Sequence[str]) -> dict[str, Any]:
-        """The dataset's own templates."""
-        return {"templates": list(templates)}
-
-    def reference_templates(self) -> tuple[str, ...]:
-        """Those of its zero-shot weights."""
-        return self.anchor.templates
 
 
 class ZeroShot(AnchoredHost):

@@ -112,18 +112,13 @@ def _confusions(
     """Wrong choices among `columns`, counted by domain; `space` is None for the source's own images."""
     own = list(range(n_known)) if space is None else list(space.new)
     chosen = torch.tensor(list(columns))[side[0][:, list(columns)].argmax(1)] if len(side[1]) else side[1]
-    pairs: dict[tuple[str, int, int], list[str]] = {}
-    totals: dict[tuple[str, int], int] = {}
-    for label, guess, domain, key in zip(side[1].tolist(), chosen.tolist(), bank.domains, bank.keys, strict=True):
-        totals[domain, label] = totals.get((domain, label), 0) + 1
-        if guess != own[label]:
-            pairs.setdefault((domain, label, guess), []).append(key)
+    truth = [own[label] for label in side[1].tolist()]
     mine, is_own = "base" if space is None else "new", set(own)
     return [
-        {"dataset": part.dataset, "domain": domain, "true": names[own[label]], "predicted": names[guess],
-         "count": len(keys), "of": totals[domain, label], "true_is": mine,
+        {"dataset": part.dataset, "domain": domain, "true": names[true], "predicted": names[guess],
+         "count": len(keys), "of": of, "true_is": mine,
          "predicted_is": mine if guess in is_own else "base", "keys": keys}
-        for (domain, label, guess), keys in pairs.items()
+        for domain, true, guess, keys, of in evaluate.wrong_choices(truth, chosen.tolist(), bank.domains, bank.keys)
     ]  # fmt: skip
 
 
