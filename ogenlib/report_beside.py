@@ -36,7 +36,7 @@ def shots_section(results: Mapping[str, Any]) -> Html | None:
     here = [entry for entry in entries if setting_of(entry)[1] == home]
     means = [entry for entry in here if setting_of(entry)[0] == AVERAGE]
     values = {(variant_of(entry), int(entry["shots"])): entry.get("base") for entry in means or here}
-    variants = sorted({variant for variant, _ in values}, key=lambda v: v != ZERO)
+    variants = sorted(dict.fromkeys(variant for variant, _ in values), key=lambda v: v != ZERO)
     body = [[label(v), *[plus_minus(values.get((v, n))) for n in shots]] for v in variants]
     series = {label(v): [mean_std(values.get((v, n)))[0] for n in shots] for v in variants}
     drawn = plots.plots_available()

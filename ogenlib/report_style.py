@@ -69,7 +69,7 @@ table.words td, table.words th { text-align: left; }
 td.wide { white-space: normal; min-width: 14rem; }
 .figures { display: grid; gap: 1.4rem 1.6rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr));
   margin: 1rem 0; }
-.figures.three { grid-template-columns: repeat(auto-fit, minmax(min(100%, 18rem), 1fr)); }
+.figures.three { grid-template-columns: repeat(auto-fill, minmax(min(100%, 18rem), 1fr)); }
 .figures.single { grid-template-columns: minmax(0, 42rem); }
 figure { margin: 0; min-width: 0; }
 figure h3 { margin: 0 0 .2rem; }

@@ -19,6 +19,8 @@ from ogenlib.protocols import PLANS, Part, plan
 from ogenlib.protocols.plan import Tested as Banks
 from ogenlib.protocols.sides import SidesJudge
 from ogenlib.report import build_report
+from ogenlib.report_beside import shots_section
+from ogenlib.report_style import label
 
 QUICK = {"iterations": 4, "per_class": 4, "rows": 4}
 
@@ -130,6 +132,16 @@ def test_the_average_has_both_conventions_of_h() -> None:
     (whole,) = results.average_rows(rows, "all")
     assert whole["domain"] == "" and whole["base"] == 60 and whole["new"] == pytest.approx(140 / 3)
     assert results.average_rows(rows, "") == []
+
+
+def test_methods_over_shots_stand_in_the_order_of_the_results() -> None:
+    names = ["coop", "zero_shot", *(f"method-{letter}" for letter in "fdbeca")]
+    rows = [row("a", 50, None, host=name, shots=shots) for name in names for shots in (1, 2)]
+    document = {"summary": results.summarize(rows), "protocol": {"home_domain": "x"}}
+    page = shots_section(document)
+    assert page is not None
+    places = [page.rindex(label((name, False))) for name in ["zero_shot", "coop", *names[2:]]]
+    assert places == sorted(places)
 
 
 def test_summary_and_tests_keep_datasets_and_shots_apart() -> None:
