@@ -164,8 +164,11 @@ class DeepPrompts(PromptedImages, DeepText):
     Subclasses set `usual_tokens` and `usual_depth`, and make what the image side needs after the text tokens.
 
     Args:
-        depth: layers with tokens; None for `usual_depth`, or all of the shallower tower.
         source: of the random start; a subclass draws on from it.
+        n_context: `M`; None for `usual_tokens`, or as many as there are words if those are fewer.
+        depth: layers with tokens in both towers; None for `usual_depth`, or all of the shallower tower.
+        chunk: classes encoded at a time, to bound memory; None for all at once.
+        paper_training: `train_settings` gives the released code's settings.
     """
 
     usual_tokens: ClassVar[int]
@@ -177,11 +180,11 @@ class DeepPrompts(PromptedImages, DeepText):
         names: Sequence[str],
         context: str | None,
         *,
-        n_context: int | None,
-        depth: int | None,
-        chunk: int | None,
-        paper_training: bool,
         source: torch.Generator,
+        n_context: int | None = None,
+        depth: int | None = None,
+        chunk: int | None = None,
+        paper_training: bool = False,
     ) -> None:
         layers = min(clip.image.layers, len(clip.text.blocks))
         self.depth = usable_depth(depth, self.usual_depth, layers, "the shallower tower")

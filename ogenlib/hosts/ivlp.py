@@ -29,11 +29,9 @@ class IVLP(DeepPrompts):
 
     Args:
         context: words that start the first layer's text tokens; None for a random start.
-        n_context, n_visual: `M` and `V`; None for `usual_tokens` (text: at most as many as there are words).
-        depth: layers with tokens in both towers; None for `usual_depth`, or all of the shallower tower.
-        chunk: classes encoded at a time, to bound memory; None for all at once.
-        paper_training: `train_settings` gives the released code's settings.
+        n_visual: `V`; None for `usual_tokens`.
         generator: of the random start; None for one seeded with 0, so that two builds are equal.
+        options: those of `DeepPrompts`.
 
     Raises:
         ValueError: an image tower that takes no visual prompts or a text tower without deep prompts (named), a
@@ -54,18 +52,12 @@ class IVLP(DeepPrompts):
         names: Sequence[str],
         context: str | None = "a photo of a",
         *,
-        n_context: int | None = None,
         n_visual: int | None = None,
-        depth: int | None = None,
-        chunk: int | None = None,
-        paper_training: bool = False,
         generator: torch.Generator | None = None,
+        **options: Any,
     ) -> None:
         source = seeded(generator)
-        super().__init__(
-            clip, names, context, n_context=n_context, depth=depth, chunk=chunk, paper_training=paper_training,
-            source=source,
-        )  # fmt: skip
+        super().__init__(clip, names, context, source=source, **options)
         count = check_count("n_visual", self.usual_tokens if n_visual is None else n_visual)
         self.visual = random_prompts(self.depth, count, clip.image.width, generator=source, device=clip.device)
 

@@ -29,11 +29,8 @@ class MaPLe(DeepPrompts):
 
     Args:
         context: words that start the first layer's text tokens; None for a random start.
-        n_context: `M`, in both towers; None for 2 (at most as many as there are words).
-        depth: layers with tokens in both towers; None for 9, or all of the shallower tower.
-        chunk: classes encoded at a time, to bound memory; None for all at once.
-        paper_training: `train_settings` gives the released code's settings.
         generator: of the random start; None for one seeded with 0, so that two builds are equal.
+        options: those of `DeepPrompts`; `n_context` counts in both towers.
 
     Raises:
         ValueError: an image tower that takes no visual prompts or a text tower without deep prompts (named), a
@@ -53,17 +50,11 @@ class MaPLe(DeepPrompts):
         names: Sequence[str],
         context: str | None = "a photo of a",
         *,
-        n_context: int | None = None,
-        depth: int | None = None,
-        chunk: int | None = None,
-        paper_training: bool = False,
         generator: torch.Generator | None = None,
+        **options: Any,
     ) -> None:
         source = seeded(generator)
-        super().__init__(
-            clip, names, context, n_context=n_context, depth=depth, chunk=chunk, paper_training=paper_training,
-            source=source,
-        )  # fmt: skip
+        super().__init__(clip, names, context, source=source, **options)
         # Uniform in +-1/sqrt(T), as torch starts a Linear; one start for the first map and one for all others.
         width, wide = clip.image.width, clip.text.width
         start = (2 * torch.rand(2, width, wide + 1, generator=source) - 1) / wide**0.5
