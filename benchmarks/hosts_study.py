@@ -32,7 +32,7 @@ from ogenlib.hosts import METHODS, method
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = "ogenlib.hosts/1"
 HOME, OTHERS = "noto", "other sets"
-EPOCHS, PIXEL_EPOCHS, COCOOP_EPOCHS = 50, 20, 10
+EPOCHS, PIXEL_EPOCHS, COCOOP_EPOCHS = 50, 10, 10
 
 
 def host_variants(hosts: Sequence[str]) -> list[Variant]:

@@ -1,12 +1,14 @@
 """Every table of docs/ogen.md: which settings were chosen, and what OGEN does with them.
 
     python benchmarks/ogen_study.py search --features DIR   # benchmarks/results/ogen-search.json, about an hour
+    python benchmarks/ogen_study.py pixels                  # benchmarks/results/ogen-pixels.json, half an hour
     python benchmarks/ogen_study.py emoji                   # benchmarks/results/ogen-emoji.json
     python benchmarks/ogen_study.py real --features DIR     # benchmarks/results/ogen-real.json
     python benchmarks/ogen_study.py long                    # benchmarks/results/ogen-long.json, 200 epochs
 
-`search` runs on tasks that no table reports (`ogen_tasks.selection_tasks`); the others run the reported ones once with
-what it chose. Finished rows of an interrupted run are kept in `--work` and read again.
+`search` and `pixels` (hosts that change the image side) run on tasks that no table reports
+(`ogen_tasks.selection_tasks`); the others run the reported ones once with what those chose. Finished rows of an
+interrupted run are kept in `--work` and read again.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = "ogenlib.study/1"
 SCORES = ("base", "new", "H", "joint_base", "joint_new", "joint_H")
 SEEDS = (1, 2, 3)
+PIXEL_HOSTS, PIXEL_EPOCHS = ("vpt", "ivlp"), 10
 
 
 @dataclass(frozen=True)
@@ -169,6 +172,20 @@ def search(folder: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[
     return run_all(cells, work), tasks
 
 
+def pixels(_: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[StudyTask]]:
+    """Where hosts that change the image side score names without images, and how much they keep to zero-shot."""
+    tasks = [t for t in selection_tasks(None) if t.pixels is not None]
+    cells = []
+    for host in PIXEL_HOSTS:
+        rows = [Variant("zero-shot", "zero_shot"), Variant("host alone", host)]
+        for frozen in (True, False):
+            where = "frozen images" if frozen else "the host's images"
+            rows += [Variant(f"{where}, KL {kl:g}", host, {"frozen_images": frozen, "zero_shot_kl": kl})
+                     for kl in (0.3, 1.0, 3.0)]  # fmt: skip
+        cells += [(v, task, 1, PIXEL_EPOCHS) for task in tasks for v in rows]
+    return run_all(cells, work), tasks
+
+
 def emoji_variants() -> list[Variant]:
     """Rows of the reported emoji tables."""
     rows = [Variant("zero-shot", "zero_shot"), Variant("host alone", "coop")]
@@ -222,7 +239,7 @@ def long(_: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[StudyTa
     return run_all(cells, work, curve=True), [tasks[SEEDS[0]]]
 
 
-STUDIES = {"search": search, "emoji": emoji, "real": real, "long": long}
+STUDIES = {"search": search, "pixels": pixels, "emoji": emoji, "real": real, "long": long}
 
 
 def main() -> None:

@@ -156,11 +156,16 @@ def tag_task(clip: Backbone, icon_set: str, seed: int, *, apart: bool) -> StudyT
         items = [Item(open_drawing(icon_set, c.id), label, icon_set, f"{icon_set}/{c.id}") for c in order]
         train += items[:cut] if label < len(base) else []
         test += items[cut:]
-    bank = FeatureBank.extract(clip, ImageSet(tuple(train), tuple(base)), views=8, seed=1)
-    seen = FeatureBank.extract(clip, ImageSet(tuple(test), names))
+    images = (ImageSet(tuple(train), tuple(base)), ImageSet(tuple(test), names))
+    bank = FeatureBank.extract(clip, images[0], views=8, seed=1)
+    seen = FeatureBank.extract(clip, images[1])
+
+    def pixels() -> tuple[PixelBank, PixelBank]:
+        return PixelBank.load(clip, images[0], views=8, seed=1), PixelBank.load(clip, images[1])
+
     family = "tags apart" if apart else "tags"
     split = BaseNewSplit(tuple(base), tuple(new))
-    return StudyTask(f"{family} {icon_set} {seed}", family, clip, split, bank, seen, TEMPLATES)
+    return StudyTask(f"{family} {icon_set} {seed}", family, clip, split, bank, seen, TEMPLATES, pixels=cache(pixels))
 
 
 def _exclusive_tags(pool: Sequence[Concept], wanted: int, rng: random.Random) -> dict[str, list[Concept]]:

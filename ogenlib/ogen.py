@@ -25,14 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ogenlib.data import FeatureBank
-from ogenlib.distill import (
-    EMA,
-    AdaptiveLocalMeanTeacher,
-    MeanTeacher,
-    Teacher,
-    kl_divergence,
-    logit_l2,
-)
+from ogenlib.distill import EMA, Teacher, kl_divergence, logit_l2
 from ogenlib.distill.named import copy_into
 from ogenlib.generator_io import save_generator
 from ogenlib.generators import ClassConditionalGenerator
@@ -40,11 +33,16 @@ from ogenlib.hosts import Batch, Host, ZeroShotAnchor, build, method
 from ogenlib.ogen_config import ogen_config
 from ogenlib.ogen_names import name_groups, other_names
 from ogenlib.ogen_rows import SynthesizedRows
+from ogenlib.ogen_teacher import start_teacher
+from ogenlib.ogen_weights import cross_entropy_within, mixed, two_sided, with_made
 from ogenlib.towers import ClipLike
 
 
 class OGEN(Host):
     """A host with OGEN's terms added to its own; at test time it costs what the host costs.
+
+    But for one case: around a host that changes the image side, an image also goes through the frozen tower, whose
+    features names without images are scored on (`frozen_images`).
 
     Args:
         host: what is trained; it must have something to train.
@@ -90,6 +88,8 @@ class OGEN(Host):
         self.names_known = unknown is not None
         self.others = others
         self.anchor = ZeroShotAnchor(host.clip, host.reference_templates() if templates is None else templates)
+        frozen = self.config_.frozen_images and self.config_.zero_shot_share == 1
+        self._two_towers = frozen and not host.uses_cached_features
         self.groups = name_groups(self.others, len(self.names), self.config_.name_groups)
         self.teacher: Teacher | None = None
         # Outside the module tree: a saved run, a snapshot and a state dict are the host's.
@@ -108,21 +108,29 @@ class OGEN(Host):
     # --- the four verbs: the host's, with more losses ---------------------------------------------------
 
     def image_features(self, batch: Batch) -> Tensor:
-        return self.host.image_features(batch)
+        """The host's `(B, D)`; with `frozen_images` `(B, 2 D)`, behind them those of the frozen tower."""
+        own = self.host.image_features(batch)
+        return torch.cat([own, Host.image_features(self, batch)], dim=-1) if self._two_towers else own
 
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
-        """The host's rows, mixed with zero-shot ones (`zero_shot_share`) for names it has no images of."""
+        """The host's rows, mixed with zero-shot ones (`zero_shot_share`) for names it has no images of.
+
+        With `frozen_images` they are `(C, 2 D)` and zero where they meet the features that a name is not scored on.
+        """
         wanted = self.names if names is None else tuple(names)
+        other = self._others_among(wanted)
         if not self.config_.zero_shot_share or self._known.issuperset(wanted):
-            return self.host.class_weights(wanted, z=z)
-        return self._weights(wanted, self.anchor(wanted), self._others_among(wanted), z)
+            rows = self.host.class_weights(wanted, z=z)
+        else:
+            rows = self._weights(wanted, self.anchor(wanted), other, z)
+        return two_sided(rows, other) if self._two_towers else rows
 
     def _others_among(self, names: tuple[str, ...]) -> Tensor:
         """`(C,)`: which names have no images."""
         return torch.tensor([n not in self._known for n in names], device=self.device)
 
     def _weights(self, names: tuple[str, ...], fixed: Tensor, other: Tensor, z: Tensor | None) -> Tensor:
-        """`class_weights` for names whose zero-shot weights `fixed` `(C, D)` and mask `other` `(C,)` are at hand."""
+        """Rows `(C, D)` or `(B, C, D)` of names whose zero-shot weights `fixed` and mask `other` `(C,)` are at hand."""
         share = self.config_.zero_shot_share
         if share == 1:  # what the host makes of the others is not needed
             known = [n for n in names if n in self._known]
@@ -132,7 +140,7 @@ class OGEN(Host):
                 return rows
             return rows.index_copy(-2, (~other).nonzero()[:, 0], of_host.to(rows.dtype))
         of_host = self.host.class_weights(names, z=z)
-        return self._mixed(of_host, fixed, other) if share else of_host
+        return mixed(of_host, fixed, other, share) if share else of_host
 
     def logits(self, z: Tensor, w: Tensor) -> Tensor:
         return self.host.logits(z, w)
@@ -158,20 +166,19 @@ class OGEN(Host):
             terms["generator"] = config.generator_weight * self.rows.loss(batch.total or len(batch.labels), draws)
             if self._warming_up:
                 return terms
-        z = self.host.image_features(batch) if z is None else z
+        z = self.image_features(batch) if z is None else z
         group = 0 if len(self.groups) == 1 else int(torch.randint(len(self.groups), (), generator=draws))
         names, columns, fixed, other = self._in_play[group]
         made, labels = self._synthesized(columns, draws)
-        every = z if made is None else torch.cat([z, made.to(z.dtype)])
+        every = with_made(z, made)
         stand_ins = self._stand_ins(draws)
         weights = self._weights(names, fixed, other, every)
-        if stand_ins is not None:
-            weights = self._mixed(weights, fixed, stand_ins)
-        n, known = len(z), len(self.names)
+        weights, scored = self._scored(weights, fixed, other, stand_ins)
+        n, known, dim = len(z), len(self.names), fixed.shape[1]
         of_host = weights[:n, :known] if weights.ndim == 3 else weights[:known]
-        for name, term in self.host.losses(batch, z=z, w=of_host).items():
+        for name, term in self.host.losses(batch, z=z[:, :dim], w=of_host).items():
             terms[name] = config.host_weight * term
-        logits = self.host.logits(every, weights)
+        logits = self.host.logits(every, scored)
         reference = self._reference(batch, z, made, fixed)
         terms |= self._zero_shot_terms(logits[:n], reference[:n], "real", config.zero_shot_kl)
         if made is not None and labels is not None:
@@ -179,7 +186,8 @@ class OGEN(Host):
             if config.synthesized_ce:
                 terms["synthesized_ce"] = config.synthesized_ce * F.cross_entropy(logits[n:], labels)
             if config.synthesized_ce_within:
-                terms["synthesized_ce_within"] = config.synthesized_ce_within * _within(logits[n:], labels, known)
+                within = cross_entropy_within(logits[n:], labels, known)
+                terms["synthesized_ce_within"] = config.synthesized_ce_within * within
         if self.teacher is not None and self.teacher.t and config.teacher_weight:
             terms["teacher"] = config.teacher_weight * self._teacher_term(batch, logits, z, made, group, stand_ins)
         return terms
@@ -208,10 +216,11 @@ class OGEN(Host):
         chosen = torch.randperm(len(self.names), generator=draws)[:count].to(self.device)
         return torch.zeros(len(self.names), dtype=torch.bool, device=self.device).index_fill(0, chosen, True)
 
-    def _mixed(self, of_host: Tensor, fixed: Tensor, other: Tensor) -> Tensor:
-        """The host's rows `(..., C, D)`, where `other` `(C,)` with `zero_shot_share` of the zero-shot ones."""
-        share = self.config_.zero_shot_share
-        return torch.where(other[:, None], F.normalize(share * fixed + (1 - share) * of_host, dim=-1), of_host)
+    def _scored(self, rows: Tensor, fixed: Tensor, other: Tensor, stand_ins: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Rows `(C, D)` of a step with its stand-ins' zero-shot ones in, and the same as `image_features` meet them."""
+        if stand_ins is not None:
+            rows, other = mixed(rows, fixed, stand_ins, self.config_.zero_shot_share), stand_ins
+        return rows, two_sided(rows, other) if self._two_towers else rows
 
     def _synthesized(self, columns: Tensor, draws: torch.Generator | None) -> tuple[Tensor | None, Tensor | None]:
         """Rows `(S, D)` and labels `(S,)` into the names in play."""
@@ -229,10 +238,11 @@ class OGEN(Host):
     @torch.no_grad()
     def _reference(self, batch: Batch, z: Tensor, made: Tensor | None, fixed: Tensor) -> Tensor:
         """Zero-shot logits `(B + S, C)`: the same model with the host switched off, on the same views."""
-        if not self.uses_cached_features:
+        if self._two_towers:
+            z = z[:, fixed.shape[1] :]
+        elif not self.uses_cached_features:
             z = Host.image_features(self, batch)
-        rows = z if made is None else torch.cat([z, made.to(z.dtype)])
-        return Host.logits(self, rows, fixed)
+        return Host.logits(self, with_made(z, made), fixed)
 
     def _zero_shot_terms(self, logits: Tensor, reference: Tensor, rows: str, weight: float) -> dict[str, Tensor]:
         if not weight:
@@ -266,13 +276,12 @@ class OGEN(Host):
         # Weights that were kept are enough for a host that trains nothing else.
         kept = weights is not None and self.uses_cached_features and type(self.host).logits is Host.logits
         with nullcontext() if kept else self.teacher.swapped():
-            real = z if self.uses_cached_features else self.host.image_features(batch)
-            rows = real if made is None else torch.cat([real, made.to(real.dtype)])
+            if not self.uses_cached_features:
+                z = torch.cat([self.host.image_features(batch), z[:, fixed.shape[1] :]], dim=-1)
+            rows = with_made(z, made)
             if weights is None:
                 weights = self._weights(names, fixed, other, rows)
-            if stand_ins is not None:
-                weights = self._mixed(weights, fixed, stand_ins)
-            return self.host.logits(rows, weights)
+            return self.host.logits(rows, self._scored(weights, fixed, other, stand_ins)[1])
 
     def on_step_end(self) -> None:
         self.host.on_step_end()
@@ -288,8 +297,9 @@ class OGEN(Host):
         self._teacher_weights = None
         if self.teacher is None or not self.teacher.t:
             return
+        every = (*self.names, *self.others)
         with self.teacher.swapped():
-            weights = self.class_weights((*self.names, *self.others), z=self._probe)
+            weights = self._weights(every, self.anchor(every), self._others_among(every), self._probe)
         if weights.ndim == 2:
             self._teacher_weights = weights
 
@@ -305,14 +315,7 @@ class OGEN(Host):
             rows = SynthesizedRows(config, data.features, data.labels, embeddings, seed)
             object.__setattr__(self, "rows", rows)
         self._probe = F.normalize(data.features[:1, 0].float(), dim=-1)
-        tensors = self.host.trainable()
-        self.teacher = None
-        if config.teacher == "ema":
-            self.teacher = EMA(tensors, decay=config.decay)
-        elif config.teacher == "mean":
-            self.teacher = MeanTeacher(tensors, decay=config.decay)
-        elif config.teacher == "almt":
-            self.teacher = AdaptiveLocalMeanTeacher(tensors, epochs, config.m_min, config.m_max, config.decay)
+        self.teacher = start_teacher(config, self.host.trainable(), epochs)
         self._teacher_weights = None
 
     def on_epoch_end(self, epoch: int, total: int) -> None:
@@ -391,10 +394,3 @@ class OGEN(Host):
         else:
             kept.unlink(missing_ok=True)  # of a run that was saved here before
         return path
-
-
-def _within(logits: Tensor, labels: Tensor, known: int) -> Tensor:
-    """Cross-entropy of known rows over known names and of unknown rows over unknown names, mean over all rows."""
-    other = labels >= known
-    side = torch.arange(logits.shape[1], device=logits.device) >= known
-    return F.cross_entropy(logits.masked_fill(side[None] != other[:, None], -torch.inf), labels)

@@ -45,6 +45,9 @@ class OGENConfig:
         host_weight: of the host's own terms.
         zero_shot_share: names without images are classified, in training and after it, with
             ``unit(share * zero-shot weight + (1 - share) * the host's)``; 0 leaves them to the host, 1 to zero-shot.
+        frozen_images: where `zero_shot_share` is 1 and the host changes the image side, names without images are scored
+            on the frozen tower's image features, which are then computed too (one more pass at test time); False
+            scores every name on the host's. Nothing to hosts that leave the image side alone.
         pseudo_unknown: where no unknown name is given, the part of the known names that is weighted like unknown ones
             in a step, drawn anew each time; so the two kinds of weights compete in training as they will later.
         zero_shot_kl: of KL(zero-shot || host) on real rows over all names.
@@ -74,6 +77,7 @@ class OGENConfig:
     name_groups: int | None = None
     host_weight: float = 1.0
     zero_shot_share: float = 1.0
+    frozen_images: bool = True
     pseudo_unknown: float = 0.25
     zero_shot_kl: float = 0.3
     synthesized_kl: float = 0.0
