@@ -114,6 +114,21 @@ def search(document: dict[str, Any]) -> str:
     return table(["H / joint H", *[g[0] for g in groups]], lines) + f"\nMeans over the tasks and seeds {seeds}.\n"
 
 
+def pixels(document: dict[str, Any]) -> str:
+    """Hosts that change the image side on the emoji tasks settings were chosen on, averaged over those tasks."""
+    entries = document["summary"]
+    hosts = [h for h in dict.fromkeys(e["host"] for e in entries) if h != "zero_shot"]
+    lines = []
+    for name in dict.fromkeys(e["variant"] for e in entries):
+        cells = []
+        for host in hosts:
+            found = [e for e in entries if e["variant"] == name and e["host"] in (host, "zero_shot")]
+            cells += [number(sum(e[c][0] for e in found) / len(found)) for c in COLUMNS]
+        lines.append([name, *cells])
+    header = [f"{METHOD_NAMES[h]}: {c}" if c == "base" else c.replace("_", " ") for h in hosts for c in COLUMNS]
+    return table(["", *header], lines) + f"\nMeans over {len(document['protocol']['tasks'])} tasks, one seed.\n"
+
+
 def cost(document: dict[str, Any]) -> str:
     lines = []
     for r in document["rows"]:
@@ -153,6 +168,7 @@ BLOCKS = {
     "ogen-parts": ("ogen-emoji.json", emoji_parts),
     "ogen-real": ("ogen-real.json", real),
     "ogen-search": ("ogen-search.json", search),
+    "ogen-pixels": ("ogen-pixels.json", pixels),
     "ogen-cost": ("ogen-cost.json", cost),
     "ogen-long": ("ogen-long.json", long_run),
 }  # fmt: skip

@@ -152,6 +152,9 @@ class Classifier:
     def class_weights(self, names: Sequence[str] | None = None) -> Tensor:
         """Unit rows `(C, D)` of any names (None: its own), for use outside this library.
 
+        `(C, 2 D)` where names without images are scored on the frozen image tower (`OGENConfig.frozen_images`), for
+        rows of `host.image_features`.
+
         Raises:
             ValueError: the host's weights depend on the image, so there are none without one.
         """
