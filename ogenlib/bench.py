@@ -215,7 +215,8 @@ def _train(
     def measure(host: Host, epoch: int) -> dict[str, float]:
         if not before:
             before.append((epoch, time.perf_counter() - began))
-        return shared.plan.judge.measure(host, shared.tested)
+        wanted = shared.config.measured(epoch, host.uses_cached_features)
+        return shared.plan.judge.measure(host, shared.tested) if wanted else {}
 
     history = fit(model, bank, out=partial, measure=measure, **settings).epochs
     if model.training_free:

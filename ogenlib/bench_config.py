@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -40,6 +41,8 @@ class BenchConfig:
         shots_list: numbers of training images of a class (few-shot), in place of `shots`.
         hosts: methods to compare; zero_shot is always among them, as the reference.
         views: augmented views of a training image in the feature bank.
+        measure_every: epochs between two points of a curve, the last epoch always being one; None for every epoch, and
+            ten in all for hosts that read pixels, whose test takes as long as their training.
         settings: training settings that override every host's own.
         test_domains: icon sets to test on (embedded data only), None for the dataset's own.
         ogen: ``both`` (every host that takes OGEN without and with it), ``yes`` (only with it) or ``no``.
@@ -68,6 +71,7 @@ class BenchConfig:
     device: str = "cpu"
     skip_bad: bool = False
     test_domains: tuple[str, ...] | None = None
+    measure_every: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     ogen: str = "both"
     held_out: bool = False
@@ -79,9 +83,10 @@ class BenchConfig:
         if self.protocol not in PROTOCOLS:
             raise ValueError(f"protocol {self.protocol!r} is not available; available: {', '.join(PROTOCOLS)}")
         self._check_data()
-        for name, low in (("shots", 1), ("epochs", 1), ("views", 1)):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name}={getattr(self, name)}: must be {low} or more")
+        for name in ("shots", "epochs", "views", "measure_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: must be 1 or more")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds={list(self.seeds)}: name at least one, each once")
         for host in self.hosts:
@@ -138,6 +143,11 @@ class BenchConfig:
     def all_shots(self) -> tuple[int, ...]:
         """Numbers of training images of a class that are run."""
         return self.shots_list if self.protocol == "few-shot" else (self.shots,)
+
+    def measured(self, epoch: int, uses_cached_features: bool) -> bool:
+        """Whether a host is tested after this epoch, for its curve."""
+        every = self.measure_every or (1 if uses_cached_features else math.ceil(self.epochs / 10))
+        return epoch == self.epochs or epoch % every == 0
 
     def variants(self) -> tuple[Variant, ...]:
         """What is run for every seed: the reference first, a host with OGEN right after the host."""

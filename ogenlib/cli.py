@@ -111,6 +111,9 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--train-domain", default=None, metavar="NAME",
                    help="the domain that domain-generalization trains on (default: the first)")  # fmt: skip
     p.add_argument("--hosts", nargs="+", default=["coop"], metavar="NAME", help="methods (ogen methods)")
+    p.add_argument("--measure-every", type=_positive, default=None, metavar="N",
+                   help="epochs between two points of the curves (default: 1; a tenth of the epochs for methods that "
+                        "read pixels)")  # fmt: skip
     p.add_argument("--smoke", action="store_true", help="the same path in less than a minute: 1 seed, 4 epochs")
     _data(p)
     _root(p)

@@ -66,9 +66,9 @@ def bench(args: argparse.Namespace) -> None:
     config = BenchConfig(
         protocol=args.protocol, dataset=args.dataset, model=args.model, pretrained=args.pretrained,
         hosts=tuple(args.hosts), shots=args.shots, epochs=args.epochs, seeds=tuple(args.seeds), views=args.views,
-        precision=args.precision, device=args.device, skip_bad=args.skip_bad, settings=_settings(args),
-        ogen=args.ogen, held_out=args.held_out_names, preset=preset, ogen_settings=changes, root=args.root,
-        targets=tuple(args.targets), suite=args.suite, shots_list=tuple(args.shots_list),
+        measure_every=args.measure_every, precision=args.precision, device=args.device, skip_bad=args.skip_bad,
+        settings=_settings(args), ogen=args.ogen, held_out=args.held_out_names, preset=preset, ogen_settings=changes,
+        root=args.root, targets=tuple(args.targets), suite=args.suite, shots_list=tuple(args.shots_list),
         train_domain=args.train_domain,
     )  # fmt: skip
     if args.smoke:

@@ -11,7 +11,7 @@ from typing import Any
 import base_to_new
 import pytest
 
-from ogenlib import evaluate
+from ogenlib import evaluate, plots
 from ogenlib.bench import BenchConfig, run_bench
 from ogenlib.bench_config import settings_for
 from ogenlib.data import BaseNewSplit, FeatureBank
@@ -80,6 +80,7 @@ def test_variants() -> None:
         ({"ogen_settings": {"rows": 0}}, "rows=0"),
         ({"ogen_settings": {"generator": "joined"}}, "'joined': must be one of None, joint"),
         ({"ogen_settings": {"heads": 0}}, "heads=0"),
+        ({"measure_every": 0}, "measure_every=0: must be 1 or more"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_loaded(changes: dict[str, Any], message: str) -> None:
@@ -189,6 +190,23 @@ def test_a_warm_up_without_the_hosts_loss_leaves_the_curve_whole(copied: Path) -
     (curve,) = document["curves"]
     assert curve["epoch"] == [1, 2, 3] and len(curve["base"]) == 3 and None not in curve["new"]
     assert curve["ce"][0] is None and curve["ce"][2] > 0
+
+
+def test_a_curve_may_have_fewer_points_than_epochs(copied: Path) -> None:
+    (curve,) = run_bench(config(epochs=4, ogen="no", ogen_settings={}, measure_every=3), copied)["curves"]
+    assert [base is not None for base in curve["base"]] == [False, False, True, True]
+    assert None not in curve["ce"]
+    assert plots.mean_curve([curve]).epochs == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("every", "epochs", "cached", "expected"),
+    [(None, 3, True, [1, 2, 3]), (None, 25, False, [3, 6, 9, 12, 15, 18, 21, 24, 25]), (None, 4, False, [1, 2, 3, 4]),
+     (9, 4, True, [4])],
+)  # fmt: skip
+def test_when_a_host_is_measured(every: int | None, epochs: int, cached: bool, expected: list[int]) -> None:
+    found = BenchConfig(epochs=epochs, measure_every=every)
+    assert [e for e in range(1, epochs + 1) if found.measured(e, cached)] == expected
 
 
 # --- going on ---------------------------------------------------------------------------------------------
