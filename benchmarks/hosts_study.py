@@ -32,7 +32,7 @@ from ogenlib.hosts import METHODS, method
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = "ogenlib.hosts/1"
 HOME, OTHERS = "noto", "other sets"
-EPOCHS, PIXEL_EPOCHS, COCOOP_EPOCHS = 50, 10, 10
+EPOCHS, PIXEL_EPOCHS, COCOOP_EPOCHS = 50, 10, 5
 
 
 def host_variants(hosts: Sequence[str]) -> list[Variant]:
@@ -178,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "settings": "each method's own in this library; OGEN's default preset; none chosen on these tests",
             "selection": "none: the last epoch is tested", "new_names_known_in_training": "by OGEN, without images",
             "why_fewer_epochs": "a step on pixels takes some 25 times as long as CoOp's with 26 names, CoCoOp's 20 to "
-                                "40 times with 26 to 96 names; 10 epochs are its authors'",
+                                "40 times with 26 to 96 names",
             "seconds_of": "one training with what precedes its first epoch; other programs ran on the same machine",
             "memory": "highest resident set of a process that trains two epochs on emoji-categories, MiB",
             "versions": results.versions(), "threads": torch.get_num_threads(), "git": results.git_revision(),
