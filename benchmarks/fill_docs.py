@@ -119,6 +119,7 @@ BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "base-to-new": ("emoji-categories.json", base_to_new),
     "ogen-tiny": ("ogen-tiny.json", ogen_tiny),
     "speed": ("speed.json", speed),
+    "speed-hosts": ("speed-hosts.json", speed),
     "generators": ("generators.json", generators),
     **ogen_tables.BLOCKS,
     **hosts_tables.BLOCKS,

@@ -1,6 +1,7 @@
 """Time one training step of CoOp, PromptSRC and CoCoOp on ViT-B-16: the textbook loop against ours.
 
-    python benchmarks/speed.py --out benchmarks/results/speed.json
+    python benchmarks/speed.py --methods coop --out benchmarks/results/speed.json
+    python benchmarks/speed.py --methods promptsrc cocoop --out benchmarks/results/speed-hosts.json
 
 The textbook loops (`textbook.py`) do what the released code does in a step: the image tower on fresh images, the text
 tower on all 77 tokens of every class, forward and backward; PromptSRC a frozen pass over the same images besides;
