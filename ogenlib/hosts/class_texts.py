@@ -68,16 +68,11 @@ class ClassTexts:
         return [texts[int(chance * len(texts))] for texts, chance in zip(own, chances, strict=True)]
 
 
-def text_rows(encode: Callable[[list[str]], Tensor], texts: Sequence[str]) -> Tensor:
-    """What `encode` makes of `texts`, a row each, where equal texts are encoded once.
-
-    Args:
-        encode: texts -> unit rows.
-    """
-    distinct = list(dict.fromkeys(texts))
-    place = {text: i for i, text in enumerate(distinct)}
-    rows = encode(distinct)
-    return rows[torch.tensor([place[text] for text in texts], device=rows.device)]
+def distinct_texts(texts: Sequence[str]) -> tuple[list[str], Tensor]:
+    """Each text once, and `(B,)` where among them the given ones are: equal texts need to be encoded only once."""
+    places: dict[str, int] = {}
+    found = [places.setdefault(text, len(places)) for text in texts]
+    return list(places), torch.tensor(found)
 
 
 def mean_rows(encode: Callable[[list[str]], Tensor], groups: Sequence[Sequence[str]]) -> Tensor:
