@@ -25,8 +25,8 @@ def dense_features(host: Host, pixels: Tensor, *, block: int = -1, project: bool
 
     The host's merged tensors are in the tower (R-Adapter's adapters, a fine-tuned tower); names whose weights are
     ``host.class_weights(names)`` are scored by ``torch.einsum("bdhw,cd->bchw", maps, weights)``. A patch goes through
-    the norm and the projection that CLIP trained for its pooled token, as is usual; attention is not changed. No gradient reaches what
-    the host trains.
+    the norm and the projection that CLIP trained for its pooled token, as is usual; attention is not changed.
+    No gradient reaches what the host trains.
 
     Args:
         pixels: `(B, 3, height, width)`, preprocessed.

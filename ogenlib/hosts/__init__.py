@@ -36,8 +36,8 @@ METHODS: dict[str, type[Host]] = {cls.info.name: cls for cls in _HOSTS}
 
 __all__ = [
     "CLAP", "IVLP", "METHODS", "SHIP", "VPT", "Batch", "CLIPAdapter", "CoCoOp", "CoOp", "CrossModal", "Host",
-    "KgCoOp", "MaPLe", "MethodInfo", "ProGrad", "PromptKD", "PromptSRC", "RAdapter", "TaskRes", "TextAdapter", "TipAdapter",
-    "TipAdapterF", "ZeroShot", "ZeroShotAnchor", "build", "list_methods", "method", "zero_shot_weights",
+    "KgCoOp", "MaPLe", "MethodInfo", "ProGrad", "PromptKD", "PromptSRC", "RAdapter", "TaskRes", "TextAdapter",
+    "TipAdapter", "TipAdapterF", "ZeroShot", "ZeroShotAnchor", "build", "list_methods", "method", "zero_shot_weights",
 ]  # fmt: skip
 
 

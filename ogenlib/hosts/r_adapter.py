@@ -8,10 +8,10 @@ rank; adapter dropping (p = 0.2, kept adapters divided by 1 - p), accumulation (
 retrieval, 0.4 for segmentation); exact re-parameterisation into the layer before; MPM-NCE with margin 0.05 and
 temperature 0.01; AdamW 5e-4 without weight decay, 10 epochs, cosine. Class weights are those of the adapted text tower.
 Different: training runs through the merged layers too; one draw decides for each adapter and step, for the whole batch
-(whether the paper drops by batch or by image was not found); the accumulated adapters take the trained ones' place after
-the last epoch, and are re-scaled from then on; unless `paper` is asked for, the accumulation follows closely in the
-first steps, because a run of a few hundred would otherwise end near its start. Not found, so this library's: the start,
-the smoothing of the targets, the rank in few-shot training, the batch size.
+(whether the paper drops by batch or by image was not found); the accumulated adapters take the trained ones' place
+after the last epoch, and are re-scaled from then on; unless `paper` is asked for, the accumulation follows closely in
+the first steps, because a run of a few hundred would otherwise end near its start. Not found, so this library's: the
+start, the smoothing of the targets, the rank in few-shot training, the batch size.
 
 Notation: `B` images, `C` classes, `D` embedding, `N` adapters of a tower.
 """
@@ -224,7 +224,7 @@ class RAdapter(AnchoredHost):
     # --- training ---------------------------------------------------------------------------------------
 
     def _start_average(self) -> None:
-        self.scale.fill_(1.0)
+        """At the adapters as they are. A host that is trained again goes on at its scale, not re-scaled twice."""
         self._average = Accumulation(self.trainable(), self.accumulation, self.early)
 
     def on_step_end(self) -> None:

@@ -94,7 +94,7 @@ def test_names_are_those_of_the_model(world) -> None:
     assert adapters.layers[:2] == ("transformer.resblocks.0.attn.out_proj", "transformer.resblocks.0.mlp.c_proj")
     merged = adapters.merged()
     assert len(merged) == 4 * 3 and merged.keys() <= world.model.state_dict().keys()
-    assert [n for n, _ in adapters.named_parameters()][0] == "resblocks.0.attn.weight"
+    assert next(n for n, _ in adapters.named_parameters()) == "resblocks.0.attn.weight"
 
 
 def test_a_low_precision_model_is_changed_in_fp32_and_keeps_its_dtype() -> None:
