@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ogenlib import distributed
-from ogenlib.hosts.zero_shot import check_templates
+from ogenlib.hosts.zero_shot import check_templates, filled
 
 
 class ClassTexts:
@@ -52,8 +52,7 @@ class ClassTexts:
         """Its own texts, or the templates filled with it."""
         if self.given is not None and name in self.given:
             return self.given[name]
-        clean = name.replace("_", " ")
-        return tuple(template.format(clean) for template in self.templates)
+        return tuple(filled(self.templates, [name]))
 
     def draw(self, names: Sequence[str], generator: torch.Generator | None, total: int | None = None) -> list[str]:
         """A text for each of `names` (the images of a step, `B` of them); nothing is drawn where each has only one.
@@ -76,8 +75,8 @@ def distinct_texts(texts: Sequence[str]) -> tuple[list[str], Tensor]:
 
 
 def mean_rows(encode: Callable[[list[str]], Tensor], groups: Sequence[Sequence[str]]) -> Tensor:
-    """Unit rows `(C, D)`: the mean of each group's unit text features, normalised; as `zero_shot_weights`, but with
-    gradients where `encode` has any."""
+    """Unit rows `(C, D)`: the mean of each group's unit text features, normalised; `template_weights` where
+    the groups need not be of one size."""
     rows = encode([text for group in groups for text in group])
     if all(len(group) == 1 for group in groups):
         return rows  # unit rows as they are; normalising again would only round them

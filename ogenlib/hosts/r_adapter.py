@@ -6,7 +6,8 @@ https://arxiv.org/abs/2408.05749
 Reproduced: ``x + x P`` without bias behind attention and behind the MLP of every block of both towers, P full or of low
 rank; adapter dropping (p = 0.2, kept adapters divided by 1 - p), accumulation (0.999), re-scaling (0.5; 0.8 for
 retrieval, 0.4 for segmentation); exact re-parameterisation into the layer before; MPM-NCE with margin 0.05 and
-temperature 0.01; AdamW 5e-4 without weight decay, 10 epochs, cosine. Class weights are those of the adapted text tower.
+temperature 0.01; AdamW 5e-4 without weight decay, 10 epochs, 500 steps of warm-up, cosine. Class weights are those of
+the adapted text tower.
 Different: training runs through the merged layers too; one draw decides for each adapter and step, for the whole batch
 (whether the paper drops by batch or by image was not found); the accumulated adapters take the trained ones' place
 after the last epoch, and are re-scaled from then on; unless `paper` is asked for, the accumulation follows closely in
@@ -26,10 +27,12 @@ import torch
 from torch import Tensor
 
 from ogenlib.distill import EMA
-from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, Host, MethodInfo, seeded
+from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, MethodInfo, seeded
 from ogenlib.hosts.class_texts import ClassTexts, distinct_texts, mean_rows
 from ogenlib.hosts.mpm_nce import mpm_nce
+from ogenlib.hosts.pixel_host import PixelHost
 from ogenlib.hosts.residual_adapters import TowerAdapters, image_blocks, text_blocks
+from ogenlib.hosts.tuned_towers import whole_model
 from ogenlib.hosts.zero_shot import AnchoredHost
 from ogenlib.towers import Backbone, ClipLike
 from ogenlib.towers.replaced import call_replaced
@@ -60,7 +63,7 @@ class Accumulation(EMA):
         return {**super()._settings(), "early": int(self.early)}
 
 
-class RAdapter(AnchoredHost):
+class RAdapter(PixelHost, AnchoredHost):
     """Residual adapters in both towers; trained on pixels, and a plain open_clip model afterwards (`merged`).
 
     Args:
@@ -90,8 +93,10 @@ class RAdapter(AnchoredHost):
         "r_adapter", "fine-tuning", "Efficient and Versatile Robust Fine-Tuning of Zero-shot Models",
         "https://arxiv.org/abs/2408.05749", 2024,
     )  # fmt: skip
-    uses_cached_features: ClassVar[bool] = False
-    published: ClassVar[dict[str, Any]] = {"lr": 5e-4, "weight_decay": 0.0, "optimizer": "adamw", "epochs": 10}
+    changes: ClassVar[str] = "puts adapters into both towers"
+    published: ClassVar[dict[str, Any]] = {
+        "lr": 5e-4, "weight_decay": 0.0, "optimizer": "adamw", "epochs": 10, "schedule": "steps", "warmup_steps": 500,
+    }  # fmt: skip
     clip: Backbone
     scale: Tensor
 
@@ -114,8 +119,7 @@ class RAdapter(AnchoredHost):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(clip, names, templates)
-        if not isinstance(clip, Backbone):
-            raise ValueError(f"{clip.name!r} has no towers to put adapters into; use load_backbone(...)")
+        whole = whole_model(clip)
         for name, value in (("drop", drop), ("accumulation", accumulation), ("smoothing", smoothing)):
             if not 0 <= value < 1:
                 raise ValueError(f"{name}={value}: must be 0 or more and below 1")
@@ -125,8 +129,8 @@ class RAdapter(AnchoredHost):
             raise ValueError(f"margin={margin}: must be 0 or more (paper: {MARGIN})")
         self.class_texts = ClassTexts(self.names, self.anchor.templates, texts)
         source = seeded(generator)
-        self.visual = TowerAdapters(clip.model, image_blocks(clip), "the image tower", rank=rank, generator=source)
-        self.text = TowerAdapters(clip.model, text_blocks(clip), "the text tower", rank=rank, generator=source)
+        self.visual = TowerAdapters(whole.model, image_blocks(whole), "the image tower", rank=rank, generator=source)
+        self.text = TowerAdapters(whole.model, text_blocks(whole), "the text tower", rank=rank, generator=source)
         self.register_buffer("scale", torch.ones((), device=clip.device))
         self.rank, self.drop, self.accumulation, self.early = rank, drop, accumulation, early
         self.alpha, self.margin, self.smoothing = _checked_alpha(alpha), margin, smoothing
@@ -158,18 +162,9 @@ class RAdapter(AnchoredHost):
         Raises:
             ValueError: the batch holds no pixels.
         """
-        if batch.pixels is None:
-            held = "neither features nor pixels" if batch.features is None else "features of the frozen image tower"
-            raise ValueError(
-                f"the batch holds {held}; {self.info.name} changes the image tower and needs pixels: train and "
-                "evaluate on images, PixelBank.load(clip, images)"
-            )
+        pixels = self.pixels_of(batch)
         tensors = self._tensors(self.visual, batch.generator)
-        return call_replaced(self.clip.model, tensors, self.clip.encode_image, batch.pixels)
-
-    def frozen_features(self, batch: Batch) -> Tensor:
-        """Unit rows `(B, D)` of the same images by the model as it was: the batch's own `features` if it has any."""
-        return Host.image_features(self, batch)
+        return call_replaced(self.clip.model, tensors, self.clip.encode_image, pixels)
 
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
         """Unit rows `(C, D)` of any names, re-encoded by the adapted text tower; no adapter is dropped."""
@@ -253,8 +248,11 @@ class RAdapter(AnchoredHost):
             self._average.load_state_dict(state["average"])
 
     def train_settings(self) -> dict[str, Any]:
-        """The paper's settings with `paper_training`, else its learning rate without weight decay."""
-        return dict(self.published) if self.paper_training else {"lr": self.published["lr"], "weight_decay": 0.0}
+        """The paper's settings with `paper_training`; else its rate, schedule and decay for runs of any length: 5 % of
+        the steps are warm-up (ours; 500 are 2 % of the paper's run on ImageNet in batches of 512)."""
+        if self.paper_training:
+            return dict(self.published)
+        return {"lr": self.published["lr"], "weight_decay": 0.0, "schedule": "steps", "warmup_steps": 0.05}
 
     def config(self) -> dict[str, Any]:
         given = self.class_texts.given

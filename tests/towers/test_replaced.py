@@ -59,13 +59,43 @@ def test_what_does_not_fit_is_named(clip) -> None:
         call_replaced(clip.model, {"no.such": torch.zeros(2)}, clip.encode_text, ["a"])
 
 
-def test_recomputed_blocks_are_refused_where_gradients_are_taken(clip) -> None:
-    same = {PROJECTION: own(clip, PROJECTION).clone()}
+@pytest.mark.parametrize("side", ["image", "text"])
+def test_recomputed_blocks_meet_the_replaced_tensors(clip, side: str) -> None:
+    """Gradients with and without checkpointing; open_clip's own would recompute with the model's tensors."""
+    name = WEIGHT if side == "image" else "transformer.resblocks.1.mlp.c_proj.weight"
+    outer = "visual.proj" if side == "image" else PROJECTION
+    pixels = torch.randn(2, 3, *clip.image.image_size, generator=torch.Generator().manual_seed(0))
+    given: Any = pixels if side == "image" else ["a dog", "two red apples"]
+    run = clip.encode_image if side == "image" else clip.encode_text
+    calls: list[int] = []
+
+    def gradients() -> list[torch.Tensor]:
+        tensors = {n: (1.7 * own(clip, n)).requires_grad_() for n in (name, outer)}
+        call_replaced(clip.model, tensors, run, given).sin().sum().backward()
+        return [tensor.grad for tensor in tensors.values()]
+
+    block = clip.model.get_submodule(name.removesuffix(".mlp.c_proj.weight"))
+    hook = block.mlp.register_forward_pre_hook(lambda *_: calls.append(1))
+    plain = gradients()
     clip.model.set_grad_checkpointing(True)
     try:
-        with pytest.raises(ValueError, match=r"recomputes its blocks.*set_grad_checkpointing\(False\)"):
-            call_replaced(clip.model, same, clip.encode_text, ["a"])
-        with torch.no_grad():  # nothing is recomputed
-            assert torch.equal(call_replaced(clip.model, same, clip.encode_text, ["a"]), clip.encode_text(["a"]))
+        recomputed = gradients()
+        assert len(calls) == 1 + 2 and clip.model.transformer.grad_checkpointing
+        with torch.no_grad():
+            run(given)
+        assert len(calls) == 4
     finally:
         clip.model.set_grad_checkpointing(False)
+        hook.remove()
+    for got, want in zip(recomputed, plain, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-6, rtol=1e-5)
+    assert "forward" not in vars(block)
+
+
+def test_checkpointing_of_another_kind_is_refused(clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    same = {PROJECTION: own(clip, PROJECTION).clone()}
+    monkeypatch.setattr(clip.model.visual.ln_post, "grad_checkpointing", True, raising=False)
+    with pytest.raises(ValueError, match=r"LayerNorm in CLIP recomputes.*set_grad_checkpointing\(False\)"):
+        call_replaced(clip.model, same, clip.encode_text, ["a"])
+    with torch.no_grad():  # nothing is recomputed
+        assert torch.equal(call_replaced(clip.model, same, clip.encode_text, ["a"]), clip.encode_text(["a"]))
