@@ -224,12 +224,12 @@ def test_losses_take_what_the_caller_has_computed(world) -> None:
 
 
 def test_retrieval_is_one_class_an_image(world) -> None:
-    captions = {"7.png": ["a dog runs", "a brown dog"], "9.png": ["a bus"], "3.png": ["two dogs", "a bus"]}
+    captions = {"7.png": ["a dog runs", "a brown dog"], "9.png": ["a bus"], "3.png": ["a bus"]}
     host = shake(RAdapter(world, list(captions), texts=captions)).eval()
     images = Batch(torch.arange(3), pixels=pixels(world, 3), generator=torch.Generator().manual_seed(0))
     drawn = host.class_texts.draw(list(captions), torch.Generator().manual_seed(0))
-    assert drawn == ["a dog runs", "a bus", "two dogs"] or drawn[1] == "a bus"
-    positive = torch.tensor([[i == j or drawn[i] == drawn[j] for j in range(3)] for i in range(3)])
+    assert drawn[0] in captions["7.png"] and drawn[1:] == ["a bus", "a bus"]
+    positive = torch.tensor([[True, False, False], [False, True, True], [False, True, True]])  # one text, two images
     f, g = rows(world, host, lambda: (world.encode_image(images.pixels), world.encode_text(drawn)))
     expected = mpm_nce(f, g, positive, temperature=1 / world.logit_scale, margin=0.05, smoothing=0.1)
     torch.testing.assert_close(host.losses(images)["mpm_nce"], expected, atol=1e-4, rtol=1e-4)
