@@ -104,6 +104,8 @@ def average_gradients(parameters: Iterable[nn.Parameter], weight: float) -> None
     if world()[1] == 1:
         return
     every = list(parameters)
+    if not every:
+        return
     # A parameter without a gradient on any rank must stay so: an optimizer takes zeros for a step.
     owners = torch.tensor([float(p.grad is not None) for p in every], device=every[0].device)
     dist.all_reduce(owners)
