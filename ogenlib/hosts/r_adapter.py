@@ -21,21 +21,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ogenlib.distill import EMA
+from ogenlib.distributed import gather
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, MethodInfo, seeded
-from ogenlib.hosts.class_texts import ClassTexts, distinct_texts, mean_rows
 from ogenlib.hosts.mpm_nce import mpm_nce
 from ogenlib.hosts.pixel_host import PixelHost
 from ogenlib.hosts.residual_adapters import TowerAdapters, image_blocks, text_blocks
+from ogenlib.hosts.text_pool import TextPool, Texts, class_texts, mean_rows
 from ogenlib.hosts.tuned_towers import whole_model
-from ogenlib.hosts.zero_shot import AnchoredHost
+from ogenlib.hosts.zero_shot import AnchoredHost, filled
 from ogenlib.towers import Backbone, ClipLike
 from ogenlib.towers.replaced import call_replaced
+from ogenlib.towers.text import encode_ids
 
 DROP, ACCUMULATION, MARGIN, TEMPERATURE = 0.2, 0.999, 0.05, 0.01  # paper
 SMOOTHING, FEW_SHOT_RANK = 0.1, 16  # ours: the usual smoothing; 1/48 and 1/32 of ViT-B/16's widths
@@ -69,7 +73,7 @@ class RAdapter(PixelHost, AnchoredHost):
     Args:
         templates: of the texts of any name, and of the zero-shot classifier it starts at.
         texts: name -> its texts, in place of templates (captions, say); None for templates. A text is drawn for every
-            image; a name's class weight is the mean over all its texts.
+            image; a name's class weight is the mean over all its texts. Other names may be among them.
         rank: of the adapters; None for full rank.
         drop: chance that an adapter is left out in a step.
         accumulation: decay of the average over steps that is used at test; 0 uses the trained adapters.
@@ -106,7 +110,7 @@ class RAdapter(PixelHost, AnchoredHost):
         names: Sequence[str],
         templates: str | Sequence[str] = DEFAULT_TEMPLATES,
         *,
-        texts: Mapping[str, Sequence[str]] | None = None,
+        texts: Texts | None = None,
         rank: int | None = None,
         drop: float = DROP,
         accumulation: float = ACCUMULATION,
@@ -127,7 +131,9 @@ class RAdapter(PixelHost, AnchoredHost):
             raise ValueError(f"temperature={temperature}: must be a positive number (paper: {TEMPERATURE}), or None")
         if not (margin >= 0 and math.isfinite(margin)):
             raise ValueError(f"margin={margin}: must be 0 or more (paper: {MARGIN})")
-        self.class_texts = ClassTexts(self.names, self.anchor.templates, texts)
+        self.texts = None if texts is None else dict(zip(texts, class_texts(list(texts), texts, ()), strict=True))
+        own = class_texts(self.names, self.texts, self.anchor.templates)
+        self.pool, self._one_text = TextPool(whole.text, own), all(len(group) == 1 for group in own)
         source = seeded(generator)
         self.visual = TowerAdapters(whole.model, image_blocks(whole), "the image tower", rank=rank, generator=source)
         self.text = TowerAdapters(whole.model, text_blocks(whole), "the text tower", rank=rank, generator=source)
@@ -168,29 +174,30 @@ class RAdapter(PixelHost, AnchoredHost):
 
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
         """Unit rows `(C, D)` of any names, re-encoded by the adapted text tower; no adapter is dropped."""
-        groups = [self.class_texts.of(name) for name in (self.names if names is None else names)]
-        return mean_rows(lambda texts: self._encode_text(texts, None), groups)
+        given = self.texts or {}
+        wanted = self.names if names is None else names
+        groups = [given.get(name) or filled(self.anchor.templates, [name]) for name in wanted]
+        tensors = self._tensors(self.text, None)
+        return mean_rows(partial(call_replaced, self.clip.model, tensors, self.clip.encode_text), groups)
 
     def losses(self, batch: Batch, *, z: Tensor | None = None, w: Tensor | None = None) -> dict[str, Tensor]:
-        """``mpm_nce`` of the images and a text of each. Texts are those of `w` where every name has a single one.
+        """``mpm_nce`` of the images and a text of each, over the whole batch of all processes.
 
-        Of several processes each has the negatives of its own share.
+        Texts are those of `w` where every name has a single one.
         """
         if self.training and self._average is None:
             self._start_average()
         z = self.image_features(batch) if z is None else z
-        labels = batch.labels
-        drawn = self.class_texts.draw([self.names[i] for i in labels.tolist()], batch.generator, batch.total)
-        distinct, places = distinct_texts(drawn)
-        places = places.to(labels.device)
-        if w is not None and self.class_texts.one_each:
-            texts = w[labels]
-        else:  # one draw of adapters for all texts of the step, as for all its images
-            texts = self._encode_text(distinct, batch.generator)[places]
-        positive = (labels[:, None] == labels) | (places[:, None] == places)
+        ids = self.pool.draw(batch)
+        at_hand = w[batch.labels] if w is not None and self._one_text else None
+        texts = self._encode_ids(ids, batch.generator) if at_hand is None else at_hand
+        images, texts = gather(z, batch.total), gather(texts, batch.total)
+        labels, ids = gather(batch.labels, batch.total), gather(ids, batch.total)
+        same = torch.unique(ids, dim=0, return_inverse=True)[1]  # equal captions of two images are no negatives
         loss = mpm_nce(
-            z, texts, positive, margin=self.margin, smoothing=self.smoothing,
+            images, texts, (labels[:, None] == labels) | (same[:, None] == same), margin=self.margin,
             temperature=1 / self.clip.logit_scale if self.temperature is None else self.temperature,
+            smoothing=self.smoothing,
         )  # fmt: skip
         return {"mpm_nce": loss}
 
@@ -203,10 +210,12 @@ class RAdapter(PixelHost, AnchoredHost):
         kept = torch.rand(len(adapters), generator=generator) >= self.drop
         return adapters.merged(self.scale, (kept.float() / (1 - self.drop)).to(self.device))
 
-    def _encode_text(self, texts: list[str], generator: torch.Generator | None) -> Tensor:
-        """Unit rows of texts by the adapted text tower."""
+    def _encode_ids(self, ids: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Unit rows `(B, D)` of token ids `(B, L)`, equal ones encoded once, with one draw of adapters for all."""
+        distinct, places = torch.unique(ids, dim=0, return_inverse=True)
         tensors = self._tensors(self.text, generator)
-        return call_replaced(self.clip.model, tensors, self.clip.encode_text, texts)
+        rows = call_replaced(self.clip.model, tensors, encode_ids, self.clip.text, distinct)
+        return F.normalize(rows, dim=-1)[places]
 
     @torch.no_grad()
     def merged(self) -> dict[str, Tensor]:
@@ -258,10 +267,8 @@ class RAdapter(PixelHost, AnchoredHost):
         return {"lr": self.published["lr"], "weight_decay": 0.0, "schedule": "steps", "warmup_steps": 0.05}
 
     def config(self) -> dict[str, Any]:
-        given = self.class_texts.given
         return {
-            "templates": list(self.anchor.templates),
-            "texts": None if given is None else {name: list(own) for name, own in given.items()},
+            "templates": list(self.anchor.templates), "texts": self.texts,
             "rank": self.rank, "drop": self.drop, "accumulation": self.accumulation, "early": self.early,
             "alpha": self.alpha, "margin": self.margin, "smoothing": self.smoothing, "temperature": self.temperature,
             "paper_training": self.paper_training,

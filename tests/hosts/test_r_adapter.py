@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +17,8 @@ import torch.nn.functional as F
 from adapted_world import shake, unmerged
 from pixel_world import KNOWN, NEW, pictures
 from prompted_world import NAMES, OTHERS, TEXT, VISION, batch, make_clip, new_clip, pixels
+from safetensors.torch import load_file
+from test_train import _free_port
 
 import ogenlib as og
 from ogenlib.data import PixelBank
@@ -27,6 +32,7 @@ from ogenlib.rates import layer_decay
 from ogenlib.runs import load_run
 from ogenlib.towers import Backbone, EmbeddingTable, weights_hash
 from ogenlib.towers.replaced import call_replaced
+from ogenlib.towers.text import encode_ids
 from ogenlib.train import TrainConfig, fit
 
 TEMPLATES = ("a photo of a {}.", "an icon of a {}.")
@@ -200,9 +206,9 @@ def test_rescaling_is_weight_interpolation(world) -> None:
 def test_losses_are_mpm_nce_on_a_text_an_image(world) -> None:
     host = adapted(world, templates=TEMPLATES, smoothing=0.2, margin=0.1, temperature=0.05).eval()
     images = batch(world)
-    drawn = host.class_texts.draw([NAMES[i] for i in images.labels.tolist()], torch.Generator().manual_seed(0))
-    assert len(set(drawn)) > len(set(images.labels.tolist()))
-    g = rows(world, host, lambda: world.encode_text(drawn))
+    ids = host.pool.draw(batch(world))
+    assert len(ids.unique(dim=0)) > len(images.labels.unique())
+    g = rows(world, host, lambda: F.normalize(encode_ids(world.text, ids), dim=-1))
     f = rows(world, host, lambda: world.encode_image(images.pixels))
     same = images.labels[:, None] == images.labels
     expected = mpm_nce(f, g, same, temperature=0.05, margin=0.1, smoothing=0.2)
@@ -227,14 +233,18 @@ def test_retrieval_is_one_class_an_image(world) -> None:
     captions = {"7.png": ["a dog runs", "a brown dog"], "9.png": ["a bus"], "3.png": ["a bus"]}
     host = shake(RAdapter(world, list(captions), texts=captions)).eval()
     images = Batch(torch.arange(3), pixels=pixels(world, 3), generator=torch.Generator().manual_seed(0))
-    drawn = host.class_texts.draw(list(captions), torch.Generator().manual_seed(0))
-    assert drawn[0] in captions["7.png"] and drawn[1:] == ["a bus", "a bus"]
+    ids = host.pool.draw(replace(images, generator=torch.Generator().manual_seed(0)))
+    (drawn,) = (text for text in captions["7.png"] if torch.equal(world.text.tokenize(text)[0], ids[0]))
+    texts = [drawn, "a bus", "a bus"]
     positive = torch.tensor([[True, False, False], [False, True, True], [False, True, True]])  # one text, two images
-    f, g = rows(world, host, lambda: (world.encode_image(images.pixels), world.encode_text(drawn)))
+    f, g = rows(world, host, lambda: (world.encode_image(images.pixels), world.encode_text(texts)))
     expected = mpm_nce(f, g, positive, temperature=1 / world.logit_scale, margin=0.05, smoothing=0.1)
     torch.testing.assert_close(host.losses(images)["mpm_nce"], expected, atol=1e-4, rtol=1e-4)
     mean = rows(world, host, lambda: world.encode_text(captions["7.png"])).mean(0)
     torch.testing.assert_close(host.class_weights(["7.png"])[0], F.normalize(mean, dim=0), atol=1e-5, rtol=0)
+    fox = rows(world, host, lambda: zero_shot_weights(world, ["fox"], host.anchor.templates))
+    torch.testing.assert_close(host.class_weights(["7.png", "fox"])[1:], fox, atol=1e-5, rtol=0)
+    assert host.config()["texts"] == captions
 
 
 # --- training ---------------------------------------------------------------------------------------------
@@ -366,7 +376,8 @@ def test_a_low_rank_start_is_drawn_by_the_generator(world) -> None:
         ({"margin": -1.0}, r"margin=-1.0: must be 0 or more \(paper: 0.05\)"),
         ({"alpha": -0.5}, r"alpha=-0.5: must be 0 or more; 0 is the model as it was"),
         ({"rank": 24}, r"rank=24: must be 1 to 23"),
-        ({"texts": {"dog": ["x"]}}, r"texts has none for 2 of 3 names"),
+        ({"texts": {"dog": ["x"]}}, r"texts has none for 2 names"),
+        ({"texts": {**{n: ["x"] for n in NAMES}, "fox": "x"}}, r"texts\['fox'\] is a string"),
     ],
 )
 def test_bad_settings_are_refused(world, options: dict[str, Any], message: str) -> None:
@@ -389,3 +400,41 @@ def test_models_that_take_no_adapters_are_named(world) -> None:
     frozen = Batch(torch.zeros(1).long(), features=torch.ones(1, world.embed_dim))
     with pytest.raises(ValueError, match=r"features of the frozen.*r_adapter puts adapters into both.*PixelBank"):
         RAdapter(world, NAMES).image_features(frozen)
+
+
+# --- several processes ------------------------------------------------------------------------------------
+
+SCRIPT = """
+import sys, torch
+from safetensors.torch import save_file
+from tuned_world import KNOWN, small_bank
+from ogenlib import distributed
+from ogenlib.hosts import RAdapter
+from ogenlib.towers import load_backbone
+from ogenlib.train import fit
+
+torch.set_num_threads(1)
+distributed.start("cpu")
+clip = load_backbone("ogen-tiny")
+host = RAdapter(clip, KNOWN, ("an icon of a {}.", "a photo of a {}."))
+fit(host, small_bank(clip), epochs=1, batch_size=5, lr=1e-3, optimizer="sgd", warmup_steps=0)
+if distributed.is_main():
+    save_file({n: p.detach().clone() for n, p in host.trainable().items()}, sys.argv[1])
+distributed.barrier()
+distributed.stop()
+"""
+
+
+def test_two_processes_end_where_one_does(tmp_path: Path) -> None:
+    script, ends = tmp_path / "script.py", []
+    script.write_text(SCRIPT)
+    here = str(Path(__file__).parents[1])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{here}:{os.environ.get('PYTHONPATH', '')}"}
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(_free_port()))
+    for extra in ((), launcher):
+        end = tmp_path / f"{len(extra)}.safetensors"
+        subprocess.run([sys.executable, *extra, str(script), str(end)], check=True, timeout=600, env=environment)
+        ends.append(load_file(end))
+    assert sum(bool(p.abs().max() > 0) for p in ends[0].values()) > 9  # but for those dropped in every step
+    for name, one in ends[0].items():
+        torch.testing.assert_close(ends[1][name], one, atol=1e-6, rtol=1e-4)
