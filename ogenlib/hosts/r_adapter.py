@@ -124,6 +124,7 @@ class RAdapter(PixelHost, AnchoredHost):
     ) -> None:
         super().__init__(clip, names, templates)
         whole = whole_model(clip)
+        blocks = image_blocks(whole), text_blocks(whole)
         for name, value in (("drop", drop), ("accumulation", accumulation), ("smoothing", smoothing)):
             if not 0 <= value < 1:
                 raise ValueError(f"{name}={value}: must be 0 or more and below 1")
@@ -135,8 +136,8 @@ class RAdapter(PixelHost, AnchoredHost):
         own = class_texts(self.names, self.texts, self.anchor.templates)
         self.pool, self._one_text = TextPool(whole.text, own), all(len(group) == 1 for group in own)
         source = seeded(generator)
-        self.visual = TowerAdapters(whole.model, image_blocks(whole), "the image tower", rank=rank, generator=source)
-        self.text = TowerAdapters(whole.model, text_blocks(whole), "the text tower", rank=rank, generator=source)
+        self.visual = TowerAdapters(whole.model, blocks[0], "the image tower", rank=rank, generator=source)
+        self.text = TowerAdapters(whole.model, blocks[1], "the text tower", rank=rank, generator=source)
         self.register_buffer("scale", torch.ones((), device=clip.device))
         self.rank, self.drop, self.accumulation, self.early = rank, drop, accumulation, early
         self.alpha, self.margin, self.smoothing = _checked_alpha(alpha), margin, smoothing
