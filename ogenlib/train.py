@@ -161,7 +161,8 @@ def fit(
 
     Raises:
         ValueError: bad settings, a class without images, nothing to train, a bank of another backbone or of
-            features where pixels are needed, or a checkpoint of other settings.
+            features where pixels are needed, a pattern of `rates` that decides nothing, a warm-up longer than the run,
+            or a checkpoint of other settings.
         FloatingPointError: a loss term or gradient that is not finite, named.
     """
     if config is None:

@@ -7,8 +7,9 @@ Reproduced: symmetric contrastive loss between the images of a batch and a text 
 with the image's class; another image of the same class is a negative like all others; class weights come from the
 trained text tower; ``paper``: AdamW at 1e-5, weight decay 0.1, batches of 512, 10 epochs, 500 steps of warm-up and a
 cosine over steps.
-Different: the logit scale is not trained, so that logits mean the same for every host; `texts` may give each name its
-own texts (captions); the released code keeps validation images to stop early, here the last epoch counts.
+Different: the logit scale is not trained, so that logits mean the same for every host; the towers stay in eval mode;
+`texts` may give each name its own texts (captions); the released code keeps every epoch's weights to choose from, here
+the last epoch's count.
 
 Notation: `B` images, `C` classes, `D` embedding, `L` tokens.
 """

@@ -57,7 +57,7 @@ def probe(host: Headed, data: FeatureBank, epochs: int, seed: int, *, lr: float 
         The mean loss over the images of the last epoch.
     """
     draws = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW([host.head], lr=lr)
+    optimizer = torch.optim.AdamW([host.head], lr=lr, weight_decay=0.0)
     steps = epochs * -(-len(data) // batch_size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
     mean = float("nan")

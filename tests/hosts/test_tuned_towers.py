@@ -228,9 +228,8 @@ torch.set_num_threads(1)
 distributed.start("cpu")
 clip = load_backbone("ogen-tiny")
 bank, ends = small_bank(clip), {}
-ways = ["plain"] if distributed.world()[1] == 1 else ["plain", "divided"]
 for name in sys.argv[2].split(","):
-    for way in ways:
+    for way in ["plain", "divided"] if distributed.world()[1] == 2 and name == "full_ft" else ["plain"]:
         host = build(name, clip, KNOWN, templates=TEMPLATE)
         if way == "divided":
             divide_blocks(host)
@@ -265,7 +264,8 @@ def test_two_processes_end_where_one_does(tmp_path) -> None:
     assert any((ends[0][n] - p).abs().max() > 1e-4 for n, p in start.items())
     for name, one in ends[0].items():
         torch.testing.assert_close(ends[1][name], one, atol=1e-5, rtol=0)
-        torch.testing.assert_close(ends[1][name.replace("plain", "divided")], one, atol=1e-5, rtol=0)
+        if name.startswith("plain/full_ft"):
+            torch.testing.assert_close(ends[1][name.replace("plain", "divided")], one, atol=1e-5, rtol=0)
 
 
 def test_refusals_of_divided_towers(clip, monkeypatch: pytest.MonkeyPatch) -> None:
