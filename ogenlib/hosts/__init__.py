@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,7 +36,8 @@ METHODS: dict[str, type[Host]] = {cls.info.name: cls for cls in _HOSTS}
 __all__ = [
     "CLAP", "IVLP", "METHODS", "SHIP", "VPT", "Batch", "CLIPAdapter", "CoCoOp", "CoOp", "CrossModal", "Host",
     "KgCoOp", "MaPLe", "MethodInfo", "ProGrad", "PromptKD", "PromptSRC", "TaskRes", "TextAdapter", "TipAdapter",
-    "TipAdapterF", "ZeroShot", "ZeroShotAnchor", "build", "list_methods", "method", "zero_shot_weights",
+    "TipAdapterF", "ZeroShot", "ZeroShotAnchor", "build", "list_methods", "method",
+    "takes_texts", "zero_shot_weights",
 ]  # fmt: skip
 
 
@@ -51,6 +53,12 @@ def method(name: str) -> type[Host]:
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"method {name!r} is unknown; known are {', '.join(METHODS)}{hint}")
     return METHODS[name]
+
+
+def takes_texts(cls: type[Host]) -> bool:
+    """Whether a method has the option `texts`, name -> its texts: it learns from pairs of image and text."""
+    makers = (kind.__init__ for kind in cls.__mro__ if "__init__" in vars(kind))
+    return any("texts" in inspect.signature(maker).parameters for maker in makers)
 
 
 def build(name: str, clip: ClipLike, names: Sequence[str], **config: Any) -> Host:
