@@ -34,11 +34,17 @@ def inner_host(host: Host) -> Host:
     return host.host if isinstance(host, OGEN) else host
 
 
+def own_image_side(host: Host) -> bool:
+    """Whether its image features are not those of the model's image tower, with or without replaced tensors."""
+    changed = not host.uses_cached_features or type(host).image_features is not Host.image_features
+    return changed and host.merged() is None
+
+
 def obstacle(host: Host) -> str | None:
     """What keeps a host from being an image tower and fixed class weights; None if nothing does."""
     inner = inner_host(host)
     kind = type(inner)
-    if inner.merged() is None and (not inner.uses_cached_features or kind.image_features is not Host.image_features):
+    if own_image_side(inner):
         return "it computes image features of its own, not the image tower's"
     if kind.logits is not Host.logits:
         return "its logits are more than image features times class weights"

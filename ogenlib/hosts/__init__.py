@@ -20,6 +20,7 @@ from ogenlib.hosts.maple import MaPLe
 from ogenlib.hosts.prograd import ProGrad
 from ogenlib.hosts.promptkd import PromptKD
 from ogenlib.hosts.promptsrc import PromptSRC
+from ogenlib.hosts.r_adapter import RAdapter
 from ogenlib.hosts.ship import SHIP
 from ogenlib.hosts.taskres import TaskRes
 from ogenlib.hosts.text_adapter import TextAdapter
@@ -31,14 +32,14 @@ from ogenlib.towers import ClipLike
 _HOSTS: tuple[type[Host], ...] = (
     ZeroShot, CoOp, CoCoOp, KgCoOp, ProGrad, SHIP, VPT, IVLP, MaPLe, PromptSRC, PromptKD,
     TextAdapter, CLIPAdapter, TipAdapter, TipAdapterF, TaskRes, CLAP, CrossModal,
-    FullFT,
+    FullFT, RAdapter,
 )  # fmt: skip
 METHODS: dict[str, type[Host]] = {cls.info.name: cls for cls in _HOSTS}
 
 __all__ = [
     "CLAP", "IVLP", "METHODS", "SHIP", "VPT", "Batch", "CLIPAdapter", "CoCoOp", "CoOp", "CrossModal", "FullFT", "Host",
-    "KgCoOp", "MaPLe", "MethodInfo", "ProGrad", "PromptKD", "PromptSRC", "TaskRes", "TextAdapter", "TipAdapter",
-    "TipAdapterF", "ZeroShot", "ZeroShotAnchor", "build", "list_methods", "method",
+    "KgCoOp", "MaPLe", "MethodInfo", "ProGrad", "PromptKD", "PromptSRC", "RAdapter", "TaskRes", "TextAdapter",
+    "TipAdapter", "TipAdapterF", "ZeroShot", "ZeroShotAnchor", "build", "list_methods", "method",
     "takes_texts", "zero_shot_weights",
 ]  # fmt: skip
 

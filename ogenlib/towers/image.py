@@ -82,7 +82,7 @@ class ImageTower:
             ValueError: wrong shape, a size that a tower with fixed positions cannot read, prompts for a tower
                 that takes none (named), `deep` without `prompts`, or deeper than the tower.
         """
-        self._check_pixels(pixels)
+        self.check_pixels(pixels)
         if prompts is None:
             if deep is not None:
                 raise ValueError("deep prompts were given without prompts: pass the first layer's as prompts=")
@@ -92,7 +92,7 @@ class ImageTower:
 
     def patch_tokens(self, pixels: Tensor) -> Tensor:
         """Class token and patches `(B, 1 + patches, W)` entering the first block; raises as `encode`."""
-        self._check_pixels(pixels)
+        self.check_pixels(pixels)
         self._refuse_without_prompts()
         return patch_tokens(self.visual, pixels.to(self.dtype))
 
@@ -103,7 +103,8 @@ class ImageTower:
                 "token (ViT-B-32, ViT-B-16, ViT-L-14, ...); load one of these, or use a method without visual prompts"
             )
 
-    def _check_pixels(self, pixels: Tensor) -> None:
+    def check_pixels(self, pixels: Tensor) -> None:
+        """ValueError for another shape than `(B, 3, height, width)`, or a size that this tower cannot read."""
         fixed = type(self.visual).__name__ in _FIXED_SIZE
         wrong_size = fixed and tuple(pixels.shape[-2:]) != self.image_size
         if pixels.ndim != 4 or pixels.shape[1] != 3 or wrong_size:

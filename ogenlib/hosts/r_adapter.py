@@ -1,0 +1,273 @@
+"""R-Adapter: linear residual adapters in both towers that melt into the model, and three ensembles of themselves.
+
+"Efficient and Versatile Robust Fine-Tuning of Zero-shot Models", Kim et al., ECCV 2024.
+https://arxiv.org/abs/2408.05749
+
+Reproduced: ``x + x P`` without bias behind attention and behind the MLP of every block of both towers, P full or of low
+rank; adapter dropping (p = 0.2, kept adapters divided by 1 - p), accumulation (0.999), re-scaling (0.5; 0.8 for
+retrieval, 0.4 for segmentation); exact re-parameterisation into the layer before; MPM-NCE with margin 0.05 and
+temperature 0.01; AdamW 5e-4 without weight decay, 10 epochs, cosine. Class weights are those of the adapted text tower.
+Different: training runs through the merged layers too; one draw decides for each adapter and step, for the whole batch
+(whether the paper drops by batch or by image was not found); the accumulated adapters take the trained ones' place after
+the last epoch, and are re-scaled from then on; unless `paper` is asked for, the accumulation follows closely in the
+first steps, because a run of a few hundred would otherwise end near its start. Not found, so this library's: the start,
+the smoothing of the targets, the rank in few-shot training, the batch size.
+
+Notation: `B` images, `C` classes, `D` embedding, `N` adapters of a tower.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ogenlib.distill import EMA
+from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, Host, MethodInfo, seeded
+from ogenlib.hosts.class_texts import ClassTexts, distinct_texts, mean_rows
+from ogenlib.hosts.mpm_nce import mpm_nce
+from ogenlib.hosts.residual_adapters import TowerAdapters, image_blocks, text_blocks
+from ogenlib.hosts.zero_shot import AnchoredHost
+from ogenlib.towers import Backbone, ClipLike
+from ogenlib.towers.replaced import call_replaced
+
+DROP, ACCUMULATION, MARGIN, TEMPERATURE = 0.2, 0.999, 0.05, 0.01  # paper
+SMOOTHING, FEW_SHOT_RANK = 0.1, 16  # ours: the usual smoothing; a rank that trains a tenth of a full one or less
+TASKS: dict[str, dict[str, Any]] = {
+    "classification": {"alpha": 0.5}, "few-shot": {"alpha": 0.5, "rank": FEW_SHOT_RANK}, "retrieval": {"alpha": 0.8},
+    "segmentation": {"alpha": 0.4},
+}  # fmt: skip
+
+
+class Accumulation(EMA):
+    """An exponential moving average whose decay in step `t` is at most ``(1 + t) / (10 + t)`` where it is `early`.
+
+    Without it the start still weighs ``decay ** t``: 0.74 after 300 steps at 0.999.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], decay: float, early: bool) -> None:
+        super().__init__(tensors, decay)
+        self.early = early
+
+    def _rates(self, t: int) -> tuple[float, float]:
+        decay = min(self.decay, (1 + t) / (10 + t)) if self.early else self.decay
+        return decay, 1 - decay
+
+    def _settings(self) -> dict[str, int | float]:
+        return {**super()._settings(), "early": int(self.early)}
+
+
+class RAdapter(AnchoredHost):
+    """Residual adapters in both towers; trained on pixels, and a plain open_clip model afterwards (`merged`).
+
+    Args:
+        templates: of the texts of any name, and of the zero-shot classifier it starts at.
+        texts: name -> its texts, in place of templates (captions, say); None for templates. A text is drawn for every
+            image; a name's class weight is the mean over all its texts.
+        rank: of the adapters; None for full rank.
+        drop: chance that an adapter is left out in a step.
+        accumulation: decay of the average over steps that is used at test; 0 uses the trained adapters.
+        early: let the average follow closely in the first steps.
+        alpha: what adapters are multiplied by after training; 1 leaves them as they are.
+        margin, smoothing: of MPM-NCE.
+        temperature: of MPM-NCE; None for the model's own.
+        paper_training: `train_settings` gives the paper's settings.
+        generator: of a low-rank start; None for one seeded with 0, so that two builds are equal.
+
+    Attributes:
+        visual, text: adapters of the two towers.
+        scale: what they are multiplied by now: 1 until training has ended, then `alpha`.
+
+    Raises:
+        ValueError: a tower of another kind than open_clip's own (named), a rank that does not fit, a setting out of
+            range, a training name without texts.
+    """
+
+    info = MethodInfo(
+        "r_adapter", "fine-tuning", "Efficient and Versatile Robust Fine-Tuning of Zero-shot Models",
+        "https://arxiv.org/abs/2408.05749", 2024,
+    )  # fmt: skip
+    uses_cached_features: ClassVar[bool] = False
+    published: ClassVar[dict[str, Any]] = {"lr": 5e-4, "weight_decay": 0.0, "optimizer": "adamw", "epochs": 10}
+    clip: Backbone
+    scale: Tensor
+
+    def __init__(
+        self,
+        clip: ClipLike,
+        names: Sequence[str],
+        templates: str | Sequence[str] = DEFAULT_TEMPLATES,
+        *,
+        texts: Mapping[str, Sequence[str]] | None = None,
+        rank: int | None = None,
+        drop: float = DROP,
+        accumulation: float = ACCUMULATION,
+        early: bool = True,
+        alpha: float = 0.5,
+        margin: float = MARGIN,
+        smoothing: float = SMOOTHING,
+        temperature: float | None = None,
+        paper_training: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(clip, names, templates)
+        if not isinstance(clip, Backbone):
+            raise ValueError(f"{clip.name!r} has no towers to put adapters into; use load_backbone(...)")
+        for name, value in (("drop", drop), ("accumulation", accumulation), ("smoothing", smoothing)):
+            if not 0 <= value < 1:
+                raise ValueError(f"{name}={value}: must be 0 or more and below 1")
+        if temperature is not None and not (temperature > 0 and math.isfinite(temperature)):
+            raise ValueError(f"temperature={temperature}: must be a positive number (paper: {TEMPERATURE}), or None")
+        if not (margin >= 0 and math.isfinite(margin)):
+            raise ValueError(f"margin={margin}: must be 0 or more (paper: {MARGIN})")
+        self.class_texts = ClassTexts(self.names, self.anchor.templates, texts)
+        source = seeded(generator)
+        self.visual = TowerAdapters(clip.model, image_blocks(clip), "the image tower", rank=rank, generator=source)
+        self.text = TowerAdapters(clip.model, text_blocks(clip), "the text tower", rank=rank, generator=source)
+        self.register_buffer("scale", torch.ones((), device=clip.device))
+        self.rank, self.drop, self.accumulation, self.early = rank, drop, accumulation, early
+        self.alpha, self.margin, self.smoothing = _checked_alpha(alpha), margin, smoothing
+        self.temperature, self.paper_training = temperature, paper_training
+        self._average: Accumulation | None = None
+
+    @classmethod
+    def paper(cls, clip: ClipLike, names: Sequence[str], task: str = "classification", **options: Any) -> RAdapter:
+        """The paper's settings, whose constant accumulation wants its thousands of steps.
+
+        Args:
+            task: ``classification``, ``few-shot`` (low rank), ``retrieval`` or ``segmentation``: which `alpha`.
+
+        Raises:
+            ValueError: another task.
+        """
+        if task not in TASKS:
+            raise ValueError(f"task={task!r}: must be one of {', '.join(TASKS)}")
+        settings = {"early": False, "temperature": TEMPERATURE, "paper_training": True, **TASKS[task]}
+        return cls(clip, names, **{**settings, **options})
+
+    # --- the four verbs -------------------------------------------------------------------------------
+
+    def image_features(self, batch: Batch) -> Tensor:
+        """Unit rows `(B, D)` of the pixels by the adapted image tower.
+
+        Adapters are dropped where a training step asks: in training mode, with gradients and `batch.generator`.
+
+        Raises:
+            ValueError: the batch holds no pixels.
+        """
+        if batch.pixels is None:
+            held = "neither features nor pixels" if batch.features is None else "features of the frozen image tower"
+            raise ValueError(
+                f"the batch holds {held}; {self.info.name} changes the image tower and needs pixels: train and "
+                "evaluate on images, PixelBank.load(clip, images)"
+            )
+        tensors = self._tensors(self.visual, batch.generator)
+        return call_replaced(self.clip.model, tensors, self.clip.encode_image, batch.pixels)
+
+    def frozen_features(self, batch: Batch) -> Tensor:
+        """Unit rows `(B, D)` of the same images by the model as it was: the batch's own `features` if it has any."""
+        return Host.image_features(self, batch)
+
+    def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
+        """Unit rows `(C, D)` of any names, re-encoded by the adapted text tower; no adapter is dropped."""
+        groups = [self.class_texts.of(name) for name in (self.names if names is None else names)]
+        return mean_rows(lambda texts: self._encode_text(texts, None), groups)
+
+    def losses(self, batch: Batch, *, z: Tensor | None = None, w: Tensor | None = None) -> dict[str, Tensor]:
+        """``mpm_nce`` of the images and a text of each. Texts are those of `w` where every name has a single one."""
+        if self.training and self._average is None:
+            self._start_average()
+        z = self.image_features(batch) if z is None else z
+        labels = batch.labels
+        drawn = self.class_texts.draw([self.names[i] for i in labels.tolist()], batch.generator, batch.total)
+        distinct, places = distinct_texts(drawn)
+        places = places.to(labels.device)
+        if w is not None and self.class_texts.one_each:
+            texts = w[labels]
+        else:  # one draw of adapters for all texts of the step, as for all its images
+            texts = self._encode_text(distinct, batch.generator)[places]
+        positive = (labels[:, None] == labels) | (places[:, None] == places)
+        loss = mpm_nce(
+            z, texts, positive, margin=self.margin, smoothing=self.smoothing,
+            temperature=1 / self.clip.logit_scale if self.temperature is None else self.temperature,
+        )  # fmt: skip
+        return {"mpm_nce": loss}
+
+    # --- what the adapters are -------------------------------------------------------------------------
+
+    def _tensors(self, adapters: TowerAdapters, generator: torch.Generator | None) -> dict[str, Tensor]:
+        """The tower's changed tensors; some adapters dropped in a training step."""
+        if not (self.drop and self.training and torch.is_grad_enabled() and generator is not None):
+            return adapters.merged(self.scale)
+        kept = torch.rand(len(adapters), generator=generator) >= self.drop
+        return adapters.merged(self.scale, (kept.float() / (1 - self.drop)).to(self.device))
+
+    def _encode_text(self, texts: list[str], generator: torch.Generator | None) -> Tensor:
+        """Unit rows of texts by the adapted text tower."""
+        tensors = self._tensors(self.text, generator)
+        return call_replaced(self.clip.model, tensors, self.clip.encode_text, texts)
+
+    @torch.no_grad()
+    def merged(self) -> dict[str, Tensor]:
+        """The layers of both towers that adapters stand behind, with the adapters in them."""
+        return {**self.visual.merged(self.scale), **self.text.merged(self.scale)}
+
+    def rescale(self, alpha: float) -> RAdapter:
+        """Multiply the adapters by `alpha` from now on (the model between zero-shot at 0 and trained at 1)."""
+        self.alpha = _checked_alpha(alpha)
+        self.scale.fill_(self.alpha)
+        return self
+
+    # --- training ---------------------------------------------------------------------------------------
+
+    def _start_average(self) -> None:
+        self.scale.fill_(1.0)
+        self._average = Accumulation(self.trainable(), self.accumulation, self.early)
+
+    def on_step_end(self) -> None:
+        """Take this step's adapters into the average."""
+        if self._average is None:
+            self._start_average()
+        assert self._average is not None
+        self._average.update(self._average.t + 1)
+
+    def on_epoch_end(self, epoch: int, total: int) -> None:
+        """After the last epoch the average takes the adapters' place, re-scaled."""
+        if epoch == total:
+            if self._average is not None:
+                self._average.copy_to()
+            self._average = None
+            self.rescale(self.alpha)
+
+    def training_state(self) -> dict[str, Any]:
+        return {} if self._average is None else {"average": self._average.state_dict()}
+
+    def load_training_state(self, state: Mapping[str, Any]) -> None:
+        self._average = None
+        if "average" in state:
+            self._start_average()
+            assert self._average is not None
+            self._average.load_state_dict(state["average"])
+
+    def train_settings(self) -> dict[str, Any]:
+        """The paper's settings with `paper_training`, else its learning rate without weight decay."""
+        return dict(self.published) if self.paper_training else {"lr": self.published["lr"], "weight_decay": 0.0}
+
+    def config(self) -> dict[str, Any]:
+        given = self.class_texts.given
+        return {
+            "templates": list(self.anchor.templates),
+            "texts": None if given is None else {name: list(own) for name, own in given.items()},
+            "rank": self.rank, "drop": self.drop, "accumulation": self.accumulation, "early": self.early,
+            "alpha": self.alpha, "margin": self.margin, "smoothing": self.smoothing, "temperature": self.temperature,
+            "paper_training": self.paper_training,
+        }  # fmt: skip
+
+
+def _checked_alpha(alpha: float) -> float:
+    if not (alpha >= 0 and math.isfinite(alpha)):
+        raise ValueError(f"alpha={alpha}: must be 0 or more; 0 is the model as it was, 1 the trained one")
+    return float(alpha)
