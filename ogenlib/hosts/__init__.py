@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ogenlib.hosts.base import Batch, Host, MethodInfo
+from ogenlib.hosts.carot import CaRot
 from ogenlib.hosts.clap import CLAP
 from ogenlib.hosts.clip_adapter import CLIPAdapter
 from ogenlib.hosts.cocoop import CoCoOp
@@ -16,6 +17,7 @@ from ogenlib.hosts.cross_modal import CrossModal
 from ogenlib.hosts.full_ft import FullFT
 from ogenlib.hosts.ivlp import IVLP
 from ogenlib.hosts.kgcoop import KgCoOp
+from ogenlib.hosts.lipsum import LipsumFT
 from ogenlib.hosts.maple import MaPLe
 from ogenlib.hosts.prograd import ProGrad
 from ogenlib.hosts.promptkd import PromptKD
@@ -25,6 +27,7 @@ from ogenlib.hosts.ship import SHIP
 from ogenlib.hosts.taskres import TaskRes
 from ogenlib.hosts.text_adapter import TextAdapter
 from ogenlib.hosts.tip_adapter import TipAdapter, TipAdapterF
+from ogenlib.hosts.tracer import TRACER
 from ogenlib.hosts.vpt import VPT
 from ogenlib.hosts.zero_shot import ZeroShot, ZeroShotAnchor, zero_shot_weights
 from ogenlib.towers import ClipLike
@@ -32,15 +35,15 @@ from ogenlib.towers import ClipLike
 _HOSTS: tuple[type[Host], ...] = (
     ZeroShot, CoOp, CoCoOp, KgCoOp, ProGrad, SHIP, VPT, IVLP, MaPLe, PromptSRC, PromptKD,
     TextAdapter, CLIPAdapter, TipAdapter, TipAdapterF, TaskRes, CLAP, CrossModal,
-    FullFT, RAdapter,
+    FullFT, RAdapter, LipsumFT, CaRot, TRACER,
 )  # fmt: skip
 METHODS: dict[str, type[Host]] = {cls.info.name: cls for cls in _HOSTS}
 
 __all__ = [
-    "CLAP", "IVLP", "METHODS", "SHIP", "VPT", "Batch", "CLIPAdapter", "CoCoOp", "CoOp", "CrossModal", "FullFT", "Host",
-    "KgCoOp", "MaPLe", "MethodInfo", "ProGrad", "PromptKD", "PromptSRC", "RAdapter", "TaskRes", "TextAdapter",
-    "TipAdapter", "TipAdapterF", "ZeroShot", "ZeroShotAnchor", "build", "list_methods", "method",
-    "takes_texts", "zero_shot_weights",
+    "CLAP", "IVLP", "METHODS", "SHIP", "TRACER", "VPT", "Batch", "CLIPAdapter", "CaRot", "CoCoOp", "CoOp",
+    "CrossModal", "FullFT", "Host", "KgCoOp", "LipsumFT", "MaPLe", "MethodInfo", "ProGrad", "PromptKD", "PromptSRC",
+    "RAdapter", "TaskRes", "TextAdapter", "TipAdapter", "TipAdapterF", "ZeroShot", "ZeroShotAnchor", "build",
+    "list_methods", "method", "takes_texts", "zero_shot_weights",
 ]  # fmt: skip
 
 
