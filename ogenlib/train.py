@@ -26,6 +26,7 @@ from ogenlib.checkpoint import load_checkpoint, save_checkpoint
 from ogenlib.data import FeatureBank, PixelBank
 from ogenlib.hosts import Host
 from ogenlib.rates import Rates, check_rates, frozen
+from ogenlib.sharding import clip_gradients, is_divided, settled
 
 _log = logging.getLogger(__name__)
 OPTIMIZERS = ("adamw", "sgd")
@@ -160,7 +161,8 @@ def fit(
 
     Raises:
         ValueError: bad settings, a class without images, nothing to train, a bank of another backbone or of
-            features where pixels are needed, or a checkpoint of other settings.
+            features where pixels are needed, a pattern of `rates` that decides nothing, a warm-up longer than the run,
+            or a checkpoint of other settings.
         FloatingPointError: a loss term or gradient that is not finite, named.
     """
     if config is None:
@@ -180,6 +182,8 @@ def fit(
             f"{processes} processes share batches of {min(config.batch_size, len(data))} images; "
             "use a batch_size of at least one image a process, or fewer processes"
         )
+    if settled(host):
+        _check_divided(len(data), config, out)
     if config.schedule == "steps":
         step_rate(0, config.epochs * math.ceil(len(data) / config.batch_size), config)  # refuses a long warm-up
     if data.features is not None:  # it is there for every host that prepares anything
@@ -236,14 +240,28 @@ def _fit(
     return history
 
 
+def _check_divided(images: int, config: TrainConfig, out: object) -> None:
+    """ValueError for what towers divided among processes cannot do."""
+    processes = distributed.world()[1]
+    if out is not None:
+        raise ValueError("no checkpoints of divided towers; leave out= away and save sharding.whole_copy(host)")
+    if config.precision == "fp16":
+        raise ValueError("precision='fp16' with divided towers; use 'bf16'")
+    if 0 < images % config.batch_size < processes:
+        raise ValueError(
+            f"the last step of an epoch has {images % config.batch_size} images for {processes} processes, which all "
+            "have to run divided towers; use another batch_size"
+        )
+
+
 def _optimizer(
     parameters: dict[str, nn.Parameter], rates: dict[str, float], config: TrainConfig
 ) -> torch.optim.Optimizer:
-    """One group of parameters for each factor on the rate."""
-    groups: dict[float, list[nn.Parameter]] = {}
+    """One group of parameters for each factor on the rate; those divided among processes apart from the others."""
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, factor in rates.items():
-        groups.setdefault(factor, []).append(parameters[name])
-    grouped: list[dict[str, Any]] = [{"params": p, "factor": factor} for factor, p in groups.items()]
+        groups.setdefault((factor, is_divided(parameters[name])), []).append(parameters[name])
+    grouped: list[dict[str, Any]] = [{"params": p, "factor": factor} for (factor, _), p in groups.items()]
     if config.optimizer == "sgd":
         return torch.optim.SGD(grouped, config.lr, momentum=0.9, weight_decay=config.weight_decay)
     return torch.optim.AdamW(grouped, config.lr, weight_decay=config.weight_decay)
@@ -298,6 +316,8 @@ def _epoch(
     totals: dict[str, float] = {}
     order = torch.randperm(len(data), generator=generator)
     batches = order.split(config.batch_size)
+    # Divided towers take the mean of the processes' gradients on their own, whatever the shares of the batch.
+    divided, processes = settled(host), distributed.world()[1]
     for step, rows in enumerate(batches):
         if config.schedule == "steps":
             _set_rate(optimizer, step_rate((epoch - 1) * len(batches) + step, config.epochs * len(batches), config))
@@ -315,8 +335,9 @@ def _epoch(
                         f"loss term {name!r} is {term.item()} in epoch {epoch}, step {step}; lower lr "
                         f"(now {config.lr}), set clip_grad=1.0, or use precision='bf16' instead of 'fp16'"
                     )
-            scaler.scale(torch.stack([t.float() for t in terms.values()]).sum()).backward()
-        _step(host, config, optimizer, scaler, weight, epoch, step)
+            loss = torch.stack([t.float() for t in terms.values()]).sum()
+            scaler.scale(loss * weight * processes if divided else loss).backward()
+        _step(host, config, optimizer, scaler, 1 / processes if divided else weight, epoch, step)
         host.on_step_end()
         for name in terms or totals:
             value = float(terms[name].detach()) if terms else 0.0
@@ -335,10 +356,12 @@ def _step(
     step: int,
 ) -> None:
     parameters = list(host.trainable().values())
-    distributed.average_gradients(parameters, weight)
+    ordinary = [p for p in parameters if not is_divided(p)]
+    distributed.average_gradients(ordinary, weight)
     if config.clip_grad is not None:
         scaler.unscale_(optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip_grad)
+        clip = torch.nn.utils.clip_grad_norm_ if len(ordinary) == len(parameters) else clip_gradients
+        norm = clip(parameters, config.clip_grad)
         if not torch.isfinite(norm) and not scaler.is_enabled():
             raise FloatingPointError(f"the gradient is {norm.item()} in epoch {epoch}, step {step}; lower lr")
     scaler.step(optimizer)

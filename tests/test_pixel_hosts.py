@@ -56,6 +56,16 @@ def test_one_step_is_the_hand_written_one(clip) -> None:
     assert all(batch.features is None for batch in trained.seen)  # nobody asked for the frozen tower
 
 
+def test_a_batch_says_which_images_it_holds(clip, bank) -> None:
+    host = PixelShift(clip, KNOWN)
+    fit(host, bank, epochs=1, batch_size=5)
+    assert sorted(torch.cat([batch.rows for batch in host.seen]).tolist()) == list(range(len(bank)))
+    for batch in host.seen:
+        assert torch.equal(bank.labels[batch.rows], batch.labels)
+        views = [bank.pixels(batch.rows, torch.full_like(batch.rows, view)) for view in range(bank.views)]
+        assert all(any(torch.equal(view[i], pixels) for view in views) for i, pixels in enumerate(batch.pixels))
+
+
 def test_steps_see_the_views_a_feature_bank_would_give(clip, bank) -> None:
     """A shift held at zero is the frozen tower: the same terms as its own features would give."""
     host, plain = Prepared(clip, KNOWN), CoOp(clip, KNOWN, "an icon of a")

@@ -18,11 +18,12 @@ from safetensors.torch import load_file
 from test_train import _free_port
 from tuned_world import KNOWN, NAMES, NEW, QUICK, TEMPLATE, BothTowers, batch_of, small_bank
 
-from ogenlib import OGEN, Classifier, evaluate
+from ogenlib import OGEN, Classifier, distributed, evaluate
 from ogenlib.data import PixelBank
 from ogenlib.export import export_open_clip
-from ogenlib.hosts import METHODS, Batch, FullFT, Host, zero_shot_weights
+from ogenlib.hosts import METHODS, Batch, CoOp, FullFT, Host, zero_shot_weights
 from ogenlib.runs import load_run
+from ogenlib.sharding import clip_gradients, divide_blocks
 from ogenlib.towers import EmbeddingTable, weights_hash
 from ogenlib.train import fit
 
@@ -219,23 +220,34 @@ from safetensors.torch import save_file
 from tuned_world import KNOWN, QUICK, TEMPLATE, small_bank
 from ogenlib import distributed
 from ogenlib.hosts import build
+from ogenlib.sharding import divide_blocks, is_divided, whole_copy
 from ogenlib.towers import load_backbone
 from ogenlib.train import fit
 
 torch.set_num_threads(1)
 distributed.start("cpu")
 clip = load_backbone("ogen-tiny")
-ends = {}
+bank, ends = small_bank(clip), {}
+ways = ["plain"] if distributed.world()[1] == 1 else ["plain", "divided"]
 for name in sys.argv[2].split(","):
-    host = build(name, clip, KNOWN, templates=TEMPLATE)
-    fit(host, small_bank(clip), **{**QUICK, "optimizer": "sgd", "lr": 1e-3})
-    ends |= {f"{name}/{k}": v.detach().clone() for k, v in host.trainable().items()}
+    for way in ways:
+        host = build(name, clip, KNOWN, templates=TEMPLATE)
+        if way == "divided":
+            divide_blocks(host)
+        fit(host, bank, **{**QUICK, "optimizer": "sgd", "lr": 1e-3})
+        if way == "divided":
+            # Half of every block, and whatever stands outside the blocks.
+            kept = sum(p.to_local().numel() if is_divided(p) else 0 for p in host.parameters())
+            every = sum(p.numel() if is_divided(p) else 0 for p in host.parameters())
+            assert 0.4 * every < kept < 0.6 * every, (kept, every)
+            host = whole_copy(host)
+        ends |= {f"{way}/{name}/{k}": v.detach().clone() for k, v in host.trainable().items()}
 if distributed.is_main():
     save_file(ends, sys.argv[1])
 distributed.barrier()
 distributed.stop()
 """
-PARALLEL = ("full_ft",)
+PARALLEL = ("full_ft", "flyp")
 
 
 def test_two_processes_end_where_one_does(tmp_path) -> None:
@@ -249,10 +261,33 @@ def test_two_processes_end_where_one_does(tmp_path) -> None:
         command = [sys.executable, *extra, str(script), str(end), ",".join(PARALLEL)]
         subprocess.run(command, check=True, timeout=300, env=environment)
         ends.append(load_file(end))
-    start = {f"full_ft/visual.{n}": p for n, p in load_start().items()}
+    start = {f"plain/full_ft/visual.{n}": p for n, p in load_start().items()}
     assert any((ends[0][n] - p).abs().max() > 1e-4 for n, p in start.items())
     for name, one in ends[0].items():
         torch.testing.assert_close(ends[1][name], one, atol=1e-5, rtol=0)
+        torch.testing.assert_close(ends[1][name.replace("plain", "divided")], one, atol=1e-5, rtol=0)
+
+
+def test_refusals_of_divided_towers(clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="one process to divide among"):
+        divide_blocks(FullFT(clip, KNOWN))
+    monkeypatch.setattr(distributed, "world", lambda: (0, 2))
+    with pytest.raises(ValueError, match="coop trains no blocks"):
+        divide_blocks(CoOp(clip, KNOWN))
+
+
+def test_gradients_are_clipped_to_a_common_norm() -> None:
+    parameters = [
+        torch.nn.Parameter(torch.zeros(2)),
+        torch.nn.Parameter(torch.zeros(1)),
+        torch.nn.Parameter(torch.zeros(1)),
+    ]
+    parameters[0].grad, parameters[1].grad = torch.tensor([3.0, 0.0]), torch.tensor([4.0])
+    assert clip_gradients(parameters, 10.0).item() == pytest.approx(5.0)
+    assert parameters[0].grad.tolist() == [3.0, 0.0]
+    clip_gradients(parameters, 1.0)
+    assert parameters[0].grad.tolist() == pytest.approx([0.6, 0.0], rel=1e-5)
+    assert parameters[1].grad.tolist() == pytest.approx([0.8], rel=1e-5) and parameters[2].grad is None
 
 
 def load_start() -> dict[str, torch.Tensor]:
