@@ -6,9 +6,9 @@ https://arxiv.org/abs/2311.01723
 Reproduced, after the released code (MLAI-Yonsei/CaRot at c3e8bdc): FLYP's contrastive loss; 0.05 times the Frobenius
 norm of the product of the two towers' projections; 0.2 times the Frobenius norm (not squared) of ``V^T V - I`` of the
 image projection; 1.5 times the distillation of the batch's image-text softmax from an averaged teacher, both ways
-added. The teacher starts as the student, is updated after the first step and every 500 after it with a momentum that rises
-linearly from 0.05 to 0.9 over the first fifth of the run, and teaches from the second step on. ``paper``: AdamW 1e-5,
-weight decay 0.1, batches of 512, 10 epochs, 500 steps of warm-up, a cosine; the student is tested.
+added. The teacher starts as the student, is updated after the first step and every 500 after it with a momentum that
+rises linearly from 0.05 to 0.9 over the first fifth of the run, and teaches from the second step on. ``paper``: AdamW
+1e-5, weight decay 0.1, batches of 512, 10 epochs, 500 steps of warm-up, a cosine; the student is tested.
 Different: the logit scale is not trained, as in this library's FLYP. The distillation is KL where the code has
 cross-entropy: the gradient is the same, the value smaller by the teacher's entropy. By default the teacher is updated
 every 5 steps in place of 500, because a run of some hundred steps would see it updated once or never; that number is

@@ -7,9 +7,10 @@ Reproduced, after the released code (HesamAsad/TRACER at 1f1e612): FLYP's contra
 which is the sum of four terms: KL of the batch's image-text softmax to the teacher's, 2000 times the squared distance
 of image and of text features to the teacher's (a mean over entries), the contrastive loss of the student's features
 with the teacher's of the other side, and KL of these logits to the teacher's own; 0.05 times the Frobenius norm of the
-product of the two towers' projections. The teacher is the mean of the start and of the weights after every step, weighted by a
-Beta(0.5, 0.5) density read at ``(t + 1/2) / (steps + 1)``, and teaches from the second step on. ``paper``: AdamW 1e-5,
-weight decay 0.1, batches of 512, 10 epochs, 500 steps of warm-up, a cosine; the student is tested.
+product of the two towers' projections. The teacher is the mean of the start and of the weights after every step,
+weighted by a Beta(0.5, 0.5) density read at ``(t + 1/2) / (steps + 1)``, and teaches from the second step on.
+``paper``: AdamW 1e-5, weight decay 0.1, batches of 512, 10 epochs, 500 steps of warm-up, a cosine; the student is
+tested.
 The weights are those of the example scripts of the ablations (tracer_beta.sh and others, ViT-B/16): the one named
 tracer.sh has all of them at zero, and the paper's own table was not looked at.
 Different: the logit scale is not trained, as in this library's FLYP. With `every` above 1 the density still spans the
