@@ -207,7 +207,7 @@ def test_without_its_terms_it_is_flyp(clip, bank) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_stopped_and_continued_is_bit_identical(kind: str, clip, bank, tmp_path) -> None:
     def stop(_: Host, epoch: int) -> dict[str, float]:
-        if epoch == 1:
+        if epoch == 2:
             raise KeyboardInterrupt
         return {}
 
