@@ -108,6 +108,20 @@ def test_a_karpathy_split_is_run(tmp_path: Path) -> None:
     assert document["protocol"]["captions_shortened"] == {"train": 2, "test": 3}
 
 
+def test_a_method_learns_from_the_pairs(tmp_path: Path) -> None:
+    config = small(dataset=str(karpathy(tmp_path)), test_domains=None, hosts=("carot",), epochs=2)
+    assert config.variants() == (("zero_shot", False), ("carot", False))  # without OGEN, though it could take it
+    document = run_bench(config, tmp_path / "out")
+    zero, trained = document["rows"]
+    assert (zero["host"], trained["host"], trained["epochs"]) == ("zero_shot", "carot", 2)
+    assert trained["text_to_image_r10"] == 100
+    card = document["protocol"]["hosts"]["carot"]
+    assert card["texts"] == 4 and card["templates"] == ["{}"]  # counted, not listed
+    run = json.loads((tmp_path / "out" / "runs" / "carot-seed1" / "run.json").read_text(encoding="utf-8"))
+    assert run["config"]["texts"]["red.png"] == ["a red picture.", "all is red"]
+    assert "CaRot" in build_report(document) or "carot" in build_report(document)
+
+
 def test_long_texts_lose_their_last_words(clip) -> None:
     length = clip.text.context_length
     texts = {"a": ("a dog", "dog " * 200), "b": ("cat  cat",)}

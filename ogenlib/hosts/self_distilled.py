@@ -6,7 +6,6 @@ Notation: `B` pairs of image and text, `D` embedding.
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -102,13 +101,13 @@ class SelfDistilled(FLYP):
         self.teacher: RunningAverage | None = None
         self._step = 0
 
-    @abstractmethod
     def make_teacher(self, steps: int) -> RunningAverage:
         """The average at the start of a run of so many steps; it is updated ``ceil(steps / every)`` times."""
+        raise NotImplementedError
 
-    @abstractmethod
     def distillation(self, seen: Seen, scale: Tensor) -> Tensor:
         """A scalar, not yet weighted."""
+        raise NotImplementedError
 
     def losses(self, batch: Batch, *, z: Tensor | None = None, w: Tensor | None = None) -> dict[str, Tensor]:
         """``contrastive``, and weighted ``joint_norm``, ``orthogonal`` and ``distill``; those without weight, and the
