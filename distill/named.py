@@ -93,7 +93,8 @@ def swap(tensors: NamedTensors, values: NamedTensors) -> Iterator[None]:
 
     The memory itself is exchanged, not the numbers in it: what comes back is the same bit for bit, whatever the
     block did to the tensors and also when it raised, and a graph recorded before the block can still be
-    differentiated after it.
+    differentiated after it. Autocast keeps casts of weights for the whole of its block, by tensor and not by what is in
+    it: inside, nothing of it is used or added, so that no layer computes with the student's casts.
 
     Raises:
         ValueError: other names or shapes, or a view, behind which the module would keep its own memory.
@@ -103,12 +104,15 @@ def swap(tensors: NamedTensors, values: NamedTensors) -> Iterator[None]:
     if views:
         raise ValueError(f"{views} are views; pass the parameters themselves, such as host.trainable()")
     own = {name: tensor.data for name, tensor in tensors.items()}
+    cached = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
     try:
         with torch.no_grad():
             for name, value in like(values, tensors).items():
                 tensors[name].data = value
             yield
     finally:
+        torch.set_autocast_cache_enabled(cached)
         for name, tensor in tensors.items():
             tensor.data = own[name]
 

@@ -21,7 +21,7 @@ from ogenlib.bench_document import add_thumbnails, cell_name, document
 from ogenlib.data import Augment, FeatureBank, PixelBank, few_shot
 from ogenlib.data.dataset import short_hash
 from ogenlib.files import write_json
-from ogenlib.hosts import Host, build, method, zero_shot_weights
+from ogenlib.hosts import Host, build, method, takes_texts, zero_shot_weights
 from ogenlib.ogen import OGEN
 from ogenlib.ogen_config import ogen_config
 from ogenlib.projection import project
@@ -76,7 +76,7 @@ def run_bench(config: BenchConfig, out: Path, *, command: str = "", progress: bo
     """
     began = time.perf_counter()
     clip = load_backbone(config.model, config.pretrained, device=config.device)
-    planned = plan(config)
+    planned = plan(config).fitted(clip)
     out.mkdir(parents=True, exist_ok=True)
     tested = _tested(config, clip, planned, out, progress)
     variants = config.variants()
@@ -197,6 +197,8 @@ def _model(shared: _Shared, variant: Variant) -> Host:
     config, planned = shared.config, shared.plan
     name, ogen = variant
     options = method(name).dataset_options(planned.source.templates)
+    if planned.texts is not None and takes_texts(method(name)):
+        options["texts"] = planned.texts
     if not ogen:
         return build(name, shared.clip, planned.known, **options)
     # Names alone: no image of a new class is in the training bank.

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ogenlib.data import COOP11, list_datasets
-from ogenlib.hosts import METHODS, method
+from ogenlib.hosts import METHODS, method, takes_texts
 from ogenlib.ogen_config import ogen_config
 from ogenlib.train import TrainConfig
 
 _log = logging.getLogger(__name__)
-PROTOCOLS = ("base-to-new", "cross-dataset", "domain-generalization", "few-shot")
+PROTOCOLS = ("base-to-new", "cross-dataset", "domain-generalization", "few-shot", "retrieval")
 ALIASES = {"domain-shift": "domain-generalization"}
 WITH_TARGETS = ("cross-dataset", "domain-generalization")
 SHOTS_LIST = (1, 2, 4, 8, 16)  # CoOp's
@@ -91,6 +91,7 @@ class BenchConfig:
             raise ValueError(f"seeds={list(self.seeds)}: name at least one, each once")
         for host in self.hosts:
             method(host)
+        self._check_retrieval()
         TrainConfig(epochs=self.epochs, precision=self.precision, **self.settings)  # refuses bad settings now
         ogen_config(self.preset, **self.ogen_settings)
         if self.ogen not in OGEN_MODES:
@@ -103,6 +104,21 @@ class BenchConfig:
                 "held-out names, a preset or settings of OGEN were given, but no run has OGEN (--no-ogen, ogen='no'); "
                 "leave out the one or the other"
             )
+
+    def _check_retrieval(self) -> None:
+        """Pairs of image and text train methods that contrast the two, and no class generator."""
+        if self.protocol != "retrieval":
+            return
+        takers = [REFERENCE, *(name for name, cls in METHODS.items() if takes_texts(cls))]
+        if self.suite is not None:
+            raise ValueError("--protocol retrieval trains on pairs of image and text, and a suite has none; name them "
+                             "with --dataset in place of --suite")  # fmt: skip
+        other = [host for host in self.hosts if host not in takers]
+        if other:
+            raise ValueError(f"{other[0]} learns names, not pairs of image and text; --protocol retrieval compares "
+                             f"{', '.join(takers)}")  # fmt: skip
+        if self.ogen == "yes":
+            raise ValueError("OGEN synthesizes features of classes, and retrieval has none; leave --ogen out")
 
     def _check_data(self) -> None:
         """What is trained and tested must fit the protocol."""
@@ -142,6 +158,8 @@ class BenchConfig:
 
     def all_shots(self) -> tuple[int, ...]:
         """Numbers of training images of a class that are run."""
+        if self.protocol == "retrieval":  # every image is a class of its own
+            return (1,)
         return self.shots_list if self.protocol == "few-shot" else (self.shots,)
 
     def measured(self, epoch: int, uses_cached_features: bool) -> bool:
@@ -153,7 +171,7 @@ class BenchConfig:
         """What is run for every seed: the reference first, a host with OGEN right after the host."""
         found: list[Variant] = [(REFERENCE, False)]
         for host in dict.fromkeys(self.hosts):
-            takes = method(host).info.ogen
+            takes = method(host).info.ogen and self.protocol != "retrieval"
             if host != REFERENCE and not (takes and self.ogen == "yes"):
                 found.append((host, False))
             if takes and self.ogen != "no":

@@ -45,8 +45,8 @@ def document(
         "protocol": {
             **card, "new_names_known_in_training": any(c["new_names_known_in_training"] for c in cells),
             "home_domain": home, "seeds": list(seeds),
-            "hosts": {cell_name(c["host"], c["ogen"]): {**c["config"], "train": _without_seed(c["train"])}
-                      for c in cells},
+            "hosts": {cell_name(c["host"], c["ogen"]): {**_counted_texts(c["config"]),
+                                                        "train": _without_seed(c["train"])} for c in cells},
             **ending(skipped, command, seconds),
         },
         "rows": rows,
@@ -77,6 +77,12 @@ def ending(skipped: list[dict[str, str]], command: str, seconds: float) -> dict[
 
 def _without_seed(train: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in train.items() if k != "seed"}
+
+
+def _counted_texts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with the number of training texts in place of them all."""
+    texts = config.get("texts")
+    return {**config, "texts": sum(map(len, texts.values()))} if isinstance(texts, Mapping) else dict(config)
 
 
 def _who(cell: Mapping[str, Any]) -> dict[str, Any]:

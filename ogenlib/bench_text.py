@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ogenlib.results import AVERAGE
+from ogenlib.results import AVERAGE, RETRIEVAL_METRICS
+from ogenlib.retrieval import short_name
 
 COLUMNS = {"base": "base", "new": "new", "H": "H", "H_of_means": "H of means", "joint_H": "joint H"}
 WIDTH, NAME = 14, 22
@@ -17,6 +18,8 @@ def summary_text(document: Mapping[str, Any]) -> str:
     home = card["home_domain"]
     if card.get("shots_list"):
         return few_shot_text(summary, home)
+    if card["name"] == "retrieval":
+        return retrieval_text(summary)
     if card["name"] == "base-to-new" and not card.get("suite"):
         return table([row for row in summary if row["domain"] == home], ("base", "new", "H", "joint_H"))
     settings = list(dict.fromkeys((row["dataset"], row["domain"]) for row in summary))
@@ -48,6 +51,19 @@ def few_shot_text(summary: Sequence[Mapping[str, Any]], home: str) -> str:
             found = {row["shots"]: _cell(row["base"]) for row in here if _name(row) == name}
             lines.append(f"{name:<{NAME}}" + "".join(f"{found.get(n, '-'):>{WIDTH}}" for n in shots))
         blocks.append((f"{dataset}\n" if len(datasets) > 1 else "") + "\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def retrieval_text(summary: Sequence[Mapping[str, Any]]) -> str:
+    """A block of recalls for each domain, the mean over several last."""
+    columns = {metric: short_name(metric) for metric in RETRIEVAL_METRICS}
+    blocks = []
+    settings = list(dict.fromkeys((row["dataset"], row["domain"]) for row in summary))
+    for dataset, domain in sorted(settings, key=lambda setting: setting[0] == AVERAGE):
+        rows = [row for row in summary if (row["dataset"], row["domain"]) == (dataset, domain)]
+        lines = [f"{'recall':<{NAME}}" + "".join(f"{name:>{WIDTH}}" for name in columns.values())]
+        lines += [f"{_name(row):<{NAME}}" + "".join(f"{_cell(row[c]):>{WIDTH}}" for c in columns) for row in rows]
+        blocks.append(" / ".join(part for part in (dataset, domain) if part) + "\n" + "\n".join(lines))
     return "\n\n".join(blocks)
 
 

@@ -100,7 +100,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     p = command("bench", commands.bench, "train methods on some names, test them on others, write a report")
     p.add_argument("--protocol", choices=[*PROTOCOLS, *ALIASES], default="base-to-new",
-                   help="what is measured; domain-shift is domain-generalization")  # fmt: skip
+                   help="what is measured; domain-shift is domain-generalization; retrieval takes data with "
+                        "captions: the bundled drawings, or a Karpathy-split JSON file")  # fmt: skip
     p.add_argument("--targets", nargs="+", default=[], metavar="NAME",
                    help="what is tested besides --dataset: datasets, or its domains (default: the protocol's own); "
                         "with --suite, run these of its datasets only")  # fmt: skip

@@ -77,8 +77,10 @@ def bench(args: argparse.Namespace) -> None:
     document = run(config, args.out, command=_command(), progress=not args.quiet)
     home = document["protocol"]["home_domain"]
     where = f" tested on {home}" if home else ""
-    shots = ", ".join(map(str, config.all_shots()))
-    _say(args, f"\n{document['protocol']['dataset']}{where}, {shots} shots, {len(config.seeds)} seed(s)")
+    shots = ", ".join(map(str, config.all_shots())) + " shots"
+    if config.protocol == "retrieval":
+        shots = f"{document['protocol']['n_base']} training images with captions"
+    _say(args, f"\n{document['protocol']['dataset']}{where}, {shots}, {len(config.seeds)} seed(s)")
     _say(args, summary_text(document))
     _say(args, f"\nreport   {args.out / 'report.html'}\nresults  {args.out / 'results.json'}")
 

@@ -318,6 +318,9 @@ class OGEN(Host):
         self.teacher = start_teacher(config, self.host.trainable(), epochs)
         self._teacher_weights = None
 
+    def on_start(self, epochs: int, steps: int) -> None:
+        self.host.on_start(epochs, steps)
+
     def on_epoch_end(self, epoch: int, total: int) -> None:
         self.host.on_epoch_end(epoch, total)
         self._epoch = epoch + 1

@@ -16,6 +16,7 @@ from ogenlib.report_beside import published_section, shots_section
 from ogenlib.report_card import how, names_known, protocol_section, skipped_section
 from ogenlib.report_findings import ZERO, Findings, metric_cell
 from ogenlib.report_places import domain_section
+from ogenlib.report_retrieval import retrieval_section
 from ogenlib.report_style import (
     DASH,
     Html,
@@ -72,6 +73,7 @@ def build_report(results: Mapping[str, Any]) -> str:
     return page(
         title,
         tag("header", *head),
+        retrieval_section(found),
         summary_section(found),
         curve_section(found),
         feature_section(results),

@@ -63,7 +63,7 @@ def names_trained(card: Mapping[str, Any]) -> str:
     if base is None or new is None:
         return ""
     if not new:
-        return counted(base, "name")
+        return f"{base} images with captions" if card.get("name") == "retrieval" else counted(base, "name")
     return f"{base} base and {new} new names" if card.get("name") == "base-to-new" else f"{base} names and {new} others"
 
 

@@ -9,8 +9,8 @@ from ogenlib.report_style import Html, details, frame, full_mean, host_rows, lab
 
 def domain_section(found: Findings) -> Html | None:
     settings = found.settings()
-    if len(settings) < 2:
-        return None
+    if len(settings) < 2 or found.protocol.get("name") == "retrieval":
+        return None  # retrieval has a section of its own
     suite = bool(found.protocol.get("suite"))
     metrics = {"base": "Base", "new": "New", "H": "H", "joint_H": "Joint H"}
     groups = []

@@ -18,9 +18,11 @@ from typing import Any
 from scipy.stats import ttest_rel
 
 from ogenlib.evaluate import harmonic_mean
+from ogenlib.retrieval import KS, Recalls
 
 SCHEMA = "ogenlib.results/1"
 AVERAGE = "average"  # the dataset of mean rows
+RETRIEVAL_METRICS = tuple(name for name in Recalls(*[dict.fromkeys(KS, 0.0)] * 2).as_row())  # in rows of retrieval
 METRICS = (
     "base", "new", "H", "joint_base", "joint_new", "joint_H", "ece_base", "ece_new", "ece_joint",
 )  # fmt: skip
@@ -47,12 +49,17 @@ def summarize(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         first = members[0]
         entry: dict[str, Any] = {k: first[k] for k in ("dataset", "domain", "shots", "host", "ogen") if k in first}
         entry["n_seeds"] = len(members)
-        entry |= {m: mean_std([r[m] for r in members]) for m in METRICS}
+        entry |= {m: mean_std([r[m] for r in members]) for m in measured(members)}
         base, new = entry["base"][0], entry["new"][0]
         entry["H_of_means"] = None if base is None or new is None else harmonic_mean(base, new)
         entry["seconds"] = mean_std([r["seconds"] for r in members])
         summary.append(entry)
     return summary
+
+
+def measured(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """`METRICS`, and those of retrieval where the rows have them."""
+    return (*METRICS, *(m for m in RETRIEVAL_METRICS if all(m in row for row in rows)))
 
 
 def setting_of(row: Mapping[str, Any]) -> tuple[str, str, int | None]:
@@ -82,7 +89,7 @@ def average_rows(rows: Sequence[Mapping[str, Any]], over: str) -> list[dict[str,
             continue
         row = {"dataset": AVERAGE, "domain": domain, "host": host, "ogen": ogen, "seed": seed}
         row |= {} if shots is None else {"shots": shots}
-        for metric in (*METRICS, "seconds"):
+        for metric in (*measured(members), "seconds"):
             values = [member[metric] for member in members]
             row[metric] = None if any(v is None for v in values) else mean(values)
         averaged.append(row)
@@ -118,10 +125,10 @@ def paired_tests(rows: Sequence[dict[str, Any]], domain: str, reference: str = "
             continue
         a, b = by_seed(host, ogen), by_seed(*other)
         seeds = sorted(a.keys() & b.keys())
-        for metric in ("base", "new", "H", "joint_H"):
-            first, second = [a[s][metric] for s in seeds], [b[s][metric] for s in seeds]
-            if any(v is None for v in (*first, *second)):
+        for metric in ("base", "new", "H", "joint_H", *RETRIEVAL_METRICS):
+            if any(runs[s].get(metric) is None for runs in (a, b) for s in seeds):
                 continue
+            first, second = [a[s][metric] for s in seeds], [b[s][metric] for s in seeds]
             differences = [x - y for x, y in zip(first, second, strict=True)]
             p = None
             if len(seeds) > 1 and max(differences) - min(differences) > 1e-9:

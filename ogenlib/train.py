@@ -188,6 +188,7 @@ def fit(
         step_rate(0, config.epochs * math.ceil(len(data) / config.batch_size), config)  # refuses a long warm-up
     if data.features is not None:  # it is there for every host that prepares anything
         host.prepare(data.features, config.epochs, config.seed)
+    host.on_start(config.epochs, math.ceil(len(data) / config.batch_size))
     with frozen(host.trainable(), config.rates) as rates, checkpointing(host, config.grad_checkpointing):
         optimizer = _optimizer(host.trainable(), rates, config)
         return _fit(host, data, config, optimizer, out, measure, progress)

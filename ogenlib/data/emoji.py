@@ -3,6 +3,8 @@
 ``emoji-categories``: classes are kinds of things (mammal, fruit, tool, ...); training and test *concepts*
 are disjoint, so a test image shows something that was never seen in training in any drawing.
 ``emoji-concepts/<group>``: classes are single concepts; training and test differ by icon set.
+``emoji-captions`` (`load_emoji_captions`, for retrieval): drawings with captions made of names and tags; training and
+test concepts are disjoint, and every concept of ``emoji-categories`` is on the same side in both.
 
 The six sets ogen-tiny was pretrained on are `PRETRAINING_SETS`; train and test use the other six unless
 asked otherwise. Sources and licences: ``emoji_bundle/ATTRIBUTION.md``.
@@ -25,6 +27,7 @@ from typing import Any
 
 from PIL import Image
 
+from ogenlib.data.captions import CaptionDataset, CaptionedImages
 from ogenlib.data.dataset import Dataset, ImageSet, Item
 
 PRETRAINING_SETS = ("noto-v1", "emojione-v1", "twemoji", "fluent-emoji", "fxemoji", "streamline-emojis")
@@ -32,6 +35,7 @@ UNSEEN_SETS = (
     "noto", "emojione", "fluent-emoji-flat", "openmoji", "emojione-monotone", "fluent-emoji-high-contrast",
 )  # fmt: skip
 TEMPLATES = ("an icon of a {}.",)
+CAPTIONS = "emoji-captions"  # what the drawings with captions are called
 
 # Subgroup -> class name. Subgroups whose name says nothing about the picture (the "other" ones, and
 # "emotion": bombs, speech balloons, hundred points) are left out.
@@ -171,6 +175,18 @@ def _everywhere() -> list[Concept]:
     return [c for c in concepts() if c.id in common]
 
 
+def _sides(ids: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Training and test concepts of one kind: up to half of them, 16 at most, and the rest."""
+    # Ordered by hash: a fixed shuffle that does not move when a concept is added.
+    shuffled = sorted(ids, key=lambda i: _order("emoji-categories", i))
+    cut = min(MAX_TRAIN_CONCEPTS, len(shuffled) // 2)
+    return shuffled[:cut], shuffled[cut:]
+
+
+def _order(*parts: str) -> bytes:
+    return hashlib.sha256(" ".join(parts).encode()).digest()
+
+
 def _categories(train: tuple[str, ...], test: tuple[str, ...]) -> Dataset:
     members: dict[str, list[str]] = defaultdict(list)
     for c in _everywhere():
@@ -179,11 +195,9 @@ def _categories(train: tuple[str, ...], test: tuple[str, ...]) -> Dataset:
     classnames = tuple(sorted(n for n, ids in members.items() if len(ids) >= MIN_MEMBERS))
     train_items, test_items = [], []
     for label, classname in enumerate(classnames):
-        # Ordered by hash: a fixed shuffle that does not move when a concept is added.
-        ids = sorted(members[classname], key=lambda i: hashlib.sha256(f"emoji-categories {i}".encode()).digest())
-        cut = min(MAX_TRAIN_CONCEPTS, len(ids) // 2)
-        train_items += [_item(s, i, label) for s in train for i in ids[:cut] if i in _drawn(s)]
-        test_items += [_item(s, i, label) for s in test for i in ids[cut:] if i in _drawn(s)]
+        seen, unseen = _sides(members[classname])
+        train_items += [_item(s, i, label) for s in train for i in seen if i in _drawn(s)]
+        test_items += [_item(s, i, label) for s in test for i in unseen if i in _drawn(s)]
     return Dataset(
         "emoji-categories",
         ImageSet(tuple(train_items), classnames), ImageSet(tuple(test_items), classnames),
@@ -201,3 +215,49 @@ def _concepts(name: str, train: tuple[str, ...], test: tuple[str, ...]) -> Datas
         return ImageSet(tuple(items), classnames)
 
     return Dataset(name, images(train), images(test), templates=TEMPLATES, info=_info(train, test))
+
+
+def concept_captions(concept: Concept) -> tuple[str, ...]:
+    """Two to four captions of a drawing: its name in a sentence, with its kind, with a tag, and three tags alone.
+
+    The last names no thing and may fit several drawings, as captions of photographs do. Which tags are taken is fixed
+    by a hash; tags that are words of the name add nothing to it, and numbers say nothing: they are passed over.
+    """
+    name, kind = concept.name, " ".join(w for w in reversed(concept.subgroup.split("-")) if w != "other")
+    words = set(name.split())
+    tags = sorted((t for t in concept.tags if t[0].isalpha() and t != name), key=lambda t: _order(concept.id, t))
+    further = [t for t in tags if t not in words]
+    captions = [TEMPLATES[0].format(name), f"{name}, a {kind}"]
+    captions += [f"{name}, {further[0]}"] if further else []
+    captions += [", ".join(tags[:3])] if len(tags) >= 3 else []
+    return tuple(captions)
+
+
+def load_emoji_captions(
+    *, train_domains: Sequence[str] | None = None, test_domains: Sequence[str] | None = None
+) -> CaptionDataset:
+    """Drawings with the captions of `concept_captions`; no test concept is in training, in any drawing.
+
+    Of every kind (subgroup) up to half of the concepts are for training, 16 at most. ogen-tiny knows the *words* of
+    all concepts, and drawings of them from other icon sets.
+
+    Args:
+        train_domains, test_domains: icon sets; ``noto``, and the six sets that ogen-tiny never saw.
+
+    Raises:
+        ValueError: an unknown icon set.
+    """
+    train = _check_sets(train_domains or ("noto",), "train_domains")
+    test = _check_sets(test_domains or UNSEEN_SETS, "test_domains")
+    members: dict[str, list[str]] = defaultdict(list)
+    for c in _everywhere():
+        members[c.subgroup].append(c.id)
+    texts = {c.id: concept_captions(c) for c in concepts()}
+
+    def images(sets: Sequence[str], ids: Sequence[str]) -> CaptionedImages:
+        drawn = [(s, i) for s in sets for i in ids if i in _drawn(s)]
+        return CaptionedImages(tuple(_item(s, i, 0) for s, i in drawn), tuple(texts[i] for _, i in drawn))
+
+    sides = [_sides(ids) for ids in members.values()]
+    seen, unseen = ([i for side in sides for i in side[which]] for which in (0, 1))
+    return CaptionDataset(CAPTIONS, images(train, seen), images(test, unseen), info=_info(train, test))

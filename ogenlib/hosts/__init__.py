@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
 from ogenlib.hosts.base import Batch, Host, MethodInfo
 from ogenlib.hosts.car_ft import CARFT
+from ogenlib.hosts.carot import CaRot
 from ogenlib.hosts.clap import CLAP
 from ogenlib.hosts.clip_adapter import CLIPAdapter
 from ogenlib.hosts.cocoop import CoCoOp
@@ -21,6 +23,7 @@ from ogenlib.hosts.kd import KD
 from ogenlib.hosts.kgcoop import KgCoOp
 from ogenlib.hosts.l2_sp import L2SP
 from ogenlib.hosts.linear_probe import LinearProbe
+from ogenlib.hosts.lipsum import LipsumFT
 from ogenlib.hosts.lp_ft import LPFT
 from ogenlib.hosts.maple import MaPLe
 from ogenlib.hosts.prograd import ProGrad
@@ -32,6 +35,7 @@ from ogenlib.hosts.starft import StarFT
 from ogenlib.hosts.taskres import TaskRes
 from ogenlib.hosts.text_adapter import TextAdapter
 from ogenlib.hosts.tip_adapter import TipAdapter, TipAdapterF
+from ogenlib.hosts.tracer import TRACER
 from ogenlib.hosts.vpt import VPT
 from ogenlib.hosts.zero_shot import ZeroShot, ZeroShotAnchor, zero_shot_weights
 from ogenlib.towers import ClipLike
@@ -39,16 +43,16 @@ from ogenlib.towers import ClipLike
 _HOSTS: tuple[type[Host], ...] = (
     ZeroShot, CoOp, CoCoOp, KgCoOp, ProGrad, SHIP, VPT, IVLP, MaPLe, PromptSRC, PromptKD,
     TextAdapter, CLIPAdapter, TipAdapter, TipAdapterF, TaskRes, CLAP, CrossModal,
-    LinearProbe, FullFT, LPFT, EMA, L2SP, KD, CARFT, FLYP, StarFT,
-    RAdapter,
+    LinearProbe, FullFT, LPFT, EMA, L2SP, KD, CARFT, FLYP, StarFT, LipsumFT, RAdapter, CaRot, TRACER,
 )  # fmt: skip
 METHODS: dict[str, type[Host]] = {cls.info.name: cls for cls in _HOSTS}
 
 __all__ = [
-    "CARFT", "CLAP", "EMA", "FLYP", "IVLP", "KD", "L2SP", "LPFT", "METHODS", "SHIP", "VPT", "Batch", "CLIPAdapter",
-    "CoCoOp", "CoOp", "CrossModal", "FullFT", "Host", "KgCoOp", "LinearProbe", "MaPLe", "MethodInfo", "ProGrad",
-    "PromptKD", "PromptSRC", "RAdapter", "StarFT", "TaskRes", "TextAdapter", "TipAdapter", "TipAdapterF", "ZeroShot",
-    "ZeroShotAnchor", "build", "list_methods", "method", "zero_shot_weights",
+    "CARFT", "CLAP", "EMA", "FLYP", "IVLP", "KD", "L2SP", "LPFT", "METHODS", "SHIP", "TRACER", "VPT", "Batch",
+    "CLIPAdapter", "CaRot", "CoCoOp", "CoOp", "CrossModal", "FullFT", "Host", "KgCoOp", "LinearProbe", "LipsumFT",
+    "MaPLe", "MethodInfo", "ProGrad", "PromptKD", "PromptSRC", "RAdapter", "StarFT", "TaskRes", "TextAdapter",
+    "TipAdapter", "TipAdapterF", "ZeroShot", "ZeroShotAnchor", "build", "list_methods", "method", "takes_texts",
+    "zero_shot_weights",
 ]  # fmt: skip
 
 
@@ -64,6 +68,12 @@ def method(name: str) -> type[Host]:
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"method {name!r} is unknown; known are {', '.join(METHODS)}{hint}")
     return METHODS[name]
+
+
+def takes_texts(cls: type[Host]) -> bool:
+    """Whether a method has the option `texts`, name -> its texts: it learns from pairs of image and text."""
+    makers = (kind.__init__ for kind in cls.__mro__ if "__init__" in vars(kind))
+    return any("texts" in inspect.signature(maker).parameters for maker in makers)
 
 
 def build(name: str, clip: ClipLike, names: Sequence[str], **config: Any) -> Host:

@@ -172,6 +172,9 @@ class Host(nn.Module):
     def prepare(self, data: FeatureBank, epochs: int, seed: int) -> None:
         """Called by training once, before the first epoch, with the images of the training names."""
 
+    def on_start(self, epochs: int, steps: int) -> None:
+        """Called by training once, after `prepare` and before a checkpoint is read: `steps` in each of the epochs."""
+
     def training_state(self) -> dict[str, Any]:
         """What continuing a killed training needs besides the state dict, JSON-able but for tensors."""
         return {}

@@ -5,13 +5,14 @@ Notation: a *part* is the test images of one dataset, or of one domain of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ogenlib.batches import Bank
 from ogenlib.data import Dataset, FeatureBank, ImageSet, PixelBank
 from ogenlib.hosts import Host
+from ogenlib.towers import ClipLike
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ class Plan:
     average: what the mean row is over: "datasets" (in each domain), "all", or "" for none.
     tests: where hosts are compared by paired tests: "home" or "all" settings.
     pictured: the part and its names whose features are drawn beside synthesized ones.
+    fit: what is left to do once the model is there.
+    texts: of the training names, for methods that learn from pairs of image and text; None where names are all.
     card: the protocol card's lines that say what is trained on what and tested on what.
     """
 
@@ -92,7 +95,13 @@ class Plan:
     average: str = ""
     tests: str = "all"
     pictured: tuple[int, tuple[str, ...]] | None = None
+    texts: Mapping[str, Sequence[str]] | None = None
     card: Mapping[str, Any] = field(default_factory=dict)
+    fit: Callable[[Plan, ClipLike], Plan] | None = None
+
+    def fitted(self, clip: ClipLike) -> Plan:
+        """The plan for this model."""
+        return self if self.fit is None else self.fit(self, clip)
 
 
 def home_of(data: Dataset) -> str:

@@ -6,6 +6,7 @@ from ogenlib.towers.convert import convert_openai
 from ogenlib.towers.image import ImageTower
 from ogenlib.towers.prefix import encode_shared_prefix
 from ogenlib.towers.prompt import PromptTokens, context_from_words, encode_prompts, prompt_tokens
+from ogenlib.towers.random_texts import RandomTexts
 from ogenlib.towers.table import EmbeddingTable
 from ogenlib.towers.text import TextTower
 
@@ -15,6 +16,7 @@ __all__ = [
     "EmbeddingTable",
     "ImageTower",
     "PromptTokens",
+    "RandomTexts",
     "TextTower",
     "check_fingerprint",
     "context_from_words",

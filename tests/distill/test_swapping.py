@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ogenlib.distill import MeanTeacher
+from ogenlib.distill.named import swap
 
 
 def setup() -> tuple[nn.Linear, dict[str, Tensor], MeanTeacher]:
@@ -146,3 +147,14 @@ def test_views_are_refused() -> None:
     _, tensors, teacher = setup()
     with pytest.raises(ValueError, match=r"\['weight'\] are views"), teacher.swapped({**tensors, "weight": whole[:1]}):
         pytest.fail("the block ran")
+
+
+def test_the_casts_that_autocast_keeps_are_not_taken_for_the_teachers() -> None:
+    layer, x = nn.Linear(4, 3), torch.ones(2, 4)
+    tensors = dict(layer.named_parameters())
+    nothing = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        before = layer(x)  # its cast weights are kept to the end of the block
+        with swap(tensors, nothing):
+            assert not layer(x).any()
+        assert torch.equal(layer(x), before) and torch.is_autocast_cache_enabled()
