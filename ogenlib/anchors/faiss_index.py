@@ -101,7 +101,8 @@ class FaissIndex:
             raise ValueError(f"lists={lists}: must be 1 to {count}, the number of rows")
         if kind == "ivf-pq" and (code_bytes < 1 or dim % code_bytes):
             raise ValueError(f"code_bytes={code_bytes}: must divide the {dim} dimensions")
-        described = {"flat": "Flat", "ivf": f"IVF{lists},SQfp16", "ivf-pq": f"IVF{lists},PQ{code_bytes}"}[kind]
+        described = {"flat": "Flat", "ivf": f"IVF{lists},SQfp16", "ivf-pq": f"IVF{lists},PQ{code_bytes}np"}[kind]
+        # "np": without polysemous training, minutes of annealing for a search that is not used here
         index = faiss.index_factory(dim, described, faiss.METRIC_INNER_PRODUCT)
         if kind != "flat":
             index.train(_sample(pool, side, max(lists * TRAIN_PER_LIST, 256 * TRAIN_PER_LIST), seed).numpy())
