@@ -84,8 +84,8 @@ def training_data(host: Host, bank: Bank) -> TrainingData:
     """The images of the host's names on its device, in the form it needs.
 
     A host on cached features gets the features of a `PixelBank`. One that reads pixels gets features of the same
-    views besides where it prepares itself with a bank of features: they are there then, and save its losses and
-    OGEN's a pass of the frozen tower.
+    views besides where its losses compare with them (`reads_frozen`) or it prepares itself with a bank of features:
+    they are there then, and save its losses and OGEN's a pass of the frozen tower.
 
     Raises:
         ValueError: a bank of features for a host that needs pixels, a bank of another backbone, or a class without
@@ -106,8 +106,8 @@ def training_data(host: Host, bank: Bank) -> TrainingData:
     data = data.to(host.device)
     if isinstance(data, FeatureBank):
         return TrainingData(data, None)
-    prepares = type(host).prepare is not Host.prepare
-    features = data.frozen(host.clip) if host.uses_cached_features or prepares else None
+    wanted = host.uses_cached_features or host.reads_frozen or type(host).prepare is not Host.prepare
+    features = data.frozen(host.clip) if wanted else None
     return TrainingData(features, None if host.uses_cached_features else data)
 
 

@@ -63,6 +63,39 @@ def share(rows: Tensor) -> Tensor:
     return rows.tensor_split(count)[rank]
 
 
+def gather(own: Tensor, total: int | None = None) -> Tensor:
+    """Rows `(total, ...)` of the whole batch on every rank, in the batch's order; of one process `own` itself.
+
+    For losses in which the images of a batch meet each other: every rank computes the loss of the whole batch.
+    Gradients reach the rank's own rows only, scaled so that `average_gradients` with the shares as weights makes the
+    whole batch's gradient of them.
+
+    Args:
+        own: this rank's `share`, one row an image.
+        total: images of the batch (`Batch.total`).
+
+    Raises:
+        ValueError: no `total`, or fewer images than processes.
+    """
+    rank, count = world()
+    if count == 1:
+        return own
+    if total is None or total < count:
+        raise ValueError(
+            f"a step of {total} images for {count} processes: a loss over whole batches needs an image for each of "
+            "them in every step, the last one too; use another batch_size or fewer processes"
+        )
+    sizes = [len(part) for part in torch.arange(total).tensor_split(count)]
+    padded = own.new_zeros(max(sizes), *own.shape[1:])
+    padded[: len(own)] = own.detach()
+    parts = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(parts, padded)
+    parts = [part[:size] for part, size in zip(parts, sizes, strict=True)]
+    if own.requires_grad:
+        parts[rank] = own.detach() + total / len(own) * (own - own.detach())
+    return torch.cat(parts)
+
+
 def average_gradients(parameters: Iterable[nn.Parameter], weight: float) -> None:
     """Replace each gradient by the weighted sum over ranks, in place.
 

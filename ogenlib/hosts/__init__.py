@@ -7,19 +7,27 @@ from collections.abc import Sequence
 from typing import Any
 
 from ogenlib.hosts.base import Batch, Host, MethodInfo
+from ogenlib.hosts.car_ft import CARFT
 from ogenlib.hosts.clap import CLAP
 from ogenlib.hosts.clip_adapter import CLIPAdapter
 from ogenlib.hosts.cocoop import CoCoOp
 from ogenlib.hosts.coop import CoOp
 from ogenlib.hosts.cross_modal import CrossModal
+from ogenlib.hosts.ema import EMA
+from ogenlib.hosts.flyp import FLYP
 from ogenlib.hosts.full_ft import FullFT
 from ogenlib.hosts.ivlp import IVLP
+from ogenlib.hosts.kd import KD
 from ogenlib.hosts.kgcoop import KgCoOp
+from ogenlib.hosts.l2_sp import L2SP
+from ogenlib.hosts.linear_probe import LinearProbe
+from ogenlib.hosts.lp_ft import LPFT
 from ogenlib.hosts.maple import MaPLe
 from ogenlib.hosts.prograd import ProGrad
 from ogenlib.hosts.promptkd import PromptKD
 from ogenlib.hosts.promptsrc import PromptSRC
 from ogenlib.hosts.ship import SHIP
+from ogenlib.hosts.starft import StarFT
 from ogenlib.hosts.taskres import TaskRes
 from ogenlib.hosts.text_adapter import TextAdapter
 from ogenlib.hosts.tip_adapter import TipAdapter, TipAdapterF
@@ -30,14 +38,15 @@ from ogenlib.towers import ClipLike
 _HOSTS: tuple[type[Host], ...] = (
     ZeroShot, CoOp, CoCoOp, KgCoOp, ProGrad, SHIP, VPT, IVLP, MaPLe, PromptSRC, PromptKD,
     TextAdapter, CLIPAdapter, TipAdapter, TipAdapterF, TaskRes, CLAP, CrossModal,
-    FullFT,
+    LinearProbe, FullFT, LPFT, EMA, L2SP, KD, CARFT, FLYP, StarFT,
 )  # fmt: skip
 METHODS: dict[str, type[Host]] = {cls.info.name: cls for cls in _HOSTS}
 
 __all__ = [
-    "CLAP", "IVLP", "METHODS", "SHIP", "VPT", "Batch", "CLIPAdapter", "CoCoOp", "CoOp", "CrossModal", "FullFT", "Host",
-    "KgCoOp", "MaPLe", "MethodInfo", "ProGrad", "PromptKD", "PromptSRC", "TaskRes", "TextAdapter", "TipAdapter",
-    "TipAdapterF", "ZeroShot", "ZeroShotAnchor", "build", "list_methods", "method", "zero_shot_weights",
+    "CARFT", "CLAP", "EMA", "FLYP", "IVLP", "KD", "L2SP", "LPFT", "METHODS", "SHIP", "VPT", "Batch", "CLIPAdapter",
+    "CoCoOp", "CoOp", "CrossModal", "FullFT", "Host", "KgCoOp", "LinearProbe", "MaPLe", "MethodInfo", "ProGrad",
+    "PromptKD", "PromptSRC", "StarFT", "TaskRes", "TextAdapter", "TipAdapter", "TipAdapterF", "ZeroShot",
+    "ZeroShotAnchor", "build", "list_methods", "method", "zero_shot_weights",
 ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from ogenlib.runs import load_run
 
 NAMES = ["dog", "red apple", "train", "hammer"]
 EVERY = [info.name for info in list_methods()]
-OPTIONS = {"ship": {"vae_epochs": 1, "per_name": 2}}  # prepared in a moment
+OPTIONS = {"ship": {"vae_epochs": 1, "per_name": 2}, "lp_ft": {"probe_epochs": 1}}  # prepared in a moment
 
 
 def toy_batch(host: Host, toy_bank) -> Batch:

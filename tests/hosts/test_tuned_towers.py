@@ -235,7 +235,7 @@ if distributed.is_main():
 distributed.barrier()
 distributed.stop()
 """
-PARALLEL = ("full_ft",)
+PARALLEL = ("full_ft", "flyp", "starft")
 
 
 def test_two_processes_end_where_one_does(tmp_path) -> None:
