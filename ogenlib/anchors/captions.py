@@ -10,9 +10,9 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from ogenlib.data.dataset import ImageSet
+from ogenlib.data.dataset import ImageSet, short_hash
 from ogenlib.files import atomic_write, write_json
 
 CaptionTable = dict[str, tuple[str, ...]]
@@ -107,6 +107,13 @@ def write_captions(path: str | os.PathLike[str], table: Mapping[str, str | Seque
         writer = csv.writer(file)
         writer.writerow(["key", "caption"])
         writer.writerows((key, text) for key, texts in every.items() for text in texts)
+
+
+def describe_captions(table: Mapping[str, str | Sequence[str]]) -> dict[str, Any]:
+    """How many images and texts a table has, and a hash of all: what a saved run says of it."""
+    every = {key: _as_texts(table[key]) for key in sorted(table)}
+    texts = sum(map(len, every.values()))
+    return {"images": len(every), "texts": texts, "hash": short_hash(every)}
 
 
 def _as_texts(texts: str | Sequence[str]) -> tuple[str, ...]:

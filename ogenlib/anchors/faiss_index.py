@@ -25,6 +25,8 @@ KINDS = ("auto", "flat", "ivf", "ivf-pq")
 PQ_ABOVE = 10_000_000  # rows whose half-precision copies would take 10 GB at D = 512
 FLAT_BELOW = 50_000  # where lists save less than they cost
 TRAIN_PER_LIST = 40  # faiss warns below 39 points a centroid
+GRAPH_FROM = 16_384  # lists from which each row's is found by a graph over them, not by comparing with all
+PQ_ROUNDS = 10  # of k-means for the codes, as many as faiss takes for the lists
 CODE_BYTES = 64  # at D = 512, a byte for every 8 dimensions
 GATHER = 64  # queries whose candidates are read from the pool together
 
@@ -101,9 +103,12 @@ class FaissIndex:
             raise ValueError(f"lists={lists}: must be 1 to {count}, the number of rows")
         if kind == "ivf-pq" and (code_bytes < 1 or dim % code_bytes):
             raise ValueError(f"code_bytes={code_bytes}: must divide the {dim} dimensions")
-        described = {"flat": "Flat", "ivf": f"IVF{lists},SQfp16", "ivf-pq": f"IVF{lists},PQ{code_bytes}np"}[kind]
+        coarse = f"IVF{lists}_HNSW32" if lists >= GRAPH_FROM else f"IVF{lists}"
+        described = {"flat": "Flat", "ivf": f"{coarse},SQfp16", "ivf-pq": f"{coarse},PQ{code_bytes}np"}[kind]
         # "np": without polysemous training, minutes of annealing for a search that is not used here
         index = faiss.index_factory(dim, described, faiss.METRIC_INNER_PRODUCT)
+        if kind == "ivf-pq":  # faiss's own 25 rounds over all rows cost several times the lists
+            index.pq.cp.niter, index.pq.cp.max_points_per_centroid = PQ_ROUNDS, TRAIN_PER_LIST
         if kind != "flat":
             index.train(_sample(pool, side, max(lists * TRAIN_PER_LIST, 256 * TRAIN_PER_LIST), seed).numpy())
         for _, rows in pool.blocks(side, block):

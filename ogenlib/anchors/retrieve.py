@@ -27,9 +27,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ogenlib.anchors.captions import describe_captions
 from ogenlib.anchors.pool import CandidatePool
 from ogenlib.data.bank import FeatureBank
-from ogenlib.data.dataset import ImageSet, Item
+from ogenlib.data.dataset import ImageSet, Item, short_hash
 from ogenlib.data.extract import Encoder
 from ogenlib.data.pixels import PixelBank
 from ogenlib.files import write_json
@@ -117,6 +118,12 @@ class AnchorPairs:
         if missing:
             raise ValueError(f"{len(missing)} of {len(self.pixels)} anchors have no caption, the first {missing[:3]}")
 
+    def describe(self) -> dict[str, Any]:
+        """How many pairs, in how many views, and hashes of pixels and texts: what a saved run says of them."""
+        made_from = short_hash([self.pixels.fingerprint, self.pixels.keys])
+        told = describe_captions({key: self.captions[key] for key in self.pixels.keys})
+        return {"pairs": len(self.pixels), "views": self.pixels.views, "pixels": made_from, "captions": told["hash"]}
+
     @classmethod
     def load(
         cls,
@@ -149,25 +156,23 @@ def retrieve(
     too_near: float | None = None,
     exclude: Iterable[str] = (),
     index: Search | None = None,
-    query_block: int = 1024,
 ) -> Anchors:
     """The anchors of a bank's images; see the module for how repeats are handled.
 
     Args:
-        bank: features of the training images by the model that made the pool; of several views, their mean asks.
+        bank: features of the training images by the model that made the pool; of several views, their mean asks. The
+            pool is searched on their device, and read once.
         k: candidates that each image finds.
         per_class: most anchors of a class; None for all.
         same, too_near: cosines from which a candidate repeats another one, or a training image; None for never.
         index: searches in place of the pool (`FaissIndex`); its cosines may be approximate.
-        query_block: images that ask together.
 
     Raises:
         ValueError: a number out of range, a pool of another width or model, or nothing left.
     """
     _check(pool, bank, k, per_class, same, too_near)
-    queries = F.normalize(bank.features.float().mean(1), dim=-1).cpu()
-    found = [(index or pool).search(part, k) for part in queries.split(query_block)]
-    cosines, rows = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
+    queries = F.normalize(bank.features.float().mean(1), dim=-1)
+    cosines, rows = (found.cpu() for found in (index or pool).search(queries, k))
     owners = bank.labels.cpu()[:, None].expand_as(rows).reshape(-1)
     cosines, rows = cosines.reshape(-1), rows.reshape(-1)
 

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Sequence
 from typing import Any
 
+from ogenlib.hosts.arf import ARF
 from ogenlib.hosts.base import Batch, Host, MethodInfo
 from ogenlib.hosts.car_ft import CARFT
 from ogenlib.hosts.clap import CLAP
@@ -39,10 +40,12 @@ _HOSTS: tuple[type[Host], ...] = (
     ZeroShot, CoOp, CoCoOp, KgCoOp, ProGrad, SHIP, VPT, IVLP, MaPLe, PromptSRC, PromptKD,
     TextAdapter, CLIPAdapter, TipAdapter, TipAdapterF, TaskRes, CLAP, CrossModal,
     LinearProbe, FullFT, LPFT, EMA, L2SP, KD, CARFT, FLYP, StarFT,
+    ARF,
 )  # fmt: skip
 METHODS: dict[str, type[Host]] = {cls.info.name: cls for cls in _HOSTS}
 
 __all__ = [
+    "ARF",
     "CARFT", "CLAP", "EMA", "FLYP", "IVLP", "KD", "L2SP", "LPFT", "METHODS", "SHIP", "VPT", "Batch", "CLIPAdapter",
     "CoCoOp", "CoOp", "CrossModal", "FullFT", "Host", "KgCoOp", "LinearProbe", "MaPLe", "MethodInfo", "ProGrad",
     "PromptKD", "PromptSRC", "StarFT", "TaskRes", "TextAdapter", "TipAdapter", "TipAdapterF", "ZeroShot",

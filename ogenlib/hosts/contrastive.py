@@ -9,16 +9,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+REPEATS = ("negatives", "masked", "positives")
 
-def info_nce(z: Tensor, t: Tensor, scale: Tensor | float) -> Tensor:
+
+def info_nce(
+    z: Tensor, t: Tensor, scale: Tensor | float, *, same: Tensor | None = None, repeats: str = "negatives"
+) -> Tensor:
     """CLIP's loss: mean cross-entropy of each image among the texts and of each text among the images; a scalar.
-
-    Every other pair of the batch is a negative, one of the same class too.
 
     Args:
         z, t: unit rows `(B, D)` of images and of their texts.
         scale: of the cosines, exponentiated already.
+        same: `(B, B)` bool, symmetric and true on the diagonal: which pairs repeat each other (their texts say the
+            same). None where that does not matter.
+        repeats: what a pair's repeats are to it: ``negatives``, as every other pair (CLIP, FLYP); ``masked``, left out
+            of its softmax; ``positives``, sharing its target evenly. Where repeats have exactly the same text
+            features, ``negatives`` and ``positives`` are the same loss.
+
+    Raises:
+        ValueError: another `repeats`, or one that needs `same` without it.
     """
+    if repeats not in REPEATS:
+        raise ValueError(f"repeats={repeats!r}: must be one of {', '.join(REPEATS)}")
     logits = scale * z @ t.T
-    target = torch.arange(len(z), device=z.device)
+    target: Tensor = torch.arange(len(z), device=z.device)
+    if repeats != "negatives":
+        if same is None:
+            raise ValueError(f"repeats={repeats!r} needs same=, which pairs repeat each other")
+        if repeats == "masked":
+            own = torch.eye(len(z), dtype=torch.bool, device=z.device)
+            logits = logits.masked_fill(same & ~own, -torch.inf)
+        else:
+            target = same / same.sum(1, keepdim=True)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2

@@ -56,6 +56,16 @@ def test_probing_every_list_is_exact(kind: str, pool: CandidatePool, tmp_path: P
     assert len(set(retrieve(pool, bank, 5, index=index).rows) ^ set(retrieve(pool, bank, 5).rows)) <= 4
 
 
+def test_many_lists_are_found_by_a_graph(pool: CandidatePool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ogenlib.anchors.faiss_index.GRAPH_FROM", 8)
+    index = FaissIndex.build(pool, "ivf", lists=8, probe=8)
+    import faiss
+
+    assert hasattr(faiss.downcast_index(index.index.quantizer), "hnsw")
+    queries = unit(17, 32, seed=2)
+    assert recall(index.search(queries, 5)[1], pool.search(queries, 5)[1]) > 0.9
+
+
 def test_fewer_probes_find_less(pool: CandidatePool) -> None:
     queries = unit(40, 32, seed=2)
     rows = pool.search(queries, 10)[1]
