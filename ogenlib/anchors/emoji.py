@@ -7,11 +7,16 @@ that a dataset's test images show. No caption written here says a test concept's
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import Any
 
-from ogenlib.anchors.captions import CaptionTable
+from ogenlib.anchors.captions import CaptionTable, caption_table
+from ogenlib.anchors.pool_shards import PairEncoder, extract_pool
+from ogenlib.anchors.retrieve import PER_CLASS, AnchorPairs, K, retrieve
+from ogenlib.data.bank import FeatureBank
 from ogenlib.data.dataset import Dataset, ImageSet, Item
 from ogenlib.data.emoji import PRETRAINING_SETS, Concept, concepts, open_drawing
 
@@ -102,6 +107,38 @@ def emoji_pool(
     if not items:
         raise ValueError(f"icon_sets={list(icon_sets)}: no drawing is left; pass some of {list(PRETRAINING_SETS)}")
     return ImageSet(items, ("candidate",)), captions
+
+
+def emoji_anchors(
+    clip: PairEncoder,
+    data: Dataset,
+    train: ImageSet,
+    folder: str | os.PathLike[str],
+    *,
+    icon_sets: Sequence[str] = PRETRAINING_SETS,
+    without: Iterable[str] = (),
+    k: int = K,
+    per_class: int | None = PER_CLASS,
+    views: int = 1,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """``captions`` and ``anchors`` of ARF for training images of `data`: `ARF(clip, names, **emoji_anchors(...))`.
+
+    Args:
+        train: the images that will be trained on, `data.train` or some of it.
+        folder: where the pool is kept, and found again for the same model, data and `without`.
+        without: see `emoji_pool`; the new names of base-to-new.
+        k, per_class: of the retrieval.
+        views, seed: augmented views of the retrieved images.
+
+    Raises:
+        ValueError: what `emoji_pool`, `extract_pool` (a folder of another pool) and `retrieve` refuse.
+    """
+    candidates, told = emoji_pool(data, icon_sets, without=without)
+    pool = extract_pool(clip, candidates, told, folder)
+    found = retrieve(pool, FeatureBank.extract(clip, train), k, per_class=per_class)
+    pairs = AnchorPairs.load(clip, found, candidates, views, told, seed=seed)
+    return {"captions": caption_table(train, EmojiCaptions(data)), "anchors": pairs}
 
 
 def _sentences(concept: Concept, avoid: Unsaid, max_tags: int) -> tuple[str, ...]:

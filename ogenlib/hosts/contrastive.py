@@ -31,14 +31,15 @@ def info_nce(
     """
     if repeats not in REPEATS:
         raise ValueError(f"repeats={repeats!r}: must be one of {', '.join(REPEATS)}")
-    logits = scale * z @ t.T
-    target: Tensor = torch.arange(len(z), device=z.device)
-    if repeats != "negatives":
-        if same is None:
-            raise ValueError(f"repeats={repeats!r} needs same=, which pairs repeat each other")
+    if repeats != "negatives" and same is None:
+        raise ValueError(f"repeats={repeats!r} needs same=, which pairs repeat each other")
+    with torch.autocast(z.device.type, enabled=False):  # a hundredth of a cosine is one logit
+        logits = scale * z.float() @ t.float().T
+        target: Tensor = torch.arange(len(z), device=z.device)
+        own = torch.eye(len(z), dtype=torch.bool, device=z.device)
+        alike = own if same is None else same
         if repeats == "masked":
-            own = torch.eye(len(z), dtype=torch.bool, device=z.device)
-            logits = logits.masked_fill(same & ~own, -torch.inf)
-        else:
-            target = same / same.sum(1, keepdim=True)
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+            logits = logits.masked_fill(alike & ~own, -torch.inf)
+        elif repeats == "positives":
+            target = alike / alike.sum(1, keepdim=True)
+        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2

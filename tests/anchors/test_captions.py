@@ -25,6 +25,7 @@ from ogenlib.anchors import (
 from ogenlib.anchors.emoji import Unsaid
 from ogenlib.data import ImageSet, Item, base_new_split, load_dataset
 from ogenlib.data.emoji import PRETRAINING_SETS, concepts
+from ogenlib.towers import Backbone
 
 NAMES = {c.id: c.name for c in concepts()}
 
@@ -215,6 +216,13 @@ def test_the_pool_shows_no_test_concept() -> None:
     fewer, _ = emoji_pool(data, ["twemoji"], without=split.new)
     gone = {concept(key) for key in data.train.of_classes(split.new).keys}
     assert gone & shown and not gone & {concept(key) for key in fewer.keys} and fewer.domains[0] == "twemoji"
+
+
+def test_the_bundled_model_can_read_every_caption(clip: Backbone) -> None:
+    data = load_dataset("emoji-categories")
+    _, pool = emoji_pool(data, ["twemoji"])
+    texts = [text for table in (pool, EmojiCaptions(data).table(data.train)) for own in table.values() for text in own]
+    assert len(clip.text.tokenize(texts)) == len(texts) > 4000
 
 
 def test_other_pictures_are_no_emoji() -> None:
