@@ -106,7 +106,8 @@ class ARF(FLYP):
             ValueError: an image without a caption, or a saved run that was trained with what is not here.
         """
         super().prepare(data, epochs, seed)
-        missing = [what for what, of in self.made_with.items() if of is not None and getattr(self, what) is None]
+        told = [what for what in ("captions", "anchors") if self.made_with.get(what) is not None]
+        missing = [what for what in told if getattr(self, what) is None]
         if missing:
             raise ValueError(
                 f"this run was made with {' and '.join(missing)}, which a saved run does not hold; to train on, build "
@@ -120,8 +121,8 @@ class ARF(FLYP):
                 f"captions has none for {len(silent)} of {len(data)} training images, the first {silent[:3]}; its keys "
                 "must be those of the bank (caption_table(images, captioner))"
             )
-        told = (self.captions[key] for key in data.keys)
-        self._captions = TextPool(self.text_tower, [[t] if isinstance(t, str) else list(t) for t in told])
+        texts = (self.captions[key] for key in data.keys)
+        self._captions = TextPool(self.text_tower, [[t] if isinstance(t, str) else list(t) for t in texts])
 
     def losses(self, batch: Batch, *, z: Tensor | None = None, w: Tensor | None = None) -> dict[str, Tensor]:
         """``contrastive`` (class texts), ``captions`` and ``anchors``, already weighted, over the whole batch of all
