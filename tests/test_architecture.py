@@ -52,6 +52,7 @@ LAYERS = {
     "distill": Layer(("ogenlib.distill",), frozenset(("torch", "einops")) | PURE_STDLIB),
     "ogenlib/towers": Layer(("ogenlib.towers", "ogenlib.files")),
     "ogenlib/data": Layer(("ogenlib.data", "ogenlib.files"), typing_only=("ogenlib.towers",)),
+    "ogenlib/anchors": Layer(("ogenlib.anchors", "ogenlib.data", "ogenlib.files"), typing_only=("ogenlib.towers",)),
     "ogenlib/hosts": Layer(None, never=("ogenlib.ogen", "ogenlib.detect", *TOP)),
 }
 

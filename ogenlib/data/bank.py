@@ -26,10 +26,13 @@ from ogenlib.data.augment import Augment
 from ogenlib.data.dataset import ImageSet, short_hash
 from ogenlib.data.extract import Encoder, Extraction, Parts, refuse_stale
 from ogenlib.data.rows import LabelledRows, selected
+from ogenlib.data.shard_plan import ShardFormat
 from ogenlib.files import atomic_write
 
 FORMAT = "ogenlib.bank/1"
-MANIFEST, MANIFEST_FORMAT = "manifest.json", "ogenlib.bank-manifest/1"
+SHARDS = ShardFormat(
+    "bank", "extract_shards(clip, images, {})", "ogenlib.bank-plan/1", "ogenlib.bank-manifest/1", ("bank.safetensors",)
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,15 +295,7 @@ def bank_fingerprint(
 
 def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """The manifest of a bank that `extract_shards` made; FileNotFoundError if it is not finished, ValueError if bad."""
-    path = Path(folder) / MANIFEST
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{folder}: no {MANIFEST}, so no finished bank; run the same extraction again, it goes on where it stopped"
-        )
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(manifest, dict) or manifest.get("format") != MANIFEST_FORMAT:
-        raise ValueError(f"{path}: is no manifest of format {MANIFEST_FORMAT}; extract the bank again")
-    return manifest
+    return SHARDS.read_manifest(folder)
 
 
 def _bank_file(path: str | os.PathLike[str]) -> Path:

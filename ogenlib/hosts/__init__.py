@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
+from ogenlib.hosts.arf import ARF
 from ogenlib.hosts.base import Batch, Host, MethodInfo
 from ogenlib.hosts.car_ft import CARFT
 from ogenlib.hosts.carot import CaRot
@@ -43,12 +44,12 @@ from ogenlib.towers import ClipLike
 _HOSTS: tuple[type[Host], ...] = (
     ZeroShot, CoOp, CoCoOp, KgCoOp, ProGrad, SHIP, VPT, IVLP, MaPLe, PromptSRC, PromptKD,
     TextAdapter, CLIPAdapter, TipAdapter, TipAdapterF, TaskRes, CLAP, CrossModal,
-    LinearProbe, FullFT, LPFT, EMA, L2SP, KD, CARFT, FLYP, StarFT, LipsumFT, RAdapter, CaRot, TRACER,
+    LinearProbe, FullFT, LPFT, EMA, L2SP, KD, CARFT, FLYP, StarFT, LipsumFT, RAdapter, ARF, CaRot, TRACER,
 )  # fmt: skip
 METHODS: dict[str, type[Host]] = {cls.info.name: cls for cls in _HOSTS}
 
 __all__ = [
-    "CARFT", "CLAP", "EMA", "FLYP", "IVLP", "KD", "L2SP", "LPFT", "METHODS", "SHIP", "TRACER", "VPT", "Batch",
+    "ARF", "CARFT", "CLAP", "EMA", "FLYP", "IVLP", "KD", "L2SP", "LPFT", "METHODS", "SHIP", "TRACER", "VPT", "Batch",
     "CLIPAdapter", "CaRot", "CoCoOp", "CoOp", "CrossModal", "FullFT", "Host", "KgCoOp", "LinearProbe", "LipsumFT",
     "MaPLe", "MethodInfo", "ProGrad", "PromptKD", "PromptSRC", "RAdapter", "StarFT", "TaskRes", "TextAdapter",
     "TipAdapter", "TipAdapterF", "ZeroShot", "ZeroShotAnchor", "build", "list_methods", "method", "takes_texts",

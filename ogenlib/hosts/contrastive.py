@@ -9,16 +9,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+REPEATS = ("negatives", "masked", "positives")
 
-def info_nce(z: Tensor, t: Tensor, scale: Tensor | float) -> Tensor:
+
+def info_nce(
+    z: Tensor, t: Tensor, scale: Tensor | float, *, same: Tensor | None = None, repeats: str = "negatives"
+) -> Tensor:
     """CLIP's loss: mean cross-entropy of each image among the texts and of each text among the images; a scalar.
-
-    Every other pair of the batch is a negative, one of the same class too.
 
     Args:
         z, t: unit rows `(B, D)` of images and of their texts.
         scale: of the cosines, exponentiated already.
+        same: `(B, B)` bool, symmetric and true on the diagonal: which pairs repeat each other (their texts say the
+            same). None where that does not matter.
+        repeats: what a pair's repeats are to it: ``negatives``, as every other pair (CLIP, FLYP); ``masked``, left out
+            of its softmax; ``positives``, sharing its target evenly. Where repeats have exactly the same text
+            features, ``negatives`` and ``positives`` are the same loss.
+
+    Raises:
+        ValueError: another `repeats`, or one that needs `same` without it.
     """
-    logits = scale * z @ t.T
-    target = torch.arange(len(z), device=z.device)
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+    if repeats not in REPEATS:
+        raise ValueError(f"repeats={repeats!r}: must be one of {', '.join(REPEATS)}")
+    if repeats != "negatives" and same is None:
+        raise ValueError(f"repeats={repeats!r} needs same=, which pairs repeat each other")
+    with torch.autocast(z.device.type, enabled=False):  # a hundredth of a cosine is one logit
+        logits = scale * z.float() @ t.float().T
+        target: Tensor = torch.arange(len(z), device=z.device)
+        own = torch.eye(len(z), dtype=torch.bool, device=z.device)
+        alike = own if same is None else same
+        if repeats == "masked":
+            logits = logits.masked_fill(alike & ~own, -torch.inf)
+        elif repeats == "positives":
+            target = alike / alike.sum(1, keepdim=True)
+        return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
