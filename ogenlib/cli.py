@@ -151,6 +151,7 @@ def build_parser() -> argparse.ArgumentParser:
     p = command("eval", commands.evaluate_run, "test a saved run on a dataset")
     p.add_argument("folder", type=Path, metavar="RUN", help="folder of a saved run")
     p.add_argument("--split", choices=["test", "val", "train"], default="test", help="which images")
+    cli_use.add_alpha(p)
     _data(p)
     _root(p)
     _common(p, "runs/eval")

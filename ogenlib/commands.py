@@ -14,7 +14,7 @@ from ogenlib.batches import load_bank
 from ogenlib.bench import BenchConfig, run_bench
 from ogenlib.bench_config import PRESET, settings_for
 from ogenlib.bench_text import summary_text
-from ogenlib.cli_use import read_names
+from ogenlib.cli_use import read_names, run_at
 from ogenlib.data import (
     Dataset,
     FeatureBank,
@@ -33,7 +33,7 @@ from ogenlib.hosts import METHODS, Host, build, method
 from ogenlib.ogen import OGEN
 from ogenlib.ogen_config import ogen_config
 from ogenlib.report import write_report
-from ogenlib.runs import load_run, read_run
+from ogenlib.runs import read_run
 from ogenlib.sheet import contact_sheet
 from ogenlib.suite_bench import run_suite
 from ogenlib.towers import Backbone, convert_openai, load_backbone
@@ -155,7 +155,7 @@ def _ogen_asked(args: argparse.Namespace) -> list[str] | None:
 
 def evaluate_run(args: argparse.Namespace) -> None:
     record = read_run(args.folder)
-    host = load_run(args.folder, device=args.device)
+    host = run_at(args)
     data = load_dataset(args.dataset, root=args.root, skip_bad=args.skip_bad)
     images = _part(data, args.split)
     bank = load_bank(host, host.clip, images, skip_bad=args.skip_bad)
@@ -163,7 +163,7 @@ def evaluate_run(args: argparse.Namespace) -> None:
     unseen = [n for n in data.classnames if n not in host.names]
     document: dict[str, Any] = {
         "schema": "ogenlib.eval/1", "run": str(args.folder), "method": record["method"],
-        "ogen": record.get("ogen"), "dataset": data.name,
+        "ogen": record.get("ogen"), "alpha": args.alpha, "dataset": data.name,
         "data_hash": data.hash(), "split": args.split, "backbone": host.clip.fingerprint(), "skipped": bank.skipped,
         "versions": results.versions(), "date": results.now(),
     }  # fmt: skip
