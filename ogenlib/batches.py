@@ -76,6 +76,7 @@ class TrainingData:
             pixels=None if self.pixels is None else self.pixels.pixels(rows, views),
             generator=generator,
             total=total,
+            rows=rows.to(bank.labels.device),
         )
 
 

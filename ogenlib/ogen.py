@@ -355,6 +355,9 @@ class OGEN(Host):
     def train_settings(self) -> dict[str, Any]:
         return self.host.train_settings()
 
+    def checkpointed(self) -> list[Any]:
+        return self.host.checkpointed()
+
     def config(self) -> dict[str, Any]:
         """The host's settings, with OGEN's under ``ogen``."""
         return {**self.host.config(), "ogen": self.card()}

@@ -10,8 +10,8 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,11 @@ from ogenlib.batches import TrainingData, training_data
 from ogenlib.checkpoint import load_checkpoint, save_checkpoint
 from ogenlib.data import FeatureBank, PixelBank
 from ogenlib.hosts import Host
+from ogenlib.rates import Rates, check_rates, frozen
 
 _log = logging.getLogger(__name__)
 OPTIMIZERS = ("adamw", "sgd")
+SCHEDULES = ("epochs", "steps")
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -41,7 +43,13 @@ class TrainConfig:
         lr: peak learning rate (2e-3 as in CoOp), where the host does not bring its own.
         optimizer: ``adamw`` or ``sgd`` (momentum 0.9).
         weight_decay: decoupled for AdamW.
-        warmup_epochs: constant `warmup_lr` at the start (CoOp: one epoch at 1e-5), then cosine to zero.
+        schedule: ``epochs`` as CoOp: one rate an epoch, cosine to zero over all; ``steps`` as the released code of
+            WiSE-FT: linear warm-up, then cosine to zero, a new rate every step.
+        warmup_epochs: with ``epochs``: constant `warmup_lr` at the start (CoOp: one epoch at 1e-5), then the cosine.
+        warmup_steps: with ``steps``: steps of the linear warm-up; below 1 that share of all steps.
+        rates: (regular expression, factor on lr) pairs for the names of `host.trainable()`: the first one found in a
+            name counts, 0 freezes, other names have factor 1. `ogenlib.rates.layer_decay` makes some.
+        grad_checkpointing: recompute the towers' activations in the backward pass: less memory, a third more time.
         precision: autocast type of the forward pass; parameters stay fp32.
         clip_grad: largest gradient norm, None for none.
         seed: of batches, views and everything a loss draws.
@@ -54,18 +62,27 @@ class TrainConfig:
     weight_decay: float = 5e-4
     warmup_epochs: int = 1
     warmup_lr: float = 1e-5
+    schedule: str = "epochs"
+    warmup_steps: float = 0
+    rates: Rates = ()
+    grad_checkpointing: bool = False
     precision: str = "fp32"
     clip_grad: float | None = None
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("batch_size", 1), ("warmup_epochs", 0)):
+        for name, low in (("epochs", 1), ("batch_size", 1), ("warmup_epochs", 0), ("warmup_steps", 0)):
             if getattr(self, name) < low:
                 raise ValueError(f"{name}={getattr(self, name)}: must be {low} or more")
         if not (self.lr > 0 and math.isfinite(self.lr)):
             raise ValueError(f"lr={self.lr}: must be a positive number")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"optimizer={self.optimizer!r}: must be one of {', '.join(OPTIMIZERS)}")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule={self.schedule!r}: must be one of {', '.join(SCHEDULES)}")
+        if self.warmup_steps and self.schedule != "steps":
+            raise ValueError(f"warmup_steps={self.warmup_steps}: needs schedule='steps' (this one has warmup_epochs)")
+        object.__setattr__(self, "rates", check_rates(self.rates))
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision={self.precision!r}: must be one of {', '.join(PRECISIONS)}")
 
@@ -90,6 +107,26 @@ def learning_rate(epoch: int, config: TrainConfig) -> float:
     if done < config.warmup_epochs and config.epochs > config.warmup_epochs:
         return config.warmup_lr
     return config.lr * (1 + math.cos(math.pi * done / config.epochs)) / 2
+
+
+def step_rate(step: int, total: int, config: TrainConfig) -> float:
+    """Rate of step 0, 1, ... of `total` under the schedule ``steps``.
+
+    As the released WiSE-FT code: ``lr * (step + 1) / warmup`` for `warmup` steps, then half a cosine over the others,
+    which would reach 0 after the last.
+
+    Raises:
+        ValueError: the warm-up leaves no step.
+    """
+    given = config.warmup_steps
+    warmup = round(given * total) if 0 < given < 1 else round(given)
+    if warmup >= total:
+        raise ValueError(
+            f"warmup_steps={given:g}: the run has {total} steps in all; take fewer, a share such as 0.1, or more epochs"
+        )
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    return config.lr * (1 + math.cos(math.pi * (step - warmup) / (total - warmup))) / 2
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
@@ -143,9 +180,25 @@ def fit(
             f"{processes} processes share batches of {min(config.batch_size, len(data))} images; "
             "use a batch_size of at least one image a process, or fewer processes"
         )
+    if config.schedule == "steps":
+        step_rate(0, config.epochs * math.ceil(len(data) / config.batch_size), config)  # refuses a long warm-up
     if data.features is not None:  # it is there for every host that prepares anything
         host.prepare(data.features, config.epochs, config.seed)
-    optimizer = _optimizer(list(host.trainable().values()), config)
+    with frozen(host.trainable(), config.rates) as rates, checkpointing(host, config.grad_checkpointing):
+        optimizer = _optimizer(host.trainable(), rates, config)
+        return _fit(host, data, config, optimizer, out, measure, progress)
+
+
+def _fit(
+    host: Host,
+    data: TrainingData,
+    config: TrainConfig,
+    optimizer: torch.optim.Optimizer,
+    out: str | os.PathLike[str] | None,
+    measure: Callable[[Host, int], dict[str, float]] | None,
+    progress: bool,
+) -> History:
+    """All epochs that `out` does not hold yet."""
     # Torch's own first scale, 65536, overflows on prompt gradients and would skip the first steps.
     scaler = torch.amp.GradScaler(host.device.type, init_scale=1024.0, enabled=config.precision == "fp16")
     history, first = History(), 1
@@ -164,11 +217,10 @@ def fit(
                disable=not progress or not distributed.is_main())  # fmt: skip
     for epoch in bar:
         began = time.perf_counter()
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(epoch, config)
+        _set_rate(optimizer, learning_rate(epoch, config))
         terms = _epoch(host, data, config, epoch, optimizer, scaler)
         host.on_epoch_end(epoch, config.epochs)
-        record: dict[str, Any] = {"epoch": epoch, "lr": learning_rate(epoch, config), **terms}
+        record: dict[str, Any] = {"epoch": epoch, "lr": _rate(optimizer), **terms}
         record["seconds"] = time.perf_counter() - began
         if measure is not None:
             record.update(measure(host, epoch))
@@ -183,10 +235,47 @@ def fit(
     return history
 
 
-def _optimizer(parameters: list[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+def _optimizer(
+    parameters: dict[str, nn.Parameter], rates: dict[str, float], config: TrainConfig
+) -> torch.optim.Optimizer:
+    """One group of parameters for each factor on the rate."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, factor in rates.items():
+        groups.setdefault(factor, []).append(parameters[name])
+    grouped: list[dict[str, Any]] = [{"params": p, "factor": factor} for factor, p in groups.items()]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, config.lr, momentum=0.9, weight_decay=config.weight_decay)
-    return torch.optim.AdamW(parameters, config.lr, weight_decay=config.weight_decay)
+        return torch.optim.SGD(grouped, config.lr, momentum=0.9, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(grouped, config.lr, weight_decay=config.weight_decay)
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["factor"]
+
+
+def _rate(optimizer: torch.optim.Optimizer) -> float:
+    """The rate of parameters with factor 1, as `_set_rate` was last told."""
+    group = optimizer.param_groups[0]
+    return group["lr"] / group["factor"]
+
+
+@contextmanager
+def checkpointing(host: Host, wanted: bool) -> Iterator[None]:
+    """Gradient checkpointing in the towers inside the block, if wanted; off again after it.
+
+    Raises:
+        ValueError: the host has no tower that gradients go through.
+    """
+    parts = host.checkpointed() if wanted else []
+    if wanted and not parts:
+        raise ValueError(f"{host.info.name} on {host.clip.name!r} has no towers; leave out grad_checkpointing")
+    for part in parts:
+        part.set_grad_checkpointing(True)
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.set_grad_checkpointing(False)
 
 
 def _autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
@@ -207,7 +296,10 @@ def _epoch(
     host.train()
     totals: dict[str, float] = {}
     order = torch.randperm(len(data), generator=generator)
-    for step, rows in enumerate(order.split(config.batch_size)):
+    batches = order.split(config.batch_size)
+    for step, rows in enumerate(batches):
+        if config.schedule == "steps":
+            _set_rate(optimizer, step_rate((epoch - 1) * len(batches) + step, config.epochs * len(batches), config))
         mine = distributed.share(torch.arange(len(rows)))
         weight = len(mine) / len(rows)
         batch = data.batch(rows, mine, generator)

@@ -12,6 +12,7 @@ from ogenlib.hosts.clip_adapter import CLIPAdapter
 from ogenlib.hosts.cocoop import CoCoOp
 from ogenlib.hosts.coop import CoOp
 from ogenlib.hosts.cross_modal import CrossModal
+from ogenlib.hosts.full_ft import FullFT
 from ogenlib.hosts.ivlp import IVLP
 from ogenlib.hosts.kgcoop import KgCoOp
 from ogenlib.hosts.maple import MaPLe
@@ -29,11 +30,12 @@ from ogenlib.towers import ClipLike
 _HOSTS: tuple[type[Host], ...] = (
     ZeroShot, CoOp, CoCoOp, KgCoOp, ProGrad, SHIP, VPT, IVLP, MaPLe, PromptSRC, PromptKD,
     TextAdapter, CLIPAdapter, TipAdapter, TipAdapterF, TaskRes, CLAP, CrossModal,
+    FullFT,
 )  # fmt: skip
 METHODS: dict[str, type[Host]] = {cls.info.name: cls for cls in _HOSTS}
 
 __all__ = [
-    "CLAP", "IVLP", "METHODS", "SHIP", "VPT", "Batch", "CLIPAdapter", "CoCoOp", "CoOp", "CrossModal", "Host",
+    "CLAP", "IVLP", "METHODS", "SHIP", "VPT", "Batch", "CLIPAdapter", "CoCoOp", "CoOp", "CrossModal", "FullFT", "Host",
     "KgCoOp", "MaPLe", "MethodInfo", "ProGrad", "PromptKD", "PromptSRC", "TaskRes", "TextAdapter", "TipAdapter",
     "TipAdapterF", "ZeroShot", "ZeroShotAnchor", "build", "list_methods", "method", "zero_shot_weights",
 ]  # fmt: skip

@@ -48,6 +48,7 @@ class Batch:
         pixels: `(B, 3, height, width)` preprocessed, or None.
         generator: source of every random draw a loss makes; None only where nothing is drawn.
         total: images of this step over all processes; None where there is one process.
+        rows: `(B,)` int64, which images of the training bank (those of the host's names) these are; None in tests.
     """
 
     labels: Tensor
@@ -55,6 +56,7 @@ class Batch:
     pixels: Tensor | None = None
     generator: torch.Generator | None = None
     total: int | None = None
+    rows: Tensor | None = None
 
 
 def seeded(generator: torch.Generator | None) -> torch.Generator:
@@ -160,6 +162,11 @@ class Host(nn.Module):
         tensor of the model; a host with prompts or layers of its own on the image side has none either.
         """
         return None
+
+    def checkpointed(self) -> list[Any]:
+        """Parts with open_clip's `set_grad_checkpointing` that gradients go through; none where there are no towers."""
+        model = getattr(self.clip, "model", None)
+        return [] if model is None else [model]
 
     def prepare(self, data: FeatureBank, epochs: int, seed: int) -> None:
         """Called by training once, before the first epoch, with the images of the training names."""

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ogenlib.hosts.base import Batch, Host
+from ogenlib.hosts.base import Batch
 from ogenlib.hosts.coop import INIT_STD, PAPER_LR, CoOp
+from ogenlib.hosts.pixel_host import PixelHost
 from ogenlib.towers import Backbone, context_from_words, encode_prompts
 
 
@@ -47,7 +48,7 @@ def check_count(name: str, value: int) -> int:
     return value
 
 
-class PromptedImages(Host):
+class PromptedImages(PixelHost):
     """Mixin: image features come from an image tower with prompts, so only from pixels.
 
     Subclasses write `visual_prompts`, set `published` and keep `paper_training`.
@@ -57,7 +58,7 @@ class PromptedImages(Host):
         paper_training: whether `train_settings` gives those.
     """
 
-    uses_cached_features: ClassVar[bool] = False
+    changes: ClassVar[str] = "puts prompts into the image tower"
     published: ClassVar[dict[str, Any]]
     paper_training: bool
 
@@ -75,20 +76,10 @@ class PromptedImages(Host):
         Raises:
             ValueError: the batch holds no pixels.
         """
-        if batch.pixels is None:
-            held = "neither features nor pixels" if batch.features is None else "features of the frozen image tower"
-            raise ValueError(
-                f"the batch holds {held}; {self.info.name} puts prompts into the image tower and needs pixels: train "
-                "and evaluate on images, PixelBank.load(clip, images)"
-            )
+        pixels = self.pixels_of(batch)
         prompts = self.visual_prompts()
         deep = prompts[1:] if len(prompts) > 1 else None
-        return self.clip.image.encode(batch.pixels.to(self.device), prompts=prompts[0], deep=deep).float()
-
-    def frozen_features(self, batch: Batch) -> Tensor:
-        """Unit rows `(B, D)` of the same images by the tower without prompts: the batch's own `features` if it has
-        any (they have to be of the same views), else one more pass without gradients."""
-        return Host.image_features(self, batch)
+        return self.clip.image.encode(pixels, prompts=prompts[0], deep=deep).float()
 
     def train_settings(self) -> dict[str, Any]:
         """The released settings with `paper_training`, else this library's."""

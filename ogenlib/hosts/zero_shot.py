@@ -11,7 +11,7 @@ Notation: `C` classes, `D` embedding, `T` templates.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -34,16 +34,31 @@ def check_templates(templates: str | Sequence[str]) -> tuple[str, ...]:
     return chosen
 
 
-@torch.no_grad()
-def zero_shot_weights(clip: ClipLike, names: Sequence[str], templates: str | Sequence[str]) -> Tensor:
-    """Unit rows `(C, D)`: the mean of each name's unit text features over the templates, normalised."""
+def filled(templates: str | Sequence[str], names: Sequence[str]) -> list[str]:
+    """The texts of the first name in every template, then those of the second, ...; underscores become spaces."""
     chosen = check_templates(templates)
-    clean = [name.replace("_", " ") for name in names]
-    texts = [template.format(name) for name in clean for template in chosen]
-    features = clip.encode_text(texts)
+    return [template.format(name.replace("_", " ")) for name in names for template in chosen]
+
+
+def template_weights(
+    encode: Callable[[Sequence[str]], Tensor], names: Sequence[str], templates: str | Sequence[str]
+) -> Tensor:
+    """Unit rows `(C, D)`: the mean of each name's unit text features over the templates, normalised.
+
+    Args:
+        encode: sentences -> unit rows; gradients go through where it has any.
+    """
+    chosen = check_templates(templates)
+    features = encode(filled(chosen, names))
     if len(chosen) == 1:
         return features  # unit rows as they are; normalising again would only round them
     return F.normalize(reduce(features, "(c t) d -> c d", "mean", t=len(chosen)), dim=-1)
+
+
+@torch.no_grad()
+def zero_shot_weights(clip: ClipLike, names: Sequence[str], templates: str | Sequence[str]) -> Tensor:
+    """`template_weights` of the frozen model."""
+    return template_weights(clip.encode_text, names, templates)
 
 
 class ZeroShotAnchor:

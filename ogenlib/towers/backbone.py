@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ogenlib.towers.base import ClipLike
 from ogenlib.towers.image import ImageTower
 from ogenlib.towers.source import BUNDLED, Source, find_source
-from ogenlib.towers.text import TextTower
+from ogenlib.towers.text import TextTower, encode_texts
 
 PRECISIONS = ("fp32", "bf16", "fp16", "pure_bf16", "pure_fp16")
 _log = logging.getLogger(__name__)
@@ -93,13 +93,7 @@ class Backbone(ClipLike):
         Raises:
             ValueError: a text is longer than the tower reads.
         """
-        if chunk < 1:
-            raise ValueError(f"chunk is {chunk}, expected at least 1 text")
-        ids = self.text.tokenize(texts)
-        if not len(ids):
-            return torch.zeros(0, self.embed_dim, device=self.device)
-        pieces = [self.text.trim(part) for part in ids.split(chunk)]
-        features = torch.cat([self.text.encode(self.text.embed(part), part).float() for part in pieces])
+        features = encode_texts(self.text, texts, chunk)
         return F.normalize(features, dim=-1) if normalize else features
 
 

@@ -157,6 +157,25 @@ class TextTower:
             )
 
 
+def encode_texts(tower: TextTower, texts: str | Sequence[str], chunk: int = 256) -> Tensor:
+    """Un-normalised features `(N, D)`, fp32, of plain sentences, `chunk` at a time.
+
+    Raises:
+        ValueError: `chunk` below 1, or a text is longer than the tower reads.
+    """
+    if chunk < 1:
+        raise ValueError(f"chunk is {chunk}, expected at least 1 text")
+    return encode_ids(tower, tower.tokenize(texts), chunk)
+
+
+def encode_ids(tower: TextTower, ids: Tensor, chunk: int = 256) -> Tensor:
+    """Un-normalised features `(N, D)`, fp32, of token ids `(N, L)` as `tower.tokenize` gives them."""
+    if not len(ids):
+        return torch.zeros(0, tower.embed_dim, device=tower.device)
+    pieces = [tower.trim(part) for part in ids.split(chunk)]
+    return torch.cat([tower.encode(tower.embed(part), part).float() for part in pieces])
+
+
 def first(features: Any) -> Tensor:
     """The pooled features where a tower also returns its tokens."""
     return features[0] if isinstance(features, (tuple, list)) else features
