@@ -69,7 +69,7 @@ def bench(args: argparse.Namespace) -> None:
         precision=args.precision, device=args.device, skip_bad=args.skip_bad, settings=_settings(args),
         ogen=args.ogen, held_out=args.held_out_names, preset=preset, ogen_settings=changes, root=args.root,
         targets=tuple(args.targets), suite=args.suite, shots_list=tuple(args.shots_list),
-        train_domain=args.train_domain,
+        train_domain=args.train_domain, retention=tuple(args.retention), alphas=tuple(args.alphas),
     )  # fmt: skip
     if args.smoke:
         config = config.smoke()
@@ -77,7 +77,7 @@ def bench(args: argparse.Namespace) -> None:
     document = run(config, args.out, command=_command(), progress=not args.quiet)
     home = document["protocol"]["home_domain"]
     where = f" tested on {home}" if home else ""
-    shots = ", ".join(map(str, config.all_shots()))
+    shots = ", ".join(str(n or "all") for n in config.all_shots())
     _say(args, f"\n{document['protocol']['dataset']}{where}, {shots} shots, {len(config.seeds)} seed(s)")
     _say(args, summary_text(document))
     _say(args, f"\nreport   {args.out / 'report.html'}\nresults  {args.out / 'results.json'}")
@@ -113,7 +113,7 @@ def _train(args: argparse.Namespace) -> None:
         host: Host = OGEN.build(args.host, clip, names, unknown, options, **recipe)
     else:
         host = build(args.host, clip, names, **options)
-    picked = few_shot(data.train, args.shots, args.seed).of_classes(names)
+    picked = (few_shot(data.train, args.shots, args.seed) if args.shots else data.train).of_classes(names)
     bank = load_bank(host, clip, picked, views=args.views, seed=args.seed, skip_bad=args.skip_bad)
     history: list[dict[str, Any]] = []
     if host.trainable() or host.training_free:

@@ -218,7 +218,7 @@ def _shares(n: int, weights: Sequence[float] | None) -> list[float]:
     return [w / total for w in given]
 
 
-def _mean(tensors: Sequence[Tensor], shares: Sequence[float] | Sequence[Tensor]) -> Tensor:
+def _mean(tensors: Sequence[Tensor], shares: Sequence[float | Tensor]) -> Tensor:
     """The weighted mean; shares need not sum to one. A number that is the same everywhere is kept as it is."""
     first = tensors[0]
     if not _averages(first):
