@@ -81,7 +81,7 @@ def robust_table(summary: Sequence[Mapping[str, Any]]) -> Html:
                    else "")  # fmt: skip
 
     body = [
-        [label(variant_of(row)) + POINTS.get(str(row.get("point")), ""),
+        [label(variant_of(row)) + POINTS.get(str(row.get("point")), f" · {row.get('point')}"),
          number(mean_std(row.get("alpha"))[0], 2), *[cell(row, key) for key in shown]] for row in summary
     ]  # fmt: skip
     return table(["Host", "Alpha", *[columns[key] for key in shown]], body)
@@ -130,7 +130,7 @@ def path_figure(paths: Mapping[Variant, Path], chosen: Mapping[Variant, tuple[fl
         axes.plot(across[-1:], up[-1:], color=colour, marker=marker, ms=7, lw=0, zorder=20 + index)
         ring = chosen.get(variant)
         if ring is not None:
-            axes.scatter(*[[value] for value in ring], s=90, facecolors="none", edgecolors=colour, linewidths=1.4,
+            axes.scatter(*[[value] for value in ring], s=160, facecolors="none", edgecolors=colour, linewidths=1.4,
                          zorder=40 + index)  # fmt: skip
     starts = {(round(path[0][1], 1), round(path[0][2], 1)) for path in paths.values() if path}
     for across_at, up_at in sorted(starts)[:1] if len(starts) == 1 else []:  # all began at one place

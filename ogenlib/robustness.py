@@ -9,7 +9,7 @@ fine-tuned reference of the same seed: ``OOD - (OOD_zs + (ID - ID_zs) * (OOD_ft 
 The reference is full fine-tuning where it is among the methods, else the method itself, whose own value is then 0.
 
 An *entry* is one host trained with one seed: `host`, `ogen`, `seed`, `val`, `id`, `ood`, `zero_shot`, and `curve`, a
-list of the four at every `alpha`, or None. A *point* of it is what was tested: ``trained`` (alpha 1), ``chosen`` (the
+list of the four at every `alpha`, or None; `others`, if there, has further points by name. A *point* of it is what was tested: ``trained`` (alpha 1), ``chosen`` (the
 alpha of the highest `val`) or ``half`` (alpha 0.5). Accuracies are in percent.
 """
 
@@ -54,6 +54,7 @@ def chosen_alpha(curve: Sequence[Scores]) -> float:
 def points_of(entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The tested points of one entry by name: ``trained``, and ``half`` and ``chosen`` where it has a curve."""
     found = {"trained": {"alpha": None, **{key: entry.get(key) for key in ("val", *MEASURES)}}}
+    found |= {name: {"alpha": None, **point} for name, point in (entry.get("others") or {}).items()}
     curve = entry.get("curve")
     if not curve:
         return found

@@ -65,7 +65,7 @@ def targets_of(config: BenchConfig, source: Dataset) -> list[str]:
 
 
 def target_dataset(config: BenchConfig, name: str, home: str) -> Dataset:
-    """What to test; of a bundled dataset the drawings of the source's own icon set, so that only the names are other."""
+    """What to test; of a bundled dataset the drawings of the source's own icon set: only the names are other."""
     if name not in list_datasets():
         return load_named(config, name)
     wanted = tuple(config.test_domains or (home,))
