@@ -146,7 +146,8 @@ def run_all(cells: Sequence[tuple[Variant, World, int, int]], work: Path) -> lis
     """All rows, each kept in `work` under a name made of everything that decides it."""
     rows = []
     for variant, here, seed, epochs in tqdm(list(cells), desc="study", unit="run"):
-        key = short_hash([asdict(variant), here.plan.card, here.plan.source.hash(), here.plan.source.train.hash(),
+        card = {k: v for k, v in here.plan.card.items() if k != "effective_robustness"}  # of the table, not of a run
+        key = short_hash([asdict(variant), card, here.plan.source.hash(), here.plan.source.train.hash(),
                           here.clip.weights_hash, here.shots, seed, epochs, VIEWS, SCHEMA])  # fmt: skip
         path = work / f"{key}.json"
         if not path.exists():

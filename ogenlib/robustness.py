@@ -9,8 +9,9 @@ fine-tuned reference of the same seed: ``OOD - (OOD_zs + (ID - ID_zs) * (OOD_ft 
 The reference is full fine-tuning where it is among the methods, else the method itself, whose own value is then 0.
 
 An *entry* is one host trained with one seed: `host`, `ogen`, `seed`, `val`, `id`, `ood`, `zero_shot`, and `curve`, a
-list of the four at every `alpha`, or None; `others`, if there, has further points by name. A *point* of it is what was tested: ``trained`` (alpha 1), ``chosen`` (the
-alpha of the highest `val`) or ``half`` (alpha 0.5). Accuracies are in percent.
+list of the four at every `alpha`, or None; `others`, if there, has further points by name. A *point* of it is what was
+tested: ``trained`` (alpha 1), ``chosen`` (the alpha of the highest `val`) or ``half`` (alpha 0.5). Accuracies are in
+percent.
 """
 
 from __future__ import annotations
