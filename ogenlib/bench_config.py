@@ -171,7 +171,7 @@ class BenchConfig:
         domains = self.test_domains
         if self.dataset == "emoji-categories" and self.suite is None and not self.targets:
             domains = ("noto",) if self.protocol == "cross-dataset" else ("noto", "openmoji")
-        shift = {"alphas": (0.0, 0.5, 1.0), "retention": self.retention or SMOKE_RETENTION}
+        shift: dict[str, Any] = {"alphas": (0.0, 0.5, 1.0), "retention": self.retention or SMOKE_RETENTION}
         few = tuple(shots for shots in self.shots_list if shots <= 4)[:2] if self.protocol == "few-shot" else ()
         return replace(self, seeds=self.seeds[:1], epochs=min(self.epochs, 4), shots=min(self.shots or 4, 4), views=2,
                        test_domains=domains, shots_list=few or self.shots_list,
