@@ -68,6 +68,21 @@ def wise_ft_weights(host: Any, residual: Tensor) -> Tensor:
     return F.normalize(host.anchor(TOY_NAMES) + host.alpha * 0.25 * residual, dim=-1)
 
 
+def test_full_fine_tuning_goes_back_to_zero_shot(clip: Backbone) -> None:
+    host = hosts.build("full_ft", clip, TOY_NAMES)
+    with torch.no_grad():
+        for parameter in host.trainable().values():
+            parameter.mul_(1.5)
+    pixels = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+    batch = hosts.Batch(torch.zeros(2, dtype=torch.long), pixels=pixels)
+    with interpolated(host, 0), torch.no_grad():
+        torch.testing.assert_close(host.image_features(batch), clip.encode_image(pixels))
+        torch.testing.assert_close(host.class_weights(), hosts.ZeroShot(clip, TOY_NAMES).class_weights())
+    frozen = dict(clip.image.visual.named_parameters())
+    half, name = wise_ft(host, 0.5), next(iter(frozen))
+    torch.testing.assert_close(dict(half.named_parameters())[f"visual.{name}"], 1.25 * frozen[name])
+
+
 def test_inside_ogen_the_host_is_interpolated(clip: Backbone, trained: Host) -> None:
     model = OGEN(trained, unknown=["house"], zero_shot_share=0.5)
     start = start_state(model)
