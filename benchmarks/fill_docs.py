@@ -20,6 +20,7 @@ from typing import Any
 
 import hosts_tables
 import ogen_tables
+import robust_tables
 from markdown_tables import METHOD_NAMES, number, spread, table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -123,6 +124,7 @@ BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "generators": ("generators.json", generators),
     **ogen_tables.BLOCKS,
     **hosts_tables.BLOCKS,
+    **robust_tables.BLOCKS,
 }
 
 

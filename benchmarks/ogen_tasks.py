@@ -74,7 +74,7 @@ def emoji_tasks(
     clip, data = load_backbone("ogen-tiny"), load_dataset(name)
     split = base_new_split(data.classnames)
     family = "emoji" if name == "emoji-categories" else name.split("/")[0]
-    test = _extracted(clip, data.test, keep)
+    test = extracted(clip, data.test, keep)
 
     @cache  # one bank of test pixels for all seeds
     def test_pixels() -> PixelBank:
@@ -88,12 +88,12 @@ def emoji_tasks(
         def pixels(picked: ImageSet = picked, seed: int = seed) -> tuple[PixelBank, PixelBank]:
             return PixelBank.load(clip, picked, views=8, seed=seed), test_pixels()
 
-        bank = _extracted(clip, picked, keep, views=8, seed=seed)
+        bank = extracted(clip, picked, keep, views=8, seed=seed)
         tasks[seed] = StudyTask(name, family, clip, split, bank, test, tuple(data.templates), pixels=pixels)
     return tasks
 
 
-def _extracted(clip: Backbone, images: ImageSet, keep: Path | None, **settings: Any) -> FeatureBank:
+def extracted(clip: Backbone, images: ImageSet, keep: Path | None, **settings: Any) -> FeatureBank:
     """Features from `keep` if they are there; saved whole, so that several processes may share the folder."""
     if keep is None:
         return FeatureBank.extract(clip, images, **settings)

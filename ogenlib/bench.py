@@ -16,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from ogenlib.batches import Bank
-from ogenlib.bench_config import PROTOCOLS, BenchConfig, Variant, settings_for
+from ogenlib.bench_config import ALL_SHOTS, PROTOCOLS, BenchConfig, Variant, settings_for
 from ogenlib.bench_document import add_thumbnails, cell_name, document
 from ogenlib.data import Augment, FeatureBank, PixelBank, few_shot
 from ogenlib.data.dataset import short_hash
@@ -125,7 +125,8 @@ def _need_pixels(config: BenchConfig) -> bool:
 
 def _training_images(shared: _Shared, shots: int, seed: int) -> _Training:
     config, planned = shared.config, shared.plan
-    picked = few_shot(planned.source.train, shots, seed).of_classes(planned.known)  # drawn as CoOp draws
+    train = planned.source.train if shots == ALL_SHOTS else few_shot(planned.source.train, shots, seed)  # as CoOp draws
+    picked = train.of_classes(planned.known)
     options: dict[str, Any] = {"views": config.views, "seed": seed, "skip_bad": config.skip_bad}
     if not _need_pixels(config):
         return _Training(FeatureBank.extract(shared.clip, picked, **options), None)
@@ -174,6 +175,7 @@ def _cell(shared: _Shared, images: _Training, variant: Variant, shots: int, seed
                   "seconds": seconds} for row in outcome.rows],
         "curve": curve, "confusions": outcome.confusions, "per_class": outcome.per_class,
         "projection": _projection(shared, model, seed) if isinstance(model, OGEN) else None,
+        **({} if outcome.robustness is None else {"robustness": outcome.robustness}),
     }  # fmt: skip
     write_json(path, cell)
     return cell

@@ -11,13 +11,17 @@ from typing import Any
 
 from ogenlib.data import COOP11, list_datasets
 from ogenlib.hosts import METHODS, method, takes_texts
+from ogenlib.merge import check_alpha
 from ogenlib.ogen_config import ogen_config
 from ogenlib.train import TrainConfig
 
 _log = logging.getLogger(__name__)
-PROTOCOLS = ("base-to-new", "cross-dataset", "domain-generalization", "few-shot", "retrieval")
-ALIASES = {"domain-shift": "domain-generalization"}
-WITH_TARGETS = ("cross-dataset", "domain-generalization")
+PROTOCOLS = ("base-to-new", "cross-dataset", "domain-generalization", "domain-shift", "few-shot", "retrieval")
+WITH_TARGETS = ("cross-dataset", "domain-generalization", "domain-shift")
+WITH_DOMAINS = ("domain-generalization", "domain-shift")
+ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+SMOKE_RETENTION = ("emoji-concepts/activities",)
+ALL_SHOTS = 0  # all training images
 SHOTS_LIST = (1, 2, 4, 8, 16)  # CoOp's
 OGEN_MODES = ("both", "yes", "no")
 PRESET = "ogenlib"
@@ -31,14 +35,18 @@ class BenchConfig:
     """One benchmark.
 
     Attributes:
-        protocol: one of `PROTOCOLS`, or ``domain-shift`` for ``domain-generalization``.
+        protocol: one of `PROTOCOLS`.
         dataset: embedded name, published name (with `root`), folder or CSV; what is trained on.
         root: folder that holds the folders of published datasets.
-        targets: datasets (cross-dataset) or domains and datasets (domain-generalization) to test on; those of a
-            `suite` to run. Empty for the protocol's own.
-        train_domain: of several (domain-generalization); None for the dataset's first.
+        targets: datasets (cross-dataset) or domains and datasets (`WITH_DOMAINS`) to test on; those of a `suite` to
+            run. Empty for the protocol's own.
+        train_domain: of several (`WITH_DOMAINS`); None for the dataset's first.
+        retention: datasets of other things whose zero-shot accuracy is to be kept (domain-shift); empty for every
+            other bundled one beside a bundled dataset, and none beside others.
+        alphas: points between a host's start (0) and end (1) that WiSE-FT is tested at (domain-shift).
         suite: a whole table over the datasets of `SUITES`, in place of `dataset`.
         shots_list: numbers of training images of a class (few-shot), in place of `shots`.
+        shots: training images of a class; `ALL_SHOTS` for all.
         hosts: methods to compare; zero_shot is always among them, as the reference.
         views: augmented views of a training image in the feature bank.
         measure_every: epochs between two points of a curve, the last epoch always being one; None for every epoch, and
@@ -60,6 +68,8 @@ class BenchConfig:
     root: str | os.PathLike[str] | None = None
     targets: tuple[str, ...] = ()
     train_domain: str | None = None
+    retention: tuple[str, ...] = ()
+    alphas: tuple[float, ...] = ALPHAS
     suite: str | None = None
     hosts: tuple[str, ...] = ("coop",)
     shots: int = 16
@@ -79,14 +89,13 @@ class BenchConfig:
     ogen_settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "protocol", ALIASES.get(self.protocol, self.protocol))
         if self.protocol not in PROTOCOLS:
             raise ValueError(f"protocol {self.protocol!r} is not available; available: {', '.join(PROTOCOLS)}")
         self._check_data()
-        for name in ("shots", "epochs", "views", "measure_every"):
+        for name, low in (("shots", ALL_SHOTS), ("epochs", 1), ("views", 1), ("measure_every", 1)):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value}: must be 1 or more")
+            if value is not None and value < low:
+                raise ValueError(f"{name}={value}: must be {low} or more")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds={list(self.seeds)}: name at least one, each once")
         for host in self.hosts:
@@ -127,9 +136,16 @@ class BenchConfig:
             raise ValueError(f"shots_list={list(shots)}: name numbers of 1 or more, each once")
         if shots != SHOTS_LIST and self.protocol != "few-shot":
             raise ValueError(f"shots_list={list(shots)} is for --protocol few-shot; {self.protocol} takes --shots N")
-        if self.train_domain is not None and self.protocol != "domain-generalization":
-            raise ValueError(f"train_domain={self.train_domain!r} is for --protocol domain-generalization, not "
+        if self.train_domain is not None and self.protocol not in WITH_DOMAINS:
+            raise ValueError(f"train_domain={self.train_domain!r} is for --protocol {' and '.join(WITH_DOMAINS)}, not "
                              f"{self.protocol}; leave it out")  # fmt: skip
+        if (self.retention or self.alphas != ALPHAS) and self.protocol != "domain-shift":
+            raise ValueError(f"retention={list(self.retention)} and alphas={list(self.alphas)} are for --protocol "
+                             f"domain-shift, not {self.protocol}; leave them out")  # fmt: skip
+        if sorted(set(self.alphas)) != list(self.alphas) or not {0.0, 1.0} <= set(self.alphas):
+            raise ValueError(f"alphas={list(self.alphas)}: must rise from 0 to 1, both among them, as 0 0.5 1")
+        for alpha in self.alphas:
+            check_alpha(alpha)
         if self.suite is None:
             if self.targets and self.protocol not in WITH_TARGETS:
                 raise ValueError(f"targets={list(self.targets)} are for --protocol {' and '.join(WITH_TARGETS)}, and "
@@ -183,9 +199,12 @@ class BenchConfig:
         domains = self.test_domains
         if self.dataset == "emoji-categories" and self.suite is None and not self.targets:
             domains = ("noto",) if self.protocol == "cross-dataset" else ("noto", "openmoji")
+        others = SMOKE_RETENTION if self.dataset in list_datasets() and self.dataset not in SMOKE_RETENTION else ()
+        shift: dict[str, Any] = {"alphas": (0.0, 0.5, 1.0), "retention": self.retention or others}
         few = tuple(shots for shots in self.shots_list if shots <= 4)[:2] if self.protocol == "few-shot" else ()
-        return replace(self, seeds=self.seeds[:1], epochs=min(self.epochs, 4), shots=min(self.shots, 4), views=2,
-                       test_domains=domains, shots_list=few or self.shots_list)  # fmt: skip
+        return replace(self, seeds=self.seeds[:1], epochs=min(self.epochs, 4), shots=min(self.shots or 4, 4), views=2,
+                       test_domains=domains, shots_list=few or self.shots_list,
+                       **(shift if self.protocol == "domain-shift" else {}))  # fmt: skip
 
 
 def settings_for(preset: str, settings: Mapping[str, Any], n_known: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from ogenlib import results
 from ogenlib.data import ImageSet
 from ogenlib.protocols import Part, Plan
 from ogenlib.published import published_rows
+from ogenlib.robustness import robustness_tables
 
 THUMBNAILS = 4  # pictures beside a confusion
 
@@ -57,7 +58,13 @@ def document(
         "per_class": _per_class(cells, home),
         "projection": [{**_who(c), "domain": home, **c["projection"]} for c in shown if c["projection"]],
         **_published(card, rows),
+        **_robustness(cells),
     }  # fmt: skip
+
+
+def _robustness(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    found = [{**_who(c), "seed": c["seed"], **c["robustness"]} for c in cells if "robustness" in c]
+    return robustness_tables(found) if found else {}
 
 
 def _published(card: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from ogenlib.results import AVERAGE, RETRIEVAL_METRICS
 from ogenlib.retrieval import short_name
 
 COLUMNS = {"base": "base", "new": "new", "H": "H", "H_of_means": "H of means", "joint_H": "joint H"}
-WIDTH, NAME = 14, 22
+ROBUST = {"id": "ID", "ood": "mean OOD", "zero_shot": "zero-shot", "effective_robustness": "effective"}
+WIDTH, NAME, WIDE = 14, 22, 34
 
 
 def summary_text(document: Mapping[str, Any]) -> str:
@@ -23,13 +24,25 @@ def summary_text(document: Mapping[str, Any]) -> str:
     if card["name"] == "base-to-new" and not card.get("suite"):
         return table([row for row in summary if row["domain"] == home], ("base", "new", "H", "joint_H"))
     settings = list(dict.fromkeys((row["dataset"], row["domain"]) for row in summary))
-    shown = [s for s in settings if s[1] == home or card["name"] == "domain-generalization"]
+    shown = [s for s in settings if s[1] == home or card["name"] in ("domain-generalization", "domain-shift")]
     blocks = []
     for dataset, domain in [*[s for s in shown if s[0] != AVERAGE], *[s for s in shown if s[0] == AVERAGE]]:
         rows = [row for row in summary if (row["dataset"], row["domain"]) == (dataset, domain)]
         heading = " / ".join(part for part in (dataset, domain) if part)
         blocks.append(f"{heading}\n{table(rows)}{published_text(document.get('published') or [], dataset)}")
+    if document.get("robustness_summary"):
+        blocks.append(robustness_text(document["robustness_summary"]))
     return "\n\n".join(blocks)
+
+
+def robustness_text(summary: Sequence[Mapping[str, Any]]) -> str:
+    """ID, means over shifts and other datasets, and effective robustness of every method and of WiSE-FT on it."""
+    named = {"trained": "", "half": " WiSE 0.5", "chosen": " WiSE chosen"}
+    lines = [f"{'robustness':<{WIDE}}" + "".join(f"{head:>{WIDTH}}" for head in ROBUST.values())]
+    for row in summary:
+        name = _name(row) + named[row["point"]]
+        lines.append(f"{name:<{WIDE}}" + "".join(f"{_cell(row[key]):>{WIDTH}}" for key in ROBUST))
+    return "\n".join(lines)
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = tuple(COLUMNS)) -> str:

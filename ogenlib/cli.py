@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from ogenlib import cli_use, commands
-from ogenlib.bench_config import ALIASES, PROTOCOLS, SHOTS_LIST, SUITES
+from ogenlib.bench_config import ALPHAS, PROTOCOLS, SHOTS_LIST, SUITES
 from ogenlib.cli_settings import positive as _positive
 from ogenlib.cli_settings import setting
+from ogenlib.cli_settings import shots as _shots
 from ogenlib.ogen_config import PRESETS
 from ogenlib.train import OPTIMIZERS, PRECISIONS
 
@@ -63,7 +64,7 @@ def _root(parser: argparse.ArgumentParser) -> None:
 
 
 def _training(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--shots", type=_positive, default=16, metavar="N", help="training images of a class")
+    parser.add_argument("--shots", type=_shots, default=16, metavar="N", help="training images of a class, or all")
     parser.add_argument("--epochs", type=_positive, default=50, metavar="N", help="passes over them")
     parser.add_argument("--views", type=_positive, default=8, metavar="N",
                         help="augmented views of a training image; 1 means the plain image")  # fmt: skip
@@ -99,9 +100,10 @@ def build_parser() -> argparse.ArgumentParser:
         return p
 
     p = command("bench", commands.bench, "train methods on some names, test them on others, write a report")
-    p.add_argument("--protocol", choices=[*PROTOCOLS, *ALIASES], default="base-to-new",
-                   help="what is measured; domain-shift is domain-generalization; retrieval takes data with "
-                        "captions: the bundled drawings, or a Karpathy-split JSON file")  # fmt: skip
+    p.add_argument("--protocol", choices=PROTOCOLS, default="base-to-new",
+                   help="what is measured; domain-shift is domain-generalization with zero-shot retention and WiSE-FT; "
+                        "retrieval takes data with captions: the bundled drawings, or a Karpathy-split JSON "
+                        "file")  # fmt: skip
     p.add_argument("--targets", nargs="+", default=[], metavar="NAME",
                    help="what is tested besides --dataset: datasets, or its domains (default: the protocol's own); "
                         "with --suite, run these of its datasets only")  # fmt: skip
@@ -109,8 +111,17 @@ def build_parser() -> argparse.ArgumentParser:
                    help="a table over many datasets in place of --dataset, its average and published rows")  # fmt: skip
     p.add_argument("--shots-list", type=_positive, nargs="+", default=list(SHOTS_LIST), metavar="N",
                    help="numbers of training images of a class, for few-shot (in place of --shots)")  # fmt: skip
-    p.add_argument("--train-domain", default=None, metavar="NAME",
-                   help="the domain that domain-generalization trains on (default: the first)")  # fmt: skip
+    p.add_argument(
+        "--train-domain",
+        default=None,
+        metavar="NAME",
+        help="the domain that domain-generalization and domain-shift train on (default: the first)",
+    )
+    p.add_argument("--retention", nargs="+", default=[], metavar="NAME",
+                   help="datasets of other things on which domain-shift tests what is left of zero-shot (default: the "
+                        "other bundled ones)")  # fmt: skip
+    p.add_argument("--alphas", type=float, nargs="+", default=list(ALPHAS), metavar="A",
+                   help="where domain-shift tests between the start (0) and the end (1) of a training")  # fmt: skip
     p.add_argument("--hosts", nargs="+", default=["coop"], metavar="NAME", help="methods (ogen methods)")
     p.add_argument("--measure-every", type=_positive, default=None, metavar="N",
                    help="epochs between two points of the curves (default: 1; a tenth of the epochs for methods that "
@@ -155,6 +166,7 @@ def build_parser() -> argparse.ArgumentParser:
     p = command("eval", commands.evaluate_run, "test a saved run on a dataset")
     p.add_argument("folder", type=Path, metavar="RUN", help="folder of a saved run")
     p.add_argument("--split", choices=["test", "val", "train"], default="test", help="which images")
+    cli_use.add_alpha(p)
     _data(p)
     _root(p)
     _common(p, "runs/eval")

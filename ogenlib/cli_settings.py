@@ -24,6 +24,16 @@ def positive(text: str) -> int:
     return value
 
 
+def shots(text: str) -> int:
+    """A whole number of 1 or more, or 0 for ``all``; ArgumentTypeError otherwise."""
+    if text == "all":
+        return 0
+    try:
+        return positive(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, nor 'all'") from None
+
+
 def setting(text: str) -> tuple[str, Any]:
     """Key and value of `KEY=VALUE`; the value is JSON, and a bare word is itself.
 

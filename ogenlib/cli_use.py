@@ -12,8 +12,10 @@ from typing import Any
 from ogenlib.cli_settings import positive
 from ogenlib.export import export_head, export_open_clip
 from ogenlib.files import write_json
+from ogenlib.hosts import Host
 from ogenlib.onnx_graph import export_onnx
 from ogenlib.runs import Classifier, load_run
+from ogenlib.wise import wise_ft
 from ogenlib.words import METRICS, nearest_words
 
 FORMATS = ("open-clip", "head", "onnx")
@@ -63,11 +65,24 @@ def predict(args: argparse.Namespace) -> None:
         print(f"{path}: " + ", ".join(f"{name} {100 * chance:.1f}%" for name, chance in chances))
 
 
+def run_at(args: argparse.Namespace) -> Host:
+    """The saved run, or with --alpha what WiSE-FT makes of it."""
+    host = load_run(args.folder, device=args.device)
+    return host if args.alpha is None else wise_ft(host, args.alpha)
+
+
+def add_alpha(parser: argparse.ArgumentParser) -> None:
+    """Declare --alpha, for commands that read a run with `run_at`."""
+    parser.add_argument("--alpha", type=float, default=None, metavar="A",
+                        help="tensors between where training began (0) and where it ended (1), as WiSE-FT does; "
+                             "default: where it ended")  # fmt: skip
+
+
 def export(args: argparse.Namespace) -> None:
     if args.no_tower and args.format != "head":
         raise ValueError(f"--no-tower is an option of --format head, not of {args.format}; leave it out")
     names = given_names(args.names)
-    host = load_run(args.folder, device=args.device)
+    host = run_at(args)
     if args.format == "open-clip":
         folder = export_open_clip(host, args.out, names)
     elif args.format == "onnx":
@@ -125,6 +140,7 @@ def add_commands(
     p.add_argument("--names", nargs="+", default=None, metavar="NAME",
                    help="weights of these names, or those in a file, one a line; default: the run's own")  # fmt: skip
     p.add_argument("--no-tower", action="store_true", help="with head: leave the image tower out")
+    add_alpha(p)
     common(p, "runs/export")
 
     p = command("words", words, "show the words nearest to a learned context")

@@ -14,7 +14,7 @@ from ogenlib.batches import load_bank
 from ogenlib.bench import BenchConfig, run_bench
 from ogenlib.bench_config import PRESET, settings_for
 from ogenlib.bench_text import summary_text
-from ogenlib.cli_use import read_names
+from ogenlib.cli_use import read_names, run_at
 from ogenlib.data import (
     Dataset,
     FeatureBank,
@@ -33,7 +33,7 @@ from ogenlib.hosts import METHODS, Host, build, method
 from ogenlib.ogen import OGEN
 from ogenlib.ogen_config import ogen_config
 from ogenlib.report import write_report
-from ogenlib.runs import load_run, read_run
+from ogenlib.runs import read_run
 from ogenlib.sheet import contact_sheet
 from ogenlib.suite_bench import run_suite
 from ogenlib.towers import Backbone, convert_openai, load_backbone
@@ -69,7 +69,7 @@ def bench(args: argparse.Namespace) -> None:
         measure_every=args.measure_every, precision=args.precision, device=args.device, skip_bad=args.skip_bad,
         settings=_settings(args), ogen=args.ogen, held_out=args.held_out_names, preset=preset, ogen_settings=changes,
         root=args.root, targets=tuple(args.targets), suite=args.suite, shots_list=tuple(args.shots_list),
-        train_domain=args.train_domain,
+        train_domain=args.train_domain, retention=tuple(args.retention), alphas=tuple(args.alphas),
     )  # fmt: skip
     if args.smoke:
         config = config.smoke()
@@ -77,7 +77,7 @@ def bench(args: argparse.Namespace) -> None:
     document = run(config, args.out, command=_command(), progress=not args.quiet)
     home = document["protocol"]["home_domain"]
     where = f" tested on {home}" if home else ""
-    shots = ", ".join(map(str, config.all_shots())) + " shots"
+    shots = ", ".join(str(n or "all") for n in config.all_shots()) + " shots"
     if config.protocol == "retrieval":
         shots = f"{document['protocol']['n_base']} training images with captions"
     _say(args, f"\n{document['protocol']['dataset']}{where}, {shots}, {len(config.seeds)} seed(s)")
@@ -115,7 +115,7 @@ def _train(args: argparse.Namespace) -> None:
         host: Host = OGEN.build(args.host, clip, names, unknown, options, **recipe)
     else:
         host = build(args.host, clip, names, **options)
-    picked = few_shot(data.train, args.shots, args.seed).of_classes(names)
+    picked = (few_shot(data.train, args.shots, args.seed) if args.shots else data.train).of_classes(names)
     bank = load_bank(host, clip, picked, views=args.views, seed=args.seed, skip_bad=args.skip_bad)
     history: list[dict[str, Any]] = []
     if host.trainable() or host.training_free:
@@ -157,7 +157,7 @@ def _ogen_asked(args: argparse.Namespace) -> list[str] | None:
 
 def evaluate_run(args: argparse.Namespace) -> None:
     record = read_run(args.folder)
-    host = load_run(args.folder, device=args.device)
+    host = run_at(args)
     data = load_dataset(args.dataset, root=args.root, skip_bad=args.skip_bad)
     images = _part(data, args.split)
     bank = load_bank(host, host.clip, images, skip_bad=args.skip_bad)
@@ -165,7 +165,7 @@ def evaluate_run(args: argparse.Namespace) -> None:
     unseen = [n for n in data.classnames if n not in host.names]
     document: dict[str, Any] = {
         "schema": "ogenlib.eval/1", "run": str(args.folder), "method": record["method"],
-        "ogen": record.get("ogen"), "dataset": data.name,
+        "ogen": record.get("ogen"), "alpha": args.alpha, "dataset": data.name,
         "data_hash": data.hash(), "split": args.split, "backbone": host.clip.fingerprint(), "skipped": bank.skipped,
         "versions": results.versions(), "date": results.now(),
     }  # fmt: skip

@@ -70,7 +70,7 @@ def published_rows(protocol: str, trained: str, tested: Iterable[str]) -> list[d
         return _base_to_new(wanted)
     if trained != "imagenet":
         return []
-    return _shifts(wanted) if protocol == "domain-generalization" else _transfer(protocol, wanted)
+    return _shifts(wanted) if protocol in ("domain-generalization", "domain-shift") else _transfer(protocol, wanted)
 
 
 def _row(dataset: str, method: str, base: float | None, new: float | None, tag: str) -> dict[str, Any]:

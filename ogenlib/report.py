@@ -17,6 +17,7 @@ from ogenlib.report_card import how, names_known, protocol_section, skipped_sect
 from ogenlib.report_findings import ZERO, Findings, metric_cell
 from ogenlib.report_places import domain_section
 from ogenlib.report_retrieval import retrieval_section
+from ogenlib.report_robust import robust_section
 from ogenlib.report_style import (
     DASH,
     Html,
@@ -79,6 +80,7 @@ def build_report(results: Mapping[str, Any]) -> str:
         feature_section(results),
         shots_section(results),
         domain_section(found),
+        robust_section(results),
         published_section(results),
         confusion_section(found),
         class_section(found),
@@ -298,6 +300,12 @@ def tests_section(found: Findings) -> Html | None:
         "Differences in points, paired by seed; p-values are not corrected for the number of comparisons.",
         tag("h3", place[:1].upper() + place[1:]) if place and inside else None,
         tests_table(inside) if inside else None,
-        details(f"Other domains ({len(outside)})" if found.headline == found.training else
-                f"Every test set ({len(outside)})", tests_table(outside)) if outside else None,
+        details(
+            f"Other domains ({len(outside)})"
+            if found.headline == found.training
+            else f"Every test set ({len(outside)})",
+            tests_table(outside),
+        )
+        if outside
+        else None,
     )

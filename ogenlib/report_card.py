@@ -70,6 +70,8 @@ def names_trained(card: Mapping[str, Any]) -> str:
 def images_trained(card: Mapping[str, Any]) -> str:
     if card.get("shots_list"):
         return f"{', '.join(map(str, card['shots_list']))} images per class"
+    if card.get("shots") == 0:
+        return "all training images"
     return counted(card.get("shots"), "image") + " per class" if card.get("shots") else ""
 
 

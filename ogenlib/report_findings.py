@@ -32,6 +32,7 @@ SIDES = {
     "base-to-new": {"base": "base names", "new": "new names"},
     "cross-dataset": {"base": "the dataset of training", "new": "the targets"},
     "domain-generalization": {"base": "the domain of training", "new": "the shifted domains"},
+    "domain-shift": {"base": "the reference domain", "new": "the shifted domains"},
     "few-shot": {"base": "the test images", "new": ""},
     "retrieval": {"image_to_text_r1": "recall@1 of texts by image", "text_to_image_r1": "recall@1 of images by text"},
 }

@@ -251,6 +251,9 @@ SIDE_TERMS = {  # of a protocol: what Base is, what New is, what competes for Jo
     "domain-generalization": ("accuracy on test images of the domain of training",
                               "accuracy on images of another domain, choosing among its names",
                               "all names that were trained"),
+    "domain-shift": ("accuracy on test images of the reference domain",
+                     "accuracy on images of another domain, choosing among its names",
+                     "all names that were trained"),
     "few-shot": ("accuracy on all test images, choosing among all names", "", ""),
 }  # fmt: skip
 BASE_TO_NEW_TERMS = (

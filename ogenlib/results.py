@@ -28,11 +28,12 @@ METRICS = (
 )  # fmt: skip
 
 
-def mean_std(values: Sequence[float]) -> list[float | None]:
+def mean_std(values: Sequence[float | None]) -> list[float | None]:
     """[mean, sample std]; std is None for one value, both are None if any value is missing."""
-    if not values or any(v is None or math.isnan(v) for v in values):
+    known = [v for v in values if v is not None and not math.isnan(v)]
+    if not values or len(known) < len(values):
         return [None, None]
-    return [mean(values), stdev(values) if len(values) > 1 else None]
+    return [mean(known), stdev(known) if len(known) > 1 else None]
 
 
 def summarize(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

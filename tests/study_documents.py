@@ -6,6 +6,10 @@ from typing import Any
 
 from hosts_study import HOME, costs, gains, host_variants, with_other_sets
 from ogen_study import SCORES, Variant, ablation, emoji_variants, search_variants, summarize
+from robust_study import costs as robust_costs
+from robust_study import tables as robust_tables_of
+
+from ogenlib.robustness import MEASURES
 
 
 def entry(variant: Variant, family: str, domain: str = "", **scores: float) -> dict[str, Any]:
@@ -97,11 +101,31 @@ def pixels_document() -> dict[str, Any]:
     return {"summary": entries, "protocol": {"seeds": [1], "tasks": {"a": {}, "b": {}}}}
 
 
+def robust_document() -> dict[str, Any]:
+    """Zero-shot at 40 / 30 / 70, full fine-tuning and VPT from there to two ends; VRF for one of them."""
+    rows = []
+    for host, ends in (("zero_shot", None), ("full_ft", (60.0, 20.0, 50.0)), ("vpt", (58.0, 34.0, 68.0))):
+        for seed in (1, 2):
+            start = {"val": 41.0, "id": 40.0, "ood": 30.0, "zero_shot": 70.0}
+            curve = None
+            if ends is not None:
+                half = {"val": 90.0, **{k: (start[k] + e) / 2 + 1 for k, e in zip(MEASURES, ends, strict=True)}}
+                end = {"val": 60.0, **dict(zip(MEASURES, ends, strict=True))}
+                curve = [{"alpha": 0.0, **start}, {"alpha": 0.5, **half}, {"alpha": 1.0, **end}]
+            others = {"VRF, paper": {**start, "ood": 33.0}} if host == "vpt" else {}
+            rows.append({"task": "emoji-categories", "variant": "host alone", "host": host, "ogen": False, "seed": seed,
+                         "epochs": 20 if ends else 0, "seconds_fit": 10.0 * seed if ends else 0.0,
+                         "parameters": {"zero_shot": 0, "full_ft": 4000, "vpt": 1000}[host],
+                         **(curve[-1] if curve else start), "curve": curve, "others": others})  # fmt: skip
+    card = {"datasets": {"emoji-categories": {}}, "seeds": [1, 2], "alphas": [0.0, 0.5, 1.0]}
+    return {"protocol": card, **robust_tables_of(rows), "costs": robust_costs(rows)}
+
+
 DOCUMENTS = {
     "ogen-pixels.json": pixels_document(),
     "ogen-emoji.json": emoji_document(), "ogen-real.json": real_document(), "ogen-search.json": search_document(),
     "ogen-long.json": long_document(), "ogen-cost.json": cost_document(),
-    "hosts.json": hosts_document(),
+    "hosts.json": hosts_document(), "robust.json": robust_document(),
 }  # fmt: skip
 SHOWN = {
     "ogen-pixels": ["|  | VPT: base | new | H | joint H | IVLP: base | new | H | joint H |",
@@ -112,6 +136,12 @@ SHOWN = {
                          "| +2.2 (<0.001) | +2.2 (<0.001) | +0.0 |", "over the 3 seeds"],
     "hosts-concepts": ["| VPT | 40.5 ± 0.0 |", "| +2.7 (0.12) |", "over the 2 datasets"],
     "hosts-cost": ["| zero-shot | 0 | – | 2.5 | – | – | – |", "| CoOp | 512 | 20 | 2.5 | 2.5 | 900 | 910 |"],
+    "robust-trained": ["| full_ft | 60.0 ± 0.0 | 20.0 ± 0.0 | 50.0 ± 0.0 | 0.0 ± 0.0 | – |",
+                       "| VPT | 58.0 ± 0.0 | 34.0 ± 0.0 | 68.0 ± 0.0 | 13.0 ± 0.0 | +14.0 |", "seeds 1, 2"],
+    "robust-wise": ["| VPT | 0.5 ± 0.0 | 50.0 ± 0.0 | 33.0 ± 0.0 | 70.0 ± 0.0 | 8.0 ± 0.0 |"],
+    "robust-vrf": ["| VPT · paper | 40.0 ± 0.0 | 33.0 ± 0.0 | 70.0 ± 0.0 | 3.0 ± 0.0 |"],
+    "robust-curves": ["| VPT | 40.0 / 30.0 / 70.0 | 50.0 / 33.0 / 70.0 | 58.0 / 34.0 / 68.0 |"],
+    "robust-cost": ["| VPT | 1,000 | 25.0 % | 15.0 | 1.00× |"],
     "ogen-emoji": ["| on noto | base | new | H | joint H | H, twemoji |",
                    "| **CoOp + OGEN** | 1.0 ± 0.2 | 1.0 ± 0.2 | 58.0 ± 0.2 |",
                    "| KgCoOp, all names |", "seeds 1, 2, 3"],

@@ -161,7 +161,6 @@ def test_summary_and_tests_keep_datasets_and_shots_apart() -> None:
 
 def test_every_protocol_has_a_plan() -> None:
     assert tuple(PLANS) == PROTOCOLS
-    assert BenchConfig(protocol="domain-shift").protocol == "domain-generalization"
 
 
 def test_cross_dataset_tests_no_image_that_was_trained_on() -> None:
@@ -200,7 +199,7 @@ def test_few_shot_trains_all_names() -> None:
         ({"protocol": "few-shot", "shots_list": (0, 2)}, "numbers of 1 or more"),
         ({"protocol": "few-shot", "shots_list": (2, 2)}, "each once"),
         ({"shots_list": (1, 2)}, "for --protocol few-shot; base-to-new takes --shots"),
-        ({"targets": ("noto",)}, "for --protocol cross-dataset and domain-generalization"),
+        ({"targets": ("noto",)}, "for --protocol cross-dataset and domain-generalization and domain-shift"),
         ({"train_domain": "noto"}, "is for --protocol domain-generalization"),
         ({"suite": "coop12"}, "'coop12' is unknown; known are coop11, emoji8"),
         ({"suite": "coop11"}, "pass --root DIR"),
@@ -219,7 +218,7 @@ def test_settings_that_do_not_fit_are_refused(changes: dict[str, Any], message: 
     [
         ({"protocol": "cross-dataset", "targets": ("emoji-categories",)}, "leave it out"),
         ({"protocol": "cross-dataset", "targets": ("emoji-concept",)}, "Did you mean"),
-        ({"protocol": "domain-shift", "dataset": "emoji-concepts/objects"}, "take emoji-categories"),
+        ({"protocol": "domain-generalization", "dataset": "emoji-concepts/objects"}, "take emoji-categories"),
         ({"protocol": "domain-shift", "targets": ("notos",)}, "must name icon sets"),
         ({"protocol": "domain-shift", "targets": ("noto",)}, "leave it out"),
     ],
@@ -250,14 +249,14 @@ def test_targets_from_disk_share_names_or_have_some_of_their_own(tmp_path: Path)
     variant = folder(tmp_path / "variant", {"test": ("dog", "Hot_dog"), "train": ("dog", "Hot_dog")})
     other = folder(tmp_path / "other", {"test": ("dog", "tram"), "train": ("dog", "tram")})
     strange = folder(tmp_path / "strange", {"test": ("bus", "tram"), "train": ("bus", "tram")})
-    config = small(protocol="domain-shift", dataset=str(source), targets=(str(variant), str(other)))
+    config = small(protocol="domain-generalization", dataset=str(source), targets=(str(variant), str(other)))
     judge = plan(config).judge
     assert isinstance(judge, SidesJudge) and judge.joint == (True, False) and judge.names == (*classes, "tram")
     assert judge.spaces[0].new == (2, 1) or judge.spaces[0].new == (1, 2)
     with pytest.raises(ValueError, match=r"none of the names of .*cross-dataset"):
-        plan(small(protocol="domain-shift", dataset=str(source), targets=(str(strange),)))
+        plan(small(protocol="domain-generalization", dataset=str(source), targets=(str(strange),)))
     with pytest.raises(ValueError, match="--targets"):
-        plan(small(protocol="domain-shift", dataset=str(source)))
+        plan(small(protocol="domain-generalization", dataset=str(source)))
     with pytest.raises(ValueError, match="--targets"):
         plan(small(protocol="cross-dataset", dataset=str(source)))
     crossed = plan(small(protocol="cross-dataset", dataset=str(source), targets=(str(strange),)))

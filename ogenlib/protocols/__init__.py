@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ogenlib.bench_config import BenchConfig
-from ogenlib.protocols import base_to_new, cross_dataset, domain_generalization, few_shot, retrieval
+from ogenlib.protocols import base_to_new, cross_dataset, domain_generalization, domain_shift, few_shot, retrieval
 from ogenlib.protocols.plan import Judge, Outcome, Part, Plan, Tested, domains_of
 
 __all__ = ["PLANS", "Judge", "Outcome", "Part", "Plan", "Tested", "domains_of", "plan"]
@@ -14,6 +14,7 @@ PLANS: dict[str, Callable[[BenchConfig], Plan]] = {
     "base-to-new": base_to_new.plan,
     "cross-dataset": cross_dataset.plan,
     "domain-generalization": domain_generalization.plan,
+    "domain-shift": domain_shift.plan,
     "few-shot": few_shot.plan,
     "retrieval": retrieval.plan,
 }

@@ -23,7 +23,7 @@ def plan(config: BenchConfig) -> Plan:
     near = home in source.test.domains and not config.test_domains  # other names, not other domains
     parts, cards = [Part(source.name, source.test.of_domain(home) if near else source.test)], []
     for name in targets_of(config, source):
-        target, left_out = without_training_images(Part(name, _test_images(config, name, home).test), source)
+        target, left_out = without_training_images(Part(name, target_dataset(config, name, home).test), source)
         parts.append(Part(name, target.images))
         cards.append({"dataset": name, "images": len(target.images), "hash": target.images.hash(),
                       "images_left_out_because_trained_on": left_out})  # fmt: skip
@@ -64,8 +64,8 @@ def targets_of(config: BenchConfig, source: Dataset) -> list[str]:
     raise ValueError(f"cross-dataset from {config.dataset} needs datasets to test on; add --targets NAME_OR_PATH ...")
 
 
-def _test_images(config: BenchConfig, name: str, home: str) -> Dataset:
-    """The target; of a bundled one the drawings of the source's own icon set, so that only the names are other."""
+def target_dataset(config: BenchConfig, name: str, home: str) -> Dataset:
+    """What to test; of a bundled dataset the drawings of the source's own icon set: only the names are other."""
     if name not in list_datasets():
         return load_named(config, name)
     wanted = tuple(config.test_domains or (home,))

@@ -21,6 +21,12 @@ IMAGENET_SHIFTS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r") 
 
 def plan(config: BenchConfig) -> Plan:
     """Train on one domain of `config.dataset`; test it, and the domains or datasets that are targets."""
+    source, home = one_domain(config)
+    return sides_plan(config, source, home)
+
+
+def one_domain(config: BenchConfig) -> tuple[Dataset, str]:
+    """The dataset with training images of one domain, and that domain, which has test images too."""
     source = _source(config)
     home, inside = source.train.domains[0], list(dict.fromkeys(source.test.domains))
     if set(source.train.domains) != {home}:
@@ -29,6 +35,12 @@ def plan(config: BenchConfig) -> Plan:
     if home not in inside:
         raise ValueError(f"{source.name} has no test images of {home}, the domain it is trained on, so base cannot "
                          "be measured; take another --dataset or --train-domain")  # fmt: skip
+    return source, home
+
+
+def sides_plan(config: BenchConfig, source: Dataset, home: str) -> Plan:
+    """Base is tested in the domain `home`, new in the targets: in the others if none are given."""
+    inside = list(dict.fromkeys(source.test.domains))
     wanted = _targets(config, source, home, inside)
     parts = [Part(source.name, source.test.of_domain(home))]
     for name in wanted:

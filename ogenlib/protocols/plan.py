@@ -35,6 +35,12 @@ class Tested:
     pixels: tuple[PixelBank, ...] | None = None
     near_pixels: tuple[PixelBank, ...] | None = None
 
+    def first(self, count: int) -> Tested:
+        """Of the first `count` parts only."""
+        pixels = (None if self.pixels is None else self.pixels[:count],
+                  None if self.near_pixels is None else self.near_pixels[:count])  # fmt: skip
+        return Tested(self.features[:count], self.near[:count], *pixels)
+
     def of(self, host: Host, near: bool = False) -> list[Bank]:
         """The parts as the host reads them, all images or the near ones."""
         features, pixels = (self.near, self.near_pixels) if near else (self.features, self.pixels)
@@ -48,11 +54,13 @@ class Outcome:
     rows: one for each dataset and domain: `dataset`, `domain` and `results.METRICS`, None for what is not measured.
     confusions: as `evaluate.confusions`, with `dataset` and `domain`.
     per_class: class, side, n, accuracy, joint_accuracy; `dataset` where several have such a side.
+    robustness: what `ogenlib.robustness` makes tables of; None for protocols without it.
     """
 
     rows: list[dict[str, Any]]
     confusions: list[dict[str, Any]]
     per_class: list[dict[str, Any]]
+    robustness: dict[str, Any] | None = None
 
 
 class Judge(Protocol):

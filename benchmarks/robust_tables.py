@@ -1,0 +1,113 @@
+"""Tables of docs/robust.md from the results of `robust_study.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from markdown_tables import METHOD_NAMES, number, spread, table
+
+MEASURES = {"id": "ID", "ood": "mean OOD", "zero_shot": "mean zero-shot", "effective_robustness": "effective"}
+REFERENCE = ("full_ft", False)
+
+
+def trained(document: dict[str, Any]) -> str:
+    """The end of every training, and what its shifts gain on full fine-tuning's."""
+    parts = []
+    for task in document["protocol"]["datasets"]:
+        at = _points(document, task, "trained")
+        reference = at.get(REFERENCE)
+        lines = []
+        for key, entry in at.items():
+            gain = "–"
+            if reference is not None and key not in (REFERENCE, ("zero_shot", False)):
+                gain = f"{entry['ood'][0] - reference['ood'][0]:+.1f}"
+            lines.append([_named(key), *[spread(entry[m]) for m in MEASURES], gain])
+        parts.append(_part(document, task, table(["", *MEASURES.values(), "OOD, over full fine-tuning"], lines)))
+    return _said(document, parts)
+
+
+def wise(document: dict[str, Any]) -> str:
+    """WiSE-FT at the alpha that validation images choose."""
+    return _of_points(document, {"chosen": ""}, with_alpha=True)
+
+
+def vrf(document: dict[str, Any]) -> str:
+    """VRF in both forms."""
+    return _of_points(document, {f"VRF, {form}": f" · {form}" for form in ("paper", "released-code")})
+
+
+def curves(document: dict[str, Any]) -> str:
+    """ID / mean OOD / mean zero-shot at every alpha, means over seeds."""
+    parts = []
+    alphas = document["protocol"]["alphas"]
+    for task in document["protocol"]["datasets"]:
+        found: dict[tuple[str, bool], list[list[dict[str, Any]]]] = {}
+        for row in document["rows"]:
+            if row["task"] == task and row.get("curve"):
+                found.setdefault((row["host"], row["ogen"]), []).append(row["curve"])
+        lines = [[_named(key), *[_triple([curve[i] for curve in own]) for i in range(len(alphas))]]
+                 for key, own in found.items()]  # fmt: skip
+        parts.append(_part(document, task, table(["alpha", *[f"{a:g}" for a in alphas]], lines)))
+    return "\n".join(parts) + "\nID / mean OOD / mean zero-shot, percent, means over seeds.\n"
+
+
+def cost(document: dict[str, Any]) -> str:
+    """Trained parameters and seconds, beside full fine-tuning's."""
+    full = next((e for e in document["costs"] if (e["host"], e["ogen"]) == REFERENCE), None)
+    lines = []
+    for entry in document["costs"]:
+        shares = ["–", "–"]
+        if full is not None:
+            shares = [f"{100 * entry['parameters'] / full['parameters']:.1f} %",
+                      f"{entry['seconds'] / full['seconds']:.2f}×"]  # fmt: skip
+        lines.append([_named((entry["host"], entry["ogen"])), f"{entry['parameters']:,}", shares[0],
+                      number(entry["seconds"]), shares[1]])  # fmt: skip
+    header = ["", "parameters", "of full fine-tuning's", "s", "over full fine-tuning's"]
+    return table(header, lines) + "\nOne training, mean over the seeds.\n"
+
+
+def _of_points(document: dict[str, Any], points: dict[str, str], *, with_alpha: bool = False) -> str:
+    parts = []
+    for task in document["protocol"]["datasets"]:
+        lines = []
+        for name, more in points.items():
+            for key, entry in _points(document, task, name).items():
+                alpha = [spread(entry["alpha"])] if with_alpha else []
+                lines.append([_named(key) + more, *alpha, *[spread(entry[m]) for m in MEASURES]])
+        header = ["", *["alpha"] * with_alpha, *MEASURES.values()]
+        parts.append(_part(document, task, table(header, lines)))
+    return _said(document, parts)
+
+
+def _points(document: dict[str, Any], task: str, point: str) -> dict[tuple[str, bool], dict[str, Any]]:
+    return {(e["host"], e["ogen"]): e for e in document["summary"] if (e["task"], e["point"]) == (task, point)}
+
+
+def _named(key: tuple[str, bool]) -> str:
+    return METHOD_NAMES.get(key[0], key[0]) + (" + OGEN" if key[1] else "")
+
+
+def _triple(points: list[dict[str, Any]]) -> str:
+    means = []
+    for key in ("id", "ood", "zero_shot"):
+        values = [point[key] for point in points]
+        means.append(None if None in values else sum(values) / len(values))
+    return " / ".join(number(mean) for mean in means)
+
+
+def _part(document: dict[str, Any], task: str, body: str) -> str:
+    return f"**{task}**\n\n{body}" if len(document["protocol"]["datasets"]) > 1 else body
+
+
+def _said(document: dict[str, Any], parts: list[str]) -> str:
+    seeds = ", ".join(map(str, document["protocol"]["seeds"]))
+    return "\n".join(parts) + f"\nPercent, means over seeds {seeds}, ± standard deviation.\n"
+
+
+BLOCKS = {
+    "robust-trained": ("robust.json", trained),
+    "robust-wise": ("robust.json", wise),
+    "robust-vrf": ("robust.json", vrf),
+    "robust-curves": ("robust.json", curves),
+    "robust-cost": ("robust.json", cost),
+}
