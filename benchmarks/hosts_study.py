@@ -35,6 +35,11 @@ HOME, OTHERS = "noto", "other sets"
 EPOCHS, PIXEL_EPOCHS, COCOOP_EPOCHS = 50, 10, 5
 
 
+def compared_hosts() -> list[str]:
+    """Zero-shot, prompt learners and adapters; fine-tuning has a study of its own, `robust_study.py`."""
+    return [name for name, cls in METHODS.items() if cls.info.kind != "fine-tuning"]
+
+
 def host_variants(hosts: Sequence[str]) -> list[Variant]:
     """Each method alone, then with OGEN where it takes it."""
     found = []
@@ -139,7 +144,8 @@ def datasets_card(task: StudyTask) -> dict[str, Any]:
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--hosts", nargs="+", choices=list(METHODS), default=list(METHODS), help="methods (all)")
+    parser.add_argument("--hosts", nargs="+", choices=list(METHODS), default=compared_hosts(),
+                        help="methods (all but fine-tuning)")  # fmt: skip
     parser.add_argument("--datasets", nargs="+", choices=emoji_datasets(), default=emoji_datasets(), metavar="NAME",
                         help="emoji-categories and emoji-concepts/* (all)")  # fmt: skip
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="seeds (1 2 3)")

@@ -25,6 +25,11 @@ def test_every_method_is_run_and_only_those_that_take_it_with_ogen() -> None:
     assert ("zero_shot", True) not in found and ("tip_adapter", True) not in found
 
 
+def test_fine_tuning_is_left_to_its_own_study() -> None:
+    found = hosts_study.parse([]).hosts
+    assert {"zero_shot", "vpt", "clap"} <= set(found) and not {"full_ft", "flyp"} & set(found)
+
+
 def test_epochs_by_kind_of_method() -> None:
     args = hosts_study.parse(["--epochs", "50", "--pixel-epochs", "20", "--cocoop-epochs", "10"])
     assert [hosts_study.epochs_of(h, args) for h in ("coop", "vpt", "cocoop")] == [50, 20, 10]
