@@ -382,9 +382,7 @@ class OGEN(Host):
         return cls(build(name, clip, known, **{**(options or {}), **wanted}), known, unknown, **ogen)
 
     @classmethod
-    def from_card(
-        cls, host: Host, card: Mapping[str, Any], generator: ClassConditionalGenerator | None = None
-    ) -> OGEN:
+    def from_card(cls, host: Host, card: Mapping[str, Any], generator: ClassConditionalGenerator | None = None) -> OGEN:
         """OGEN around a host as `card()` describes it, with the generator that was saved beside it."""
         names = {"unknown" if card["new_names_known_in_training"] else "vocabulary": card["other_names"]}
         model = cls(host, **names, preset=card["preset"], templates=card["templates"], **card["settings"])

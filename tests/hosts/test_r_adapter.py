@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +13,11 @@ import torch
 import torch.nn.functional as F
 from adapted_world import shake, unmerged
 from pixel_world import KNOWN, NEW, pictures
-from prompted_world import NAMES, OTHERS, TEXT, VISION, batch, make_clip, new_clip, pixels
-from safetensors.torch import load_file
-from test_train import _free_port
+from prompted_world import NAMES, OTHERS, batch, make_clip, pixels
 
 import ogenlib as og
 from ogenlib.data import PixelBank
-from ogenlib.hosts import Batch, Host, RAdapter, build
+from ogenlib.hosts import Batch, Host, RAdapter
 from ogenlib.hosts.mpm_nce import mpm_nce
 from ogenlib.hosts.r_adapter import Accumulation
 from ogenlib.hosts.residual_adapters import image_blocks, text_blocks
@@ -30,7 +25,7 @@ from ogenlib.hosts.zero_shot import zero_shot_weights
 from ogenlib.ogen import OGEN
 from ogenlib.rates import layer_decay
 from ogenlib.runs import load_run
-from ogenlib.towers import Backbone, EmbeddingTable, weights_hash
+from ogenlib.towers import Backbone, weights_hash
 from ogenlib.towers.replaced import call_replaced
 from ogenlib.towers.text import encode_ids
 from ogenlib.train import TrainConfig, fit
@@ -330,111 +325,3 @@ def test_ogen_trains_it(clip, bank, settings: dict[str, Any]) -> None:
     with torch.no_grad():
         z = model.image_features(images)
         assert torch.isfinite(model.logits(z, model.class_weights((*KNOWN, *NEW), z=z))).all()
-
-
-# --- settings ---------------------------------------------------------------------------------------------
-
-
-def test_presets_are_the_papers(world) -> None:
-    for task, alpha, rank in (("classification", 0.5, None), ("retrieval", 0.8, None), ("segmentation", 0.4, None),
-                              ("few-shot", 0.5, 4)):  # fmt: skip
-        options = {"rank": 4} if task == "few-shot" else {}
-        config = RAdapter.paper(world, NAMES, task, **options).config()
-        assert config["alpha"] == alpha and config["rank"] == rank
-        assert (config["drop"], config["accumulation"], config["early"]) == (0.2, 0.999, False)
-        assert (config["margin"], config["temperature"]) == (0.05, 0.01)
-    host = RAdapter.paper(world, NAMES, margin=0.1)
-    assert host.margin == 0.1
-    settings = replace(TrainConfig(), **host.train_settings())
-    assert (settings.lr, settings.weight_decay, settings.epochs, settings.optimizer) == (5e-4, 0.0, 10, "adamw")
-    assert (settings.schedule, settings.warmup_steps) == ("steps", 500)
-    with pytest.raises(ValueError, match="task='few': must be one of classification, few-shot, retrieval"):
-        RAdapter.paper(world, NAMES, "few")
-
-
-def test_a_quarter_of_full_fine_tuning_is_trained(clip) -> None:
-    count = sum(p.numel() for p in RAdapter(clip, KNOWN).trainable().values())
-    assert count == 12 * 192**2 + 6 * 128**2 < 0.25 * sum(p.numel() for p in clip.model.visual.parameters())
-    low = sum(p.numel() for p in RAdapter(clip, KNOWN, rank=8).trainable().values())
-    assert low == 12 * 2 * 8 * 192 + 6 * 2 * 8 * 128
-
-
-def test_a_low_rank_start_is_drawn_by_the_generator(world) -> None:
-    one, two = RAdapter(world, NAMES, rank=3), RAdapter(world, NAMES, rank=3)
-    other = RAdapter(world, NAMES, rank=3, generator=torch.Generator().manual_seed(9))
-    assert torch.equal(one.visual.resblocks[0]["attn"].down, two.visual.resblocks[0]["attn"].down)
-    assert not torch.equal(one.visual.resblocks[0]["attn"].down, other.visual.resblocks[0]["attn"].down)
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"drop": 1.0}, r"drop=1.0: must be 0 or more and below 1"),
-        ({"accumulation": -0.1}, r"accumulation=-0.1"),
-        ({"smoothing": 1.0}, r"smoothing=1.0"),
-        ({"temperature": 0.0}, r"temperature=0.0: must be a positive number \(paper: 0.01\)"),
-        ({"margin": -1.0}, r"margin=-1.0: must be 0 or more \(paper: 0.05\)"),
-        ({"alpha": -0.5}, r"alpha=-0.5: must be 0 or more; 0 is the model as it was"),
-        ({"rank": 24}, r"rank=24: must be 1 to 23"),
-        ({"texts": {"dog": ["x"]}}, r"texts has none for 2 names"),
-        ({"texts": {**{n: ["x"] for n in NAMES}, "fox": "x"}}, r"texts\['fox'\] is a string"),
-    ],
-)
-def test_bad_settings_are_refused(world, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        RAdapter(world, NAMES, **options)
-
-
-def test_models_that_take_no_adapters_are_named(world) -> None:
-    table = EmbeddingTable(NAMES, world.encode_text(NAMES))
-    with pytest.raises(ValueError, match=r"has no towers to train; load a model"):
-        RAdapter(table, NAMES)
-    convolutions = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8, "patch_size": None, "head_width": 32}
-    resnet = new_clip({**VISION, **convolutions}, TEXT)
-    with pytest.raises(ValueError, match=r"image tower ModifiedResNet of 'prompted-world' takes no residual adapters"):
-        build("r_adapter", resnet, NAMES)
-    other = deepcopy(world)
-    other.text = object()
-    with pytest.raises(ValueError, match=r"text tower CLIP of 'prompted-world' takes no residual adapters"):
-        build("r_adapter", other, NAMES)
-    frozen = Batch(torch.zeros(1).long(), features=torch.ones(1, world.embed_dim))
-    with pytest.raises(ValueError, match=r"features of the frozen.*r_adapter puts adapters into both.*PixelBank"):
-        RAdapter(world, NAMES).image_features(frozen)
-
-
-# --- several processes ------------------------------------------------------------------------------------
-
-SCRIPT = """
-import sys, torch
-from safetensors.torch import save_file
-from tuned_world import KNOWN, small_bank
-from ogenlib import distributed
-from ogenlib.hosts import RAdapter
-from ogenlib.towers import load_backbone
-from ogenlib.train import fit
-
-torch.set_num_threads(1)
-distributed.start("cpu")
-clip = load_backbone("ogen-tiny")
-host = RAdapter(clip, KNOWN, ("an icon of a {}.", "a photo of a {}."))
-fit(host, small_bank(clip), epochs=1, batch_size=5, lr=1e-3, optimizer="sgd", warmup_steps=0)
-if distributed.is_main():
-    save_file({n: p.detach().clone() for n, p in host.trainable().items()}, sys.argv[1])
-distributed.barrier()
-distributed.stop()
-"""
-
-
-def test_two_processes_end_where_one_does(tmp_path: Path) -> None:
-    script, ends = tmp_path / "script.py", []
-    script.write_text(SCRIPT)
-    here = str(Path(__file__).parents[1])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{here}:{os.environ.get('PYTHONPATH', '')}"}
-    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(_free_port()))
-    for extra in ((), launcher):
-        end = tmp_path / f"{len(extra)}.safetensors"
-        subprocess.run([sys.executable, *extra, str(script), str(end)], check=True, timeout=600, env=environment)
-        ends.append(load_file(end))
-    assert sum(bool(p.abs().max() > 0) for p in ends[0].values()) > 9  # but for those dropped in every step
-    for name, one in ends[0].items():
-        torch.testing.assert_close(ends[1][name], one, atol=1e-6, rtol=1e-4)
