@@ -73,7 +73,7 @@ def method(name: str) -> type[Host]:
 
 def takes_texts(cls: type[Host]) -> bool:
     """Whether a method has the option `texts`, name -> its texts: it learns from pairs of image and text."""
-    makers = (kind.__init__ for kind in cls.__mro__ if "__init__" in vars(kind))
+    makers = (vars(kind)["__init__"] for kind in cls.__mro__ if "__init__" in vars(kind))
     return any("texts" in inspect.signature(maker).parameters for maker in makers)
 
 
