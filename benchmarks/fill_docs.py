@@ -20,6 +20,7 @@ from typing import Any
 
 import hosts_tables
 import ogen_tables
+import ood_tables
 from markdown_tables import METHOD_NAMES, number, spread, table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,6 +123,7 @@ BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "generators": ("generators.json", generators),
     **ogen_tables.BLOCKS,
     **hosts_tables.BLOCKS,
+    **ood_tables.BLOCKS,
 }
 
 
