@@ -144,7 +144,7 @@ def divided(name: str, data: Rows, known: list[int], unknown: list[int], hold: i
         tested.append(data.fit_x[rows[:hold]])
         fit_x.append(data.fit_x[rows[hold:]])
         fit_y += [number] * (len(rows) - hold)
-    away = torch.isin(data.fit_y, torch.tensor(unknown))
+    away = torch.isin(data.fit_y, torch.tensor(unknown, dtype=torch.long))
     return Task(name, data.names[known], data.names[unknown], torch.cat(fit_x), torch.tensor(fit_y),
                 torch.cat(tested), data.fit_x[away])  # fmt: skip
 

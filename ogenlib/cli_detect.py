@@ -43,8 +43,7 @@ def run_detector(host: Host, unknown: Sequence[str] | None = None, fit: FeatureB
     if both:
         raise ValueError(f"--unknown holds {both[:3]}, which the run knows; leave them out")
     others = fixed_weights(host, unknown) if unknown else None
-    generator = getattr(host, "generator", None)
-    detector = OGENDetector(ImageEncoder(host), generator, weights, others)
+    detector = OGENDetector(ImageEncoder(host), None, weights, others)
     return detector if fit is None else detector.fit_features(*known_images(host, fit))
 
 

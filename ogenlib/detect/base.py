@@ -97,6 +97,8 @@ class ChunkedDetector(FeaturesDetector):
 
     def flatten(self, x: Tensor) -> Tensor:
         """What `predict_features` was given as rows, without a copy."""
+        if not isinstance(x, Tensor):
+            raise TypeError(f"features are a {type(x).__name__}; pass a tensor of rows (count, dimensions)")
         return x
 
     def unit(self, x: Tensor) -> Tensor:

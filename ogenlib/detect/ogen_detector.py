@@ -234,6 +234,9 @@ class OGENDetector(ChunkedDetector):
 
     def load_state(self, tensors: Mapping[str, Tensor], learned_with: Plan) -> None:
         """Take back `state()`."""
+        # As they are: normalising once more would change their last bits, and with them the scores.
+        self.class_embeddings = tensors["class_embeddings"]
+        self.unknown_embeddings = tensors.get("unknown_embeddings")
         self._features, self._labels = tensors.get("features"), tensors.get("labels")
         self._learned = {name: tensors[name] for name in ("weights", "centre", "directions") if name in tensors}
         self._learned_with = learned_with

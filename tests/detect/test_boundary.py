@@ -56,7 +56,7 @@ def test_a_class_without_images_gets_the_mean_that_its_name_foretells() -> None:
 
 
 def test_ridge_gives_back_a_linear_map() -> None:
-    names, turn = 100 * rows(30, 4), rows(4, 3, seed=1)
+    names, turn = 100 * rows(30, 4).double(), rows(4, 3, seed=1).double()
     targets = (names - names.mean(dim=0)) @ turn
     torch.testing.assert_close(from_names(names, targets, names), targets, rtol=1e-3, atol=1e-2)
 
