@@ -41,8 +41,8 @@ def tasks(document: dict[str, Any]) -> str:
             parts.append(f"**{title}**\n\n" + table(header, lines))
     seeds = ", ".join(map(str, document["protocol"]["seeds"]))
     return "\n".join(parts) + (
-        "\nAUROC / FPR95 with unknown positive (the share of known images flagged where 95 % of the unknown are caught), "
-        f"percent; means over seeds {seeds} where rows are drawn.\n"
+        "\nAUROC / FPR95 with unknown positive (the share of known images flagged where 95 % of the unknown are "
+        f"caught), percent; means over seeds {seeds} where rows are drawn.\n"
     )
 
 
