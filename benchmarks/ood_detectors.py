@@ -52,7 +52,8 @@ def on_logits(kind: Any) -> Callable[[Task, Mapping[str, Any]], Scores]:
 def on_features(kind: Any, needs: str = "") -> Callable[[Task, Mapping[str, Any]], Scores]:
     def make(task: Task, settings: Mapping[str, Any]) -> Scores:
         layer = head(task)
-        more = {"": {}, "head": {"head": layer}, "wb": {"w": layer.weight, "b": layer.bias}}[needs]
+        tables: dict[str, dict[str, Any]] = {"head": {"head": layer}, "wb": {"w": layer.weight, "b": layer.bias}}
+        more = tables.get(needs, {})
         settings = {k: min(v, len(task.fit_x) - 1) if k == "k" else v for k, v in settings.items()}
         detector = kind(None, **more, **settings)
         if detector.requires_fit:
@@ -121,7 +122,7 @@ def entries(vocabulary: Tensor) -> dict[str, Entry]:
         "KNN": Entry("images", on_features(theirs.KNN), each(k=(1, 2, 4, 10, 50))),
         "Mahalanobis": Entry("images", on_features(theirs.Mahalanobis)),
         "RMD": Entry("images", on_features(theirs.RMD)),
-        "GMM": Entry("images", on_features(theirs.GMM), each(reg=(1e-4, 1e-3, 1e-2))),
+        "GMM": Entry("images", on_features(theirs.GMM)),
         "ViM": Entry("images", on_features(theirs.ViM, "wb"), each(d=(16, 64, 128, 256))),
         "SHE": Entry("images", on_features(theirs.SHE, "head")),
         "fDBD": Entry("images", on_features(theirs.fDBD, "head")),
