@@ -63,14 +63,26 @@ def load_clip_features(name: str, folder: str | os.PathLike[str] | None = None) 
     with np.load(images_path, allow_pickle=False) as images, np.load(text_path, allow_pickle=False) as texts:
         try:
             low, high = (int(v) for v in texts[f"range_{name}"])
-            text = _unit(texts["text"][low:high])
+            text = unit(texts["text"][low:high])
             classnames = tuple(str(n) for n in images["classnames"])
-            train, test = ((_unit(images[f"{s}_x"]), _labels(images[f"{s}_y"])) for s in SPLITS[name])
+            train, test = ((unit(images[f"{s}_x"]), as_labels(images[f"{s}_y"])) for s in SPLITS[name])
         except KeyError as error:
             raise ValueError(f"{images_path} or {text_path} lacks {error}; these are other files") from error
     if len(text) != len(classnames):
         raise ValueError(f"{text_path} has {len(text)} rows for the {len(classnames)} classes of {images_path}")
     return ClipFeatures(name, classnames, text, *train, *test)
+
+
+def load_arrays(file: str, folder: str | os.PathLike[str] | None = None) -> dict[str, np.ndarray]:
+    """The arrays of one file of the folder, as they are; raises as `load_clip_features`."""
+    given = os.environ.get(VARIABLE) if folder is None else folder
+    if not given:
+        raise FileNotFoundError(f"no folder of real CLIP features: pass --features DIR or set {VARIABLE}")
+    path = Path(given) / file
+    if not path.is_file():
+        raise FileNotFoundError(f"real CLIP features not found: no {file} in {given}; pass --features DIR")
+    with np.load(path, allow_pickle=False) as arrays:
+        return {key: arrays[key] for key in arrays.files}
 
 
 def file_hashes(name: str, folder: str | os.PathLike[str] | None = None) -> dict[str, str]:
@@ -92,9 +104,9 @@ def _paths(name: str, folder: str | os.PathLike[str] | None) -> tuple[Path, Path
     return paths
 
 
-def _unit(rows: np.ndarray) -> Tensor:
+def unit(rows: np.ndarray) -> Tensor:
     return torch.nn.functional.normalize(torch.from_numpy(rows.astype(np.float32)), dim=-1)
 
 
-def _labels(labels: np.ndarray) -> Tensor:
+def as_labels(labels: np.ndarray) -> Tensor:
     return torch.from_numpy(labels.astype(np.int64))

@@ -20,6 +20,7 @@ from typing import Any
 
 import hosts_tables
 import ogen_tables
+import ood_tables
 import robust_tables
 from markdown_tables import METHOD_NAMES, number, spread, table
 
@@ -125,6 +126,7 @@ BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     **ogen_tables.BLOCKS,
     **hosts_tables.BLOCKS,
     **robust_tables.BLOCKS,
+    **ood_tables.BLOCKS,
 }
 
 

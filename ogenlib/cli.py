@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ogenlib import cli_use, commands
+from ogenlib import cli_detect, cli_use, commands
 from ogenlib.bench_config import ALPHAS, PROTOCOLS, SHOTS_LIST, SUITES
 from ogenlib.cli_settings import positive as _positive
 from ogenlib.cli_settings import setting
@@ -172,6 +172,7 @@ def build_parser() -> argparse.ArgumentParser:
     _common(p, "runs/eval")
 
     cli_use.add_commands(command, _common)
+    cli_detect.add_commands(command, _common)
 
     p = command("extract", commands.extract, "store image features of a dataset as a feature bank")
     p.add_argument("--split", choices=["train", "val", "test"], default="train", help="which images")

@@ -1,0 +1,91 @@
+"""Tables of docs/ood.md from the results of `ood_study.py`."""
+
+from __future__ import annotations
+
+from statistics import mean
+from typing import Any
+
+from markdown_tables import number, table
+
+TASKS = {
+    "imagenet-dtd": "ImageNet: DTD", "imagenet-ucf101": "UCF101", "imagenet-flowers": "Flowers",
+    "dtd-base-new": "DTD new", "cars-base-new": "Cars new", "imagenet-first-last": "ImageNet last",
+}  # fmt: skip
+SETTINGS = {
+    "names": "Names only",
+    "images": "A few images of each known class",
+    "unknown names": "Names of the unknown",
+}
+
+
+def _pair(row: dict[str, Any] | None) -> str:
+    return "–" if row is None else f"{number(row['auroc'])} / {number(row['fpr95_ood_positive'])}"
+
+
+def tasks(document: dict[str, Any]) -> str:
+    """AUROC / FPR95 of each detector on each task, by what the detector is told."""
+    parts = []
+    for setting, title in SETTINGS.items():
+        names = dict.fromkeys(r["detector"] for r in document["rows"] if r["setting"] == setting)
+        lines = []
+        for name in names:
+            cells = []
+            for task in TASKS:
+                rows = [r for r in document["rows"] if r["detector"] == name and r["task"] == task]
+                keys = ("auroc", "fpr95_ood_positive")
+                cells.append(_pair({k: mean(r[k] for r in rows) for k in keys} if rows else None))
+            groups = {s["tasks"]: s for s in document["summary"] if s["detector"] == name}
+            lines.append([name, *cells, _pair(groups.get("far")), _pair(groups.get("near"))])
+        if lines:
+            header = ["detector", *TASKS.values(), "mean far", "mean near"]
+            parts.append(f"**{title}**\n\n" + table(header, lines))
+    seeds = ", ".join(map(str, document["protocol"]["seeds"]))
+    return "\n".join(parts) + (
+        "\nAUROC / FPR95 with unknown positive (the share of known images flagged where 95 % of the unknown are "
+        f"caught), percent; means over seeds {seeds} where rows are drawn.\n"
+    )
+
+
+def conventions(document: dict[str, Any]) -> str:
+    """All measures, both conventions of FPR95."""
+    header = ["detector", "tasks", "AUROC", "AUPR-in", "AUPR-out", "FPR95, unknown positive", "FPR95, known positive"]
+    keys = ("auroc", "aupr_in", "aupr_out", "fpr95_ood_positive", "fpr95_id_positive")
+    lines = [[s["detector"], s["tasks"], *[number(s[k]) for k in keys]] for s in document["summary"]]
+    return table(header, lines)
+
+
+def unexcluded(document: dict[str, Any]) -> str:
+    """The far tasks with all classes left in."""
+    names = list(TASKS)[:3]
+    lines = []
+    for name in dict.fromkeys(r["detector"] for r in document["without_exclusions"]):
+        of = {r["task"]: r for r in document["without_exclusions"] if r["detector"] == name}
+        whole = {k: mean(of[t][k] for t in names) for k in ("auroc", "fpr95_ood_positive")}
+        lines.append([name, *[_pair(of[t]) for t in names], _pair(whole)])
+    return table(["detector", *[TASKS[t] for t in names], "mean"], lines)
+
+
+def excluded(document: dict[str, Any]) -> str:
+    """Class names that were left out."""
+    lines = [f"- {TASKS[task]}: {', '.join(names)}" for task, names in document["protocol"]["excluded"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def validation(document: dict[str, Any]) -> str:
+    """What was tried on the validation tasks; the chosen setting is bold."""
+    lines = []
+    for name, found in document["validation"].items():
+        for trial in found["tried"]:
+            text = ", ".join(f"{k} {v:g}" for k, v in trial["settings"].items()) or "default"
+            text = f"**{text}**" if trial["settings"] == found["chosen"] else text
+            lines.append([name, text, str(trial["tasks"]), _pair(trial)])
+    return table(["detector", "setting", "tasks", "AUROC / FPR95"], lines)
+
+
+BLOCKS = {
+    "ood-tasks": ("ood.json", tasks),
+    "ood-measures": ("ood.json", conventions),
+    "ood-unexcluded": ("ood.json", unexcluded),
+    "ood-excluded": ("ood.json", excluded),
+    "ood-validation": ("ood.json", validation),
+}

@@ -1,0 +1,164 @@
+"""What every detector here shares: rows of any length and dtype, scored in pieces without gradients.
+
+Notation: `B` images, `N` fitted images, `C` classes, `U` other names, `D` embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pytorch_ood.api import FeaturesDetector, ModelNotSetException, RequiresFittingException
+from pytorch_ood.utils import extract_features, is_known
+from torch import Tensor
+from torch.utils.data import DataLoader
+from typing_extensions import Self
+
+# Numbers in flight while a piece is scored: 64 MB of fp32 for each similarity matrix, whatever the number of rows.
+PIECE = 1 << 24
+
+Encoder = Callable[[Tensor], Tensor]
+
+
+def unit_rows(name: str, rows: Any, dim: int | None = None) -> Tensor:
+    """fp32 rows of length one (a row of zeros stays zero).
+
+    Raises:
+        TypeError: not a tensor.
+        ValueError: not two-dimensional, another width than `dim`, or not finite; `name` is named.
+    """
+    if not isinstance(rows, Tensor):
+        raise TypeError(f"{name} is a {type(rows).__name__}; pass a tensor of rows (count, dimensions)")
+    if rows.ndim != 2 or (dim is not None and rows.shape[1] != dim):
+        wanted = "(count, dimensions)" if dim is None else f"(count, {dim}), as wide as the class embeddings"
+        raise ValueError(f"{name} has shape {tuple(rows.shape)}; rows of shape {wanted} are needed")
+    rows = rows.detach().float()
+    if not torch.isfinite(rows).all():
+        bad = int((~torch.isfinite(rows).all(dim=1)).sum())
+        raise ValueError(
+            f"{bad} of {len(rows)} rows of {name} hold NaN or infinity; leave these out, or encode in fp32"
+        )
+    return F.normalize(rows, dim=-1)
+
+
+class ChunkedDetector(FeaturesDetector):
+    """Base of the detectors on image features. Subclasses write `score_rows` and, if they need it, `fit_features`.
+
+    Attributes:
+        encoder: pixels -> features `(B, D)`, or None where features are passed.
+        class_embeddings: `(C, D)` unit rows.
+
+    Raises:
+        TypeError, ValueError: class embeddings that are no rows, or none.
+    """
+
+    def __init__(self, encoder: Encoder | None, class_embeddings: Tensor) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.class_embeddings = unit_rows("class_embeddings", class_embeddings)
+        if len(self.class_embeddings) == 0:
+            raise ValueError("class_embeddings has no rows; pass one for each known class")
+
+    def score_rows(self, z: Tensor) -> Tensor:
+        """Outlier scores `(B,)` of unit rows `(B, D)` on the detector's device; larger is more unknown."""
+        raise NotImplementedError
+
+    def row_cost(self) -> int:
+        """Numbers that one row needs while it is scored."""
+        return len(self.class_embeddings)
+
+    def ready(self) -> None:
+        """Called once before rows are scored."""
+
+    @torch.no_grad()
+    def predict_features(self, x: Tensor) -> Tensor:
+        """Outlier scores `(B,)`, fp32, of features `(B, D)` of any length and dtype; larger is more unknown.
+
+        Memory does not grow with `B` beyond rows and scores.
+
+        Raises:
+            RequiresFittingException: a detector that needs fitting was not fitted.
+            TypeError, ValueError: not rows of the embeddings' width, or not finite.
+        """
+        if self.requires_fit and not self.fitted:
+            raise RequiresFittingException
+        x = self.flatten(x)
+        self.ready()
+        scores = torch.empty(len(x), device=self.class_embeddings.device)
+        step = max(1, PIECE // max(1, self.row_cost()))
+        # A caller's autocast would round the similarities to steps wider than the differences between scores.
+        with torch.autocast(device_type=scores.device.type, enabled=False):
+            for start in range(0, len(x), step):
+                piece = x[start : start + step].to(scores.device)
+                scores[start : start + step] = self.score_rows(self.unit(piece))
+        return scores
+
+    def flatten(self, x: Tensor) -> Tensor:
+        """What `predict_features` was given as rows, without a copy."""
+        if not isinstance(x, Tensor):
+            raise TypeError(f"features are a {type(x).__name__}; pass a tensor of rows (count, dimensions)")
+        return x
+
+    def unit(self, x: Tensor) -> Tensor:
+        """Unit rows of a piece."""
+        return unit_rows("features", x, self.class_embeddings.shape[1])
+
+    @torch.no_grad()
+    def predict(self, x: Tensor) -> Tensor:
+        """Outlier scores `(B,)` of inputs of the encoder, such as pixels.
+
+        Raises:
+            ModelNotSetException: there is no encoder.
+            RequiresFittingException: a detector that needs fitting was not fitted.
+        """
+        if self.encoder is None:
+            raise ModelNotSetException
+        if self.requires_fit and not self.fitted:
+            raise RequiresFittingException
+        return self.predict_features(self.encoder(x.to(self.device)).flatten(1))
+
+    @property
+    def fitted(self) -> bool:
+        """Whether `fit` or `fit_features` was called."""
+        return False
+
+    def fit(self, data_loader: DataLoader) -> Self:
+        """Fit on a loader of `(x, y)` through the encoder; rows with `y < 0` are ignored.
+
+        Raises:
+            ModelNotSetException: there is no encoder.
+        """
+        if type(self).fit_features is FeaturesDetector.fit_features:
+            return self
+        if self.encoder is None:
+            raise ModelNotSetException("When using fit(), encoder must not be None; fit_features(z, y) needs none")
+        z, y = extract_features(data_loader, self.encoder, self.device)
+        return self.fit_features(z, y)
+
+
+def known_rows(x: Tensor, y: Tensor, classes: int, dim: int) -> tuple[Tensor, Tensor]:
+    """Unit rows `(N, D)` and int64 labels `(N,)` of the known classes; rows with a negative label are dropped.
+
+    Raises:
+        TypeError: not tensors.
+        ValueError: shapes or labels that do not fit, or no row of a known class.
+    """
+    if not isinstance(y, Tensor):
+        raise TypeError(f"y is a {type(y).__name__}; pass a tensor of class numbers (N,)")
+    if y.ndim != 1 or not isinstance(x, Tensor) or x.ndim != 2 or len(x) != len(y):
+        shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"features {shape} and labels {tuple(y.shape)} do not fit; pass (N, {dim}) and (N,)")
+    if y.is_floating_point() or y.dtype == torch.bool:
+        raise ValueError(f"labels are {y.dtype}; whole numbers are needed, such as y.long()")
+    kept = is_known(y)
+    if not bool(kept.any()):
+        raise ValueError(f"none of the {len(y)} rows belongs to a known class (labels below 0 are unknown)")
+    labels = y[kept].long()
+    if int(labels.max()) >= classes:
+        raise ValueError(
+            f"label {int(labels.max())} has no class: there are {classes} class embeddings, so labels are 0 to "
+            f"{classes - 1} (below 0: unknown, ignored)"
+        )
+    return unit_rows("features", x[kept], dim), labels

@@ -1,0 +1,153 @@
+"""The boundary between known and unknown, learned from known classes alone.
+
+Half of the known classes play unknown, the other half stay known, in several random divisions. What is left is a
+linear discriminant between two clouds of evidence (few columns), so that nothing is fitted to a name or an image:
+
+* with images, held-out images of the known half against images of the other half, which the class means of the
+  division never saw; and rows that a generator synthesizes from those names, where one is given;
+* without images, rows synthesized from the names: a name's embedding with the differences of other names around it,
+  or a generator's rows.
+
+Notation: `N` images, `C` classes, `U` other names, `D` embedding, `E` columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ogenlib.detect.evidence import Evidence, Means
+from ogenlib.generators import ClassConditionalGenerator
+
+MIN_CLASSES = 4  # two on each side of a division
+# Without a division to learn from. Chosen on the validation tasks of benchmarks/ood_study.py.
+WITHOUT_OTHERS = {"text": 1.0, "rival": 0.3, "image": 0.1}
+WITH_OTHERS = {"text": 1.0, "rival": 1.0, "image": 0.1}
+ROWS = 4096  # a piece of rows whose evidence is computed at a time
+HALF = 512  # rows synthesized from a half of the names at least: covariances of fewer vary with the seed
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How divisions are made; the fields are those of `OGENDetector`."""
+
+    temperature: float
+    image_temperature: float
+    n_synth: int
+    negatives: str
+    repeats: int
+    shrink: float
+    spread: float
+    seed: int
+
+
+def separating_weights(known: list[Tensor], unknown: list[Tensor], shrink: float) -> Tensor | None:
+    """Weights `(E,)`, none below 0, of the linear discriminant between pairs of `(rows, E)`; the largest is 1.
+
+    Differences of means and covariances of the known rows are averaged over the pairs. Correlations are shrunk by
+    adding `shrink` to their diagonal. A column whose weight comes out negative is left out and the others weighed
+    again: evidence for known classes must not count against them. None if nothing separates.
+    """
+    pairs = [(k.double(), u.double()) for k, u in zip(known, unknown, strict=True) if len(k) > 1 and len(u) > 0]
+    if not pairs:
+        return None
+    covariance = torch.stack([torch.cov(k.T).reshape(k.shape[1], -1) for k, _ in pairs]).mean(dim=0)
+    difference = torch.stack([k.mean(dim=0) - u.mean(dim=0) for k, u in pairs]).mean(dim=0)
+    deviation = covariance.diagonal().clamp(min=0).sqrt()
+    kept = deviation > 1e-9
+    weights = torch.zeros_like(difference)
+    while bool(kept.any()):
+        d = deviation[kept]
+        correlation = covariance[kept][:, kept] / d[:, None] / d
+        correlation = correlation + shrink * torch.eye(len(d), dtype=d.dtype, device=d.device)
+        found = torch.linalg.solve(correlation, difference[kept] / d) / d
+        if bool((found >= 0).all()):
+            weights[kept] = found
+            break
+        kept = kept.clone()
+        kept[kept.nonzero()[found.argmin(), 0]] = False
+    largest = weights.max()
+    return (weights / largest).float() if bool(largest > 0) else None
+
+
+def default_weights(evidence: Evidence) -> Tensor:
+    """Weights `(E,)` where there are too few classes or images for a division."""
+    table = WITHOUT_OTHERS if evidence.others is None else WITH_OTHERS
+    return torch.tensor([table[c] for c in evidence.columns], device=evidence.classes.device)
+
+
+def learn(
+    classes: Tensor,
+    others: Tensor | None,
+    images: tuple[Tensor, Tensor] | None,
+    generator: ClassConditionalGenerator | None,
+    plan: Plan,
+) -> tuple[Evidence, Tensor]:
+    """The evidence of all classes, and weights `(E,)` of its columns."""
+    means = None if images is None else Means.of(*images, classes)
+    evidence = Evidence(classes, others, means, plan.temperature, plan.image_temperature)
+    pairs = [] if len(classes) < MIN_CLASSES else list(_divisions(classes, others, images, generator, plan))
+    weights = separating_weights([k for k, _ in pairs], [u for _, u in pairs], plan.shrink)
+    return evidence, default_weights(evidence) if weights is None else weights.to(classes.device)
+
+
+def _divisions(
+    classes: Tensor,
+    others: Tensor | None,
+    images: tuple[Tensor, Tensor] | None,
+    generator: ClassConditionalGenerator | None,
+    plan: Plan,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Evidence `(rows, E)` of known and of pseudo-unknown rows, a pair for each half of each division."""
+    draws = torch.Generator().manual_seed(plan.seed)
+    for _ in range(plan.repeats):
+        half = (torch.randperm(len(classes), generator=draws) % 2 == 0).to(classes.device)
+        held = None if images is None else _held_out(images[1], len(classes), draws)
+        for stays in (half, ~half):
+            names, away = classes[stays], classes[~stays]
+            rivals = None if others is None else torch.cat([away, others])
+            means, inside, outside = None, None, []
+            if images is not None and held is not None:
+                z, y = images
+                known, number = stays[y], stays.cumsum(0) - 1
+                fitted = known & ~held
+                means = Means.of(z[fitted], number[y[fitted]], names)
+                inside = z[known & held]
+                if plan.negatives != "synthesized":
+                    outside.append(z[~known])
+            if images is None or plan.negatives != "held-out":
+                outside.append(_named_rows(away, classes, generator, plan, draws))
+            if inside is None:
+                inside = _named_rows(names, classes, generator, plan, draws)
+            measure = Evidence(names, rivals, means, plan.temperature, plan.image_temperature)
+            yield _in_pieces(measure, inside), _in_pieces(measure, torch.cat(outside))
+
+
+def _in_pieces(measure: Evidence, rows: Tensor) -> Tensor:
+    return torch.cat([measure(piece) for piece in rows.split(ROWS)])
+
+
+def _held_out(y: Tensor, classes: int, draws: torch.Generator) -> Tensor:
+    """Mask `(N,)`: a random quarter of each class, one at least; none of a class with a single image."""
+    order = torch.argsort(torch.rand(len(y), generator=draws, dtype=torch.float64).to(y.device) + y)
+    count = torch.bincount(y, minlength=classes)
+    place = torch.empty_like(y)
+    place[order] = torch.arange(len(y), device=y.device) - (count.cumsum(0) - count)[y[order]]
+    share = torch.where(count > 1, (count // 4).clamp(min=1), torch.zeros_like(count))
+    return place < share[y]
+
+
+def _named_rows(
+    names: Tensor, all_names: Tensor, generator: ClassConditionalGenerator | None, plan: Plan, draws: torch.Generator
+) -> Tensor:
+    """Synthesized unit rows, `n_synth` of a name or as many more as make `HALF`, `(rows, D)`."""
+    each = max(plan.n_synth, -(-HALF // len(names)))
+    if generator is not None:
+        return generator.synthesize(names, each, generator=draws).to(names)
+    rows = names.repeat_interleave(each, dim=0)
+    first, second = (torch.randint(len(all_names), (len(rows),), generator=draws).to(names.device) for _ in range(2))
+    return F.normalize(rows + plan.spread * (all_names[first] - all_names[second]), dim=-1)

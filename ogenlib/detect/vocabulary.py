@@ -1,0 +1,51 @@
+"""Names to tell known classes from: lists, files, and the nouns of WordNet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+WORDNET = "oewn:2024"
+
+
+def read_vocabulary(source: str | Path | Sequence[str], known: Sequence[str] = ()) -> list[str]:
+    """Names of a list, or of a file with one a line, each once, in order, without the known ones (in any case).
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: nothing is left.
+    """
+    if isinstance(source, str | Path):
+        if not Path(source).is_file():
+            raise FileNotFoundError(f"no vocabulary at {source}; pass a file with one name a line, or a list of names")
+        lines: Sequence[str] = Path(source).read_text(encoding="utf-8").splitlines()
+    else:
+        lines = source
+    refused = {name.strip().lower() for name in known}
+    found: dict[str, str] = {}
+    for line in lines:
+        name = " ".join(line.replace("_", " ").split())
+        if name and name.lower() not in refused:
+            found.setdefault(name.lower(), name)
+    if not found:
+        raise ValueError("the vocabulary holds no name besides the known ones; add names, one a line")
+    return list(found.values())
+
+
+def wordnet_nouns(lexicon: str = WORDNET) -> list[str]:
+    """All noun lemmas of a WordNet lexicon that the `wn` package has on disk.
+
+    Raises:
+        ImportError: the package is missing.
+        ValueError: the lexicon was not downloaded.
+    """
+    try:
+        import wn
+    except ImportError as error:
+        raise ImportError("the nouns of WordNet need the package wn: pip install 'ogenlib[wordnet]'") from error
+    try:
+        words = wn.Wordnet(lexicon).words(pos="n")
+    except wn.Error as error:
+        raise ValueError(f"{lexicon} is not on this machine ({error}); download it with: python -m wn download "
+                         f"{lexicon}") from error  # fmt: skip
+    return sorted({word.lemma() for word in words})
