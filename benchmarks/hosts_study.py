@@ -188,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "seconds_of": "one training with what precedes its first epoch; other programs ran on the same machine",
             "memory": "highest resident set of a process that trains two epochs on emoji-categories, MiB",
             "versions": results.versions(), "threads": torch.get_num_threads(), "git": results.git_revision(),
-            "command": "python benchmarks/hosts_study.py", "arguments": sys.argv[1:] if argv is None else list(argv),
+            "command": "python benchmarks/hosts_study.py", "arguments": {"hosts": list(args.hosts), "cocoop_epochs": args.cocoop_epochs, "pixel_epochs": args.pixel_epochs},
             "date": results.now(), "seconds": time.perf_counter() - began,
         },
         "rows": rows, "summary": summarize(rows), "gains": gains(rows),
