@@ -95,12 +95,10 @@ def run(folder: Path, seeds: Sequence[int], only: Sequence[str] | None, path: Pa
             "selection": "settings by mean AUROC over validation tasks of known classes", "versions":
             results.versions(), "git": results.git_revision(), "command": shlex.join(sys.argv), "date": results.now(),
         },
-        "validation": {}, "rows": [], "without_exclusions": [], "seconds": {},
+        "validation": {}, "rows": [], "without_exclusions": [], "seconds": {}, "failed": {},
     }  # fmt: skip
-    for name, entry in entries(vocabulary(folder)).items():
-        if only and name not in only:
-            continue
-        began = time.perf_counter()
+
+    def measure(name: str, entry: Entry) -> None:
         # Nothing to choose: the slow ones among these take minutes on the validation tasks.
         single = len(entry.choices) == 1 and not name.startswith(OURS)
         settings, tried = (dict(entry.choices[0]), []) if single else choose(entry, validation)
@@ -117,6 +115,16 @@ def run(folder: Path, seeds: Sequence[int], only: Sequence[str] | None, path: Pa
             for task in plain:
                 found = scored(entry, settings, task)
                 document["without_exclusions"].append({"detector": name, "task": task.name, **found})
+
+    for name, entry in entries(vocabulary(folder)).items():
+        if only and name not in only:
+            continue
+        began, kept = time.perf_counter(), len(document["rows"])
+        try:
+            measure(name, entry)
+        except ValueError as error:  # some want every class to be predicted right at least once
+            document["failed"][name] = str(error)
+            del document["rows"][kept:]
         document["seconds"][name] = round(time.perf_counter() - began, 2)
         document["summary"] = summarize(document["rows"])
         write_json(path, document)

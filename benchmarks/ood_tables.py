@@ -40,9 +40,10 @@ def tasks(document: dict[str, Any]) -> str:
             header = ["detector", *TASKS.values(), "mean far", "mean near"]
             parts.append(f"**{title}**\n\n" + table(header, lines))
     seeds = ", ".join(map(str, document["protocol"]["seeds"]))
+    failed = "".join(f" {name} could not be run: {why}." for name, why in document.get("failed", {}).items())
     return "\n".join(parts) + (
         "\nAUROC / FPR95 with unknown positive (the share of known images flagged where 95 % of the unknown are "
-        f"caught), percent; means over seeds {seeds} where rows are drawn.\n"
+        f"caught), percent; means over seeds {seeds} where rows are drawn.{failed}\n"
     )
 
 
