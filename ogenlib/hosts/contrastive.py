@@ -12,6 +12,12 @@ from torch import Tensor
 REPEATS = ("negatives", "masked", "positives")
 
 
+def pair_logits(images: Tensor, texts: Tensor, scale: Tensor | float) -> Tensor:
+    """`(B, B)` fp32 scaled cosines of unit rows; not under autocast, where a hundredth of a cosine is one logit."""
+    with torch.autocast(images.device.type, enabled=False):
+        return scale * images.float() @ texts.float().T
+
+
 def info_nce(
     z: Tensor, t: Tensor, scale: Tensor | float, *, same: Tensor | None = None, repeats: str = "negatives"
 ) -> Tensor:
@@ -33,8 +39,8 @@ def info_nce(
         raise ValueError(f"repeats={repeats!r}: must be one of {', '.join(REPEATS)}")
     if repeats != "negatives" and same is None:
         raise ValueError(f"repeats={repeats!r} needs same=, which pairs repeat each other")
-    with torch.autocast(z.device.type, enabled=False):  # a hundredth of a cosine is one logit
-        logits = scale * z.float() @ t.float().T
+    with torch.autocast(z.device.type, enabled=False):
+        logits = pair_logits(z, t, scale)
         target: Tensor = torch.arange(len(z), device=z.device)
         own = torch.eye(len(z), dtype=torch.bool, device=z.device)
         alike = own if same is None else same

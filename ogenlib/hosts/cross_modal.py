@@ -69,9 +69,9 @@ class CrossModal(RowHost):
     def texts(self) -> Tensor:
         """Unit rows `(T, R, D)`: every name with a row in every template."""
         if self._texts is None:
-            rows = (*self.names, *self.extra_names)
             with torch.autocast(self.device.type, enabled=False):
-                self._texts = torch.stack([zero_shot_weights(self.clip, rows, t) for t in self.anchor.templates])
+                own = [zero_shot_weights(self.clip, self.row_names, t) for t in self.anchor.templates]
+                self._texts = torch.stack(own)
         return self._texts.to(self.device)
 
     def losses(self, batch: Batch, *, z: Tensor | None = None, w: Tensor | None = None) -> dict[str, Tensor]:
@@ -87,7 +87,7 @@ class CrossModal(RowHost):
             drawn = torch.randint(len(rows), (self.text_rows,), generator=batch.generator).to(rows.device)
             rows, labels = rows[drawn], labels[drawn]
         if w is None or self.extra_names:
-            w = self.class_weights((*self.names, *self.extra_names))
+            w = self.class_weights(self.row_names)
         return {"ce": image / 2, "text_ce": F.cross_entropy(self.logits(rows, w), labels) / 2}
 
     def train_settings(self) -> dict[str, Any]:

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ogenlib.hosts.base import DEFAULT_TEMPLATES
-from ogenlib.hosts.zero_shot import AnchoredHost
+from ogenlib.hosts.rows import NamedRows
 from ogenlib.towers import ClipLike
 
 
-class Headed(AnchoredHost):
+class Headed(NamedRows):
     """Class weights are the rows of one trained matrix; a name without a row keeps its zero-shot weight.
 
     Args:
@@ -43,16 +43,9 @@ class Headed(AnchoredHost):
         unit_head: bool = True,
         extra_names: Sequence[str] = (),
     ) -> None:
-        super().__init__(clip, names, templates)
-        if isinstance(extra_names, str):
-            raise ValueError(f"extra_names={extra_names!r}: pass a list of names")
-        self.unit_head, self.extra_names = unit_head, tuple(extra_names)
-        rows = (*self.names, *self.extra_names)
-        twice = sorted({n for n in rows if rows.count(n) > 1})
-        if twice:
-            raise ValueError(f"names and extra_names hold {twice[:5]} more than once; every row needs its own name")
-        self._row = {name: i for i, name in enumerate(rows)}
-        self.head = nn.Parameter(self.anchor(rows).clone())
+        super().__init__(clip, names, templates, extra_names)
+        self.unit_head = unit_head
+        self.head = nn.Parameter(self.anchor(self.row_names).clone())
 
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
         """Rows `(C, D)` for any names: unit rows, or the trained ones at their own length without `unit_head`."""
@@ -60,10 +53,10 @@ class Headed(AnchoredHost):
         trained = F.normalize(self.head, dim=-1) if self.unit_head else self.head
         if wanted == self.names:
             return trained[: len(wanted)]
-        rows = torch.tensor([self._row.get(n, -1) for n in wanted], device=self.head.device)
-        if bool((rows >= 0).all()):
+        rows, last = self.rows_of(wanted), len(trained) - 1
+        if set(wanted) <= set(self.row_names):
             return trained[rows]
-        return torch.where(rows[:, None] >= 0, trained[rows.clamp(min=0)], self.anchor(wanted))
+        return torch.where(rows[:, None] <= last, trained[rows.clamp(max=last)], self.anchor(wanted))
 
     def config(self) -> dict[str, Any]:
         return {

@@ -13,8 +13,7 @@ Notation: `B` images, `C` classes, `D` embedding, `R` names with a row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -38,10 +37,7 @@ class LinearProbe(Headed):
         "https://arxiv.org/abs/2103.00020", 2021,
     )  # fmt: skip
 
-    @classmethod
-    def unknown_options(cls, unknown: Sequence[str]) -> dict[str, Any]:
-        """Rows for the unknown names: synthesized features train them."""
-        return {"extra_names": list(unknown)}
+    rows_for_unknown: ClassVar[bool] = True
 
     def train_settings(self) -> dict[str, Any]:
         return {"lr": LR}

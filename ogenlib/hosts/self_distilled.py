@@ -18,7 +18,7 @@ from ogenlib.distill import kl_divergence
 from ogenlib.distill.running import RunningAverage
 from ogenlib.distributed import gather
 from ogenlib.hosts.base import Batch
-from ogenlib.hosts.contrastive import info_nce
+from ogenlib.hosts.contrastive import info_nce, pair_logits
 from ogenlib.hosts.flyp import FLYP
 from ogenlib.hosts.projections import distance_to_orthogonal, image_projection, joint_norm, text_projection
 from ogenlib.towers import ClipLike
@@ -32,12 +32,6 @@ class Seen:
     texts: Tensor
     teacher_images: Tensor
     teacher_texts: Tensor
-
-
-def pair_logits(images: Tensor, texts: Tensor, scale: Tensor | float) -> Tensor:
-    """`(B, B)` fp32 scaled cosines of images with texts."""
-    with torch.autocast(images.device.type, enabled=False):
-        return scale * images.float() @ texts.float().T
 
 
 def both_ways(student: Tensor, teacher: Tensor) -> Tensor:
