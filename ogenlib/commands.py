@@ -14,6 +14,7 @@ from ogenlib.batches import load_bank
 from ogenlib.bench import BenchConfig, run_bench
 from ogenlib.bench_config import PRESET, settings_for
 from ogenlib.bench_text import summary_text
+from ogenlib.cli_settings import host_options
 from ogenlib.cli_use import read_names, run_at
 from ogenlib.data import (
     Dataset,
@@ -101,7 +102,7 @@ def train(args: argparse.Namespace) -> None:
 def _train(args: argparse.Namespace) -> None:
     settings = {"epochs": args.epochs, "seed": args.seed, "precision": args.precision, **_settings(args)}
     TrainConfig(**settings)  # refuses bad settings before anything is loaded
-    method(args.host)
+    given = host_options(args.host, getattr(args, "set", ()))
     unknown = _ogen_asked(args)
     clip = load_backbone(args.model, args.pretrained, device=args.device)
     data = load_dataset(args.dataset, root=args.root, skip_bad=args.skip_bad)
@@ -109,6 +110,7 @@ def _train(args: argparse.Namespace) -> None:
     options = method(args.host).dataset_options(data.templates)
     if args.context and "context" in options:
         options["context"] = args.context
+    options |= given
     if args.ogen:
         preset, changes = _recipe(args)
         recipe = {"preset": preset, **settings_for(preset, changes, len(names))}
