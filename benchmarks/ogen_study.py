@@ -40,7 +40,7 @@ SCORES = ("base", "new", "H", "joint_base", "joint_new", "joint_H")
 SEEDS = (1, 2, 3)
 PIXEL_HOSTS, PIXEL_EPOCHS = ("vpt", "ivlp"), 10
 ADAPTERS = ("taskres", "cross_modal", "clap", "clip_adapter", "tip_adapter_f")
-ANCHORED, ANCHORED_PIXELS = ("prograd", "ship"), ("promptsrc", "ivlp", "vpt")
+ANCHORED, ANCHORED_PIXELS, PIXELS_BESIDE = ("prograd",), ("promptsrc", "ivlp"), ("vpt", "maple")
 
 
 @dataclass(frozen=True)
@@ -190,10 +190,11 @@ def pixels(_: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[Study
 
 
 def anchored_variants(host: str) -> list[Variant]:
-    """Less of what OGEN adds, for prompt learners that are pulled to zero-shot by their own loss."""
+    """Less of what OGEN adds, for prompt learners that stay near zero-shot by their own loss or short training."""
     changes: dict[str, dict[str, Any]] = {
-        "ogenlib": {}, "KL 0.1": {"zero_shot_kl": 0.1}, "no KL": {"zero_shot_kl": 0.0},
-        "no generator": {"generator": None}, "no generator, no KL": {"generator": None, "zero_shot_kl": 0.0},
+        "KL 0.3": {"zero_shot_kl": 0.3}, "KL 0.1": {"zero_shot_kl": 0.1}, "no KL": {"zero_shot_kl": 0.0},
+        "KL 0.3, no generator": {"zero_shot_kl": 0.3, "generator": None},
+        "no generator, no KL": {"generator": None, "zero_shot_kl": 0.0},
         "zero-shot for new names, nothing else": {"generator": None, "zero_shot_kl": 0.0, "teacher": None},
     }  # fmt: skip
     return [Variant("host alone", host), *(Variant(name, host, change) for name, change in changes.items())]
@@ -213,7 +214,9 @@ def hosts(folder: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[S
     cells = [(v, t, s, t.epochs) for host in ADAPTERS for v in adapter_variants(host) for t in tasks for s in (1, 2)]
     apart = [t for t in tasks if t.family == "tags apart"]
     cells += [(v, t, s, t.epochs) for host in ANCHORED for v in anchored_variants(host) for t in apart for s in (1, 2)]
-    cells += [(v, t, 1, PIXEL_EPOCHS) for host in ANCHORED_PIXELS for v in anchored_variants(host) for t in apart]
+    for host in (*ANCHORED_PIXELS, *PIXELS_BESIDE):
+        tried = anchored_variants(host)[: None if host in ANCHORED_PIXELS else 3]
+        cells += [(v, t, 1, PIXEL_EPOCHS) for v in tried for t in apart]
     return run_all(cells, work), tasks
 
 

@@ -190,7 +190,7 @@ def _signature(
     tested = [test.fingerprint for test in shared.tested.features]
     parts: list[Any] = [FORMAT, decides, cell_name(*variant), settings, bank.fingerprint, tested]
     if variant[1]:
-        recipe = ogen_config(config.preset, method(variant[0]).info.kind, **shared.ogen_settings)
+        recipe = ogen_config(config.preset, method(variant[0]).ogen_kind(), **shared.ogen_settings)
         parts += [config.preset, recipe.as_dict(), config.held_out]
     return short_hash(parts)
 
