@@ -8,8 +8,8 @@
     python benchmarks/ogen_study.py long                    # benchmarks/results/ogen-long.json, 200 epochs
 
 `search`, `pixels` (hosts that change the image side) and `hosts` (hosts that lose little by themselves) run on tasks
-that no table reports (`ogen_tasks.selection_tasks`); the others run the reported ones once with what those chose. Finished rows of an
-interrupted run are kept in `--work` and read again.
+that no table reports (`ogen_tasks.selection_tasks`); the others run the reported ones once with what those chose.
+Finished rows of an interrupted run are kept in `--work` and read again.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ def adapter_variants(host: str) -> list[Variant]:
 
 
 def hosts(folder: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[StudyTask]]:
-    """Hosts that lose little of new names by themselves: adapters on all tasks, prompt learners on the harder emoji ones."""
+    """Hosts that lose little of new names by themselves: adapters on all tasks, prompts on the harder emoji ones."""
     tasks = selection_tasks(folder)
     cells = [(v, t, s, t.epochs) for host in ADAPTERS for v in adapter_variants(host) for t in tasks for s in (1, 2)]
     apart = [t for t in tasks if t.family == "tags apart"]
