@@ -52,18 +52,26 @@ def curves(document: dict[str, Any]) -> str:
 
 
 def cost(document: dict[str, Any]) -> str:
-    """Trained parameters and seconds, beside full fine-tuning's."""
-    full = next((e for e in document["costs"] if (e["host"], e["ogen"]) == REFERENCE), None)
-    lines = []
-    for entry in document["costs"]:
-        shares = ["–", "–"]
-        if full is not None:
-            shares = [f"{100 * entry['parameters'] / full['parameters']:.1f} %",
-                      f"{entry['seconds'] / full['seconds']:.2f}×"]  # fmt: skip
-        lines.append([_named((entry["host"], entry["ogen"])), f"{entry['parameters']:,}", shares[0],
-                      number(entry["seconds"]), shares[1]])  # fmt: skip
-    header = ["", "parameters", "of full fine-tuning's", "s", "over full fine-tuning's"]
-    return table(header, lines) + "\nOne training, mean over the seeds.\n"
+    """One table for each model: seconds a step and peak memory, beside full fine-tuning's."""
+    parts = []
+    for model, card in document["protocol"]["models"].items():
+        own = [row for row in document["rows"] if row["model"] == model]
+        full = next(row for row in own if row["case"] == document["protocol"]["reference"])
+        lines = []
+        for row in own:
+            name = METHOD_NAMES.get(row["host"], row["host"]) + row["case"].removeprefix(row["host"])
+            peak = row["peak_mib"]
+            if "seconds" not in row:
+                lines.append([name, "0", "–", "–", number(peak, 0), "–"])
+                continue
+            share = f"{100 * row['parameters'] / full['parameters']:.1f} %"
+            more = "–" if peak is None or full["peak_mib"] is None else f"{peak / full['peak_mib']:.2f}×"
+            lines.append([name, share, number(row["seconds"], 3), f"{row['ratio']:.2f}×", number(peak, 0), more])
+        header = ["", "parameters, of full fine-tuning's", "s a step", "over full fine-tuning's", "peak MiB",
+                  "over full fine-tuning's"]  # fmt: skip
+        parts.append(f"**{model}**, {card['batch']} images of {card['classes']} classes\n\n{table(header, lines)}")
+    rounds = document["protocol"]["rounds"]
+    return "\n".join(parts) + f"\nMedians over {rounds} rounds; ratios are of the same round.\n"
 
 
 def _of_points(document: dict[str, Any], points: dict[str, str], *, with_alpha: bool = False) -> str:
@@ -109,5 +117,5 @@ BLOCKS = {
     "robust-wise": ("robust.json", wise),
     "robust-vrf": ("robust.json", vrf),
     "robust-curves": ("robust.json", curves),
-    "robust-cost": ("robust.json", cost),
+    "robust-cost": ("robust-cost.json", cost),
 }
