@@ -29,9 +29,9 @@ def pool(document: dict[str, Any]) -> str:
     header = ["", "s", "ms a query", "MiB more", "MiB written", f"recall@{card['k']}, %"]
     threads = f"{card['threads']} thread" + "s" * (card["threads"] > 1)
     return table(header, lines) + (
-        f"\n{card['rows']:,} pairs of {card['dim']} dimensions in half precision, {card['queries']} queries, {threads}; "
-        "other programs ran on the same machine. MiB more: private memory above that before the step; for writing, all "
-        "of the largest process.\n"
+        f"\n{card['rows']:,} pairs of {card['dim']} dimensions in half precision, {card['queries']} queries, "
+        f"{threads}; other programs ran on the same machine. MiB more: private memory above that before the step; for "
+        "writing, all of the largest process.\n"
     )
 
 

@@ -43,6 +43,7 @@ from ogenlib.train import TrainConfig
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = "ogenlib.robust-cost/1"
 BATCHES = {"ogen-tiny": 32, "ViT-B-16": 16}
+ROUNDS = {"ogen-tiny": 9, "ViT-B-16": 3}  # that count; a step of the large model takes longer than a breath of load
 REFERENCE, LOADED = "full_ft", "zero_shot"
 EPOCHS, STEPS = 10, 1000  # what methods with a schedule are told
 TOGETHER = 3  # methods beside full fine-tuning whose tensors are in memory at a time
@@ -154,7 +155,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=list(BATCHES), default=list(BATCHES), help="(all)")
     parser.add_argument("--cases", nargs="+", default=None, metavar="NAME", help="methods (all of fine-tuning)")
-    parser.add_argument("--rounds", type=int, default=5, help="that count (5)")
+    parser.add_argument("--rounds", type=int, default=None, help=f"that count ({ROUNDS})")
     parser.add_argument("--peak", default=None, metavar="NAME", help="only print the peak memory of this method")
     parser.add_argument("--model", choices=list(BATCHES), default="ogen-tiny", help="of --peak (ogen-tiny)")
     parser.add_argument(
@@ -172,31 +173,30 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_json(args.out, {
             "schema": SCHEMA,
             "protocol": {
-                "models": {m: {"batch": BATCHES[m], "classes": BATCHES[m]} for m in args.models},
-                "rounds": args.rounds, "reference": REFERENCE, "threads": torch.get_num_threads(),
+                "models": {m: {"batch": BATCHES[m], "classes": BATCHES[m], "rounds": args.rounds or ROUNDS[m]}
+                           for m in args.models},
+                "reference": REFERENCE, "threads": torch.get_num_threads(),
                 "ratio_is": "median over rounds of seconds over full fine-tuning's of the same round",
                 "peak_is": "of a process of its own that loads the model and trains two steps",
                 "arf_has": "captions, and as many retrieved pairs a step as images",
-                "versions": results.versions(), "git": git, "command": "python benchmarks/robust_cost.py",
+                "versions": results.versions(), "git": git,
+                "command": "python benchmarks/robust_cost.py", "cases": [case.name for case in chosen],
                 "date": results.now(), "seconds": time.perf_counter() - began,
             },
             "rows": rows,
         })  # fmt: skip
 
     for model in args.models:
-        setting = Setting.load(model)
         for start in range(0, len(chosen), TOGETHER):
-            found = timed(setting, chosen[start : start + TOGETHER], args.rounds)
-            for row in found[1 if start else 0 :]:
-                rows.append({"model": model, **row, "peak_mib": None})
-                print({k: row[k] for k in ("case", "seconds", "ratio")}, flush=True)
-            keep()
-    for row in [*({"model": m, "case": LOADED, "host": LOADED} for m in args.models), *rows]:
-        row["peak_mib"] = peak_elsewhere(row["model"], known[row["case"]])
-        print({k: row[k] for k in ("model", "case", "peak_mib")}, flush=True)
-        if row["case"] == LOADED:
-            rows.append(row)
-        keep()
+            found = timed(Setting.load(model), chosen[start : start + TOGETHER], args.rounds or ROUNDS[model])
+            # of the reference, the first group's rounds are shown; ratios are each group's own
+            fresh = found[1:] if start else [{"case": LOADED, "host": LOADED}, *found]
+            for row in fresh:
+                print({k: row[k] for k in ("case", "seconds", "ratio") if k in row}, flush=True)
+                row |= {"model": model, "peak_mib": peak_elsewhere(model, known[row["case"]])}
+                print({k: row[k] for k in ("model", "case", "peak_mib")}, flush=True)
+            rows += fresh
+            keep()  # a run that is stopped has whole groups
 
 
 if __name__ == "__main__":

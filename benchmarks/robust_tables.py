@@ -69,9 +69,9 @@ def cost(document: dict[str, Any]) -> str:
             lines.append([name, share, number(row["seconds"], 3), f"{row['ratio']:.2f}×", number(peak, 0), more])
         header = ["", "parameters, of full fine-tuning's", "s a step", "over full fine-tuning's", "peak MiB",
                   "over full fine-tuning's"]  # fmt: skip
-        parts.append(f"**{model}**, {card['batch']} images of {card['classes']} classes\n\n{table(header, lines)}")
-    rounds = document["protocol"]["rounds"]
-    return "\n".join(parts) + f"\nMedians over {rounds} rounds; ratios are of the same round.\n"
+        about = f"**{model}**, {card['batch']} images of {card['classes']} classes, {card['rounds']} rounds"
+        parts.append(f"{about}\n\n{table(header, lines)}")
+    return "\n".join(parts) + "\nMedians over the rounds; ratios are of the same round.\n"
 
 
 def _of_points(document: dict[str, Any], points: dict[str, str], *, with_alpha: bool = False) -> str:
