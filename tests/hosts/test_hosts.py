@@ -131,7 +131,7 @@ def test_other_usual_spellings() -> None:
     assert [method_name(s) for s in ("full fine-tuning", "LP-FT", "r-adapter", "Lipsum", "L2-SP")] == [
         "full_ft", "lp_ft", "r_adapter", "lipsum_ft", "l2_sp"
     ]  # fmt: skip
-    with pytest.raises(ValueError, match="'WiSE-FT' is unknown; .* between the start and the end of any method"):
+    with pytest.raises(ValueError, match=r"'WiSE-FT' is unknown; .* between the start and the end of any method"):
         method("WiSE-FT")
 
 
