@@ -215,7 +215,7 @@ def _signature(
     if "anchors" in card and takes_texts(method(variant[0])):
         parts.append(card["anchors"])
     if variant[1]:
-        recipe = ogen_config(config.preset, method(variant[0]).info.kind, **shared.ogen_settings)
+        recipe = ogen_config(config.preset, method(variant[0]).ogen_kind(), **shared.ogen_settings)
         parts += [config.preset, recipe.as_dict(), config.held_out]
     return short_hash(parts)
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from ogenlib import cli_detect, cli_use, commands
 from ogenlib.bench_config import ALPHAS, PROTOCOLS, SHOTS_LIST, SUITES
+from ogenlib.cli_settings import pair, setting
 from ogenlib.cli_settings import positive as _positive
-from ogenlib.cli_settings import setting
 from ogenlib.cli_settings import shots as _shots
 from ogenlib.ogen_config import PRESETS
 from ogenlib.train import OPTIMIZERS, PRECISIONS
@@ -162,6 +162,9 @@ def build_parser() -> argparse.ArgumentParser:
                    help="train on these class names only, one a line; default: all of the dataset")  # fmt: skip
     p.add_argument("--context", default=None, metavar="WORDS",
                    help="words that start a learned context; default: those of the dataset's template")  # fmt: skip
+    p.add_argument("--set", type=pair, action="append", metavar="KEY=VALUE", default=argparse.SUPPRESS,
+                   help="another value for an argument of the method, as JSON or a word, for example n_visual=8 or "
+                        "teacher=runs/large; may be given many times (default: the method's own)")  # fmt: skip
     _data(p)
     _root(p)
     _model(p)

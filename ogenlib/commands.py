@@ -15,6 +15,7 @@ from ogenlib.batches import load_bank
 from ogenlib.bench import BenchConfig, run_bench
 from ogenlib.bench_config import PRESET, settings_for
 from ogenlib.bench_text import summary_text
+from ogenlib.cli_settings import host_options
 from ogenlib.cli_use import read_names, run_at
 from ogenlib.data import (
     Dataset,
@@ -106,6 +107,7 @@ def _train(args: argparse.Namespace) -> None:
     TrainConfig(**settings)  # refuses bad settings before anything is loaded
     args.host = method_name(args.host)
     check_hosts([args.host], args.captions, args.pool)
+    given = host_options(args.host, getattr(args, "set", ()))
     unknown = _ogen_asked(args)
     clip = load_backbone(args.model, args.pretrained, device=args.device)
     data = load_dataset(args.dataset, root=args.root, skip_bad=args.skip_bad)
@@ -121,6 +123,7 @@ def _train(args: argparse.Namespace) -> None:
         folder = pool_folder(source, clip, args.out)
         options |= source.options(clip, picked, folder, views=args.views, seed=args.seed, skip_bad=args.skip_bad,
                                   rank=rank, count=count, barrier=distributed.barrier)  # fmt: skip
+    options |= given
     if args.ogen:
         preset, changes = _recipe(args)
         recipe = {"preset": preset, **settings_for(preset, changes, len(names))}

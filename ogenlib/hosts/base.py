@@ -149,6 +149,11 @@ class Host(nn.Module):
         """Keyword arguments a host wants when names without images will be trained with OGEN; none for most."""
         return {}
 
+    @classmethod
+    def ogen_kind(cls) -> str:
+        """What OGEN's presets are fitted to: `info.kind`, or ``visual prompt`` for prompts on the image side."""
+        return "visual prompt" if cls.info.kind == "prompt" and not cls.uses_cached_features else cls.info.kind
+
     def reference_templates(self) -> tuple[str, ...]:
         """Templates of the zero-shot classifier that this host starts from or is compared with."""
         return DEFAULT_TEMPLATES
