@@ -1,7 +1,7 @@
 """What a step of every fine-tuning method costs beside a step of full fine-tuning: seconds, and peak memory.
 
     python benchmarks/robust_cost.py                                 # writes benchmarks/results/robust-cost.json
-    python benchmarks/robust_cost.py --models ogen-tiny --rounds 3   # one model, fewer rounds
+    python benchmarks/robust_cost.py --models ogen-tiny --rounds 3   # one model anew, fewer rounds
     python benchmarks/robust_cost.py --peak flyp --model ViT-B-16    # prints the peak memory of a process of its own
 
 A step is a batch of images of as many classes: forward, backward, clipping where the method has it, AdamW, and what the
@@ -168,22 +168,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     chosen = cases() if args.cases is None else [known[name] for name in args.cases]
     git, began, rows = results.git_revision(), time.perf_counter(), list[dict[str, Any]]()
+    others = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {"protocol": {"models": {}}}
+    kept = [row for row in others.get("rows", []) if row["model"] not in args.models]
+    cards = {m: card for m, card in others["protocol"]["models"].items() if m not in args.models}
 
-    def keep() -> None:
+    def keep(model: str) -> None:
+        cards[model] = {
+            "batch": BATCHES[model], "classes": BATCHES[model], "rounds": args.rounds or ROUNDS[model],
+            "threads": torch.get_num_threads(), "git": git, "date": results.now(),
+            "seconds": time.perf_counter() - began,
+        }  # fmt: skip
         write_json(args.out, {
             "schema": SCHEMA,
             "protocol": {
-                "models": {m: {"batch": BATCHES[m], "classes": BATCHES[m], "rounds": args.rounds or ROUNDS[m]}
-                           for m in args.models},
-                "reference": REFERENCE, "threads": torch.get_num_threads(),
+                "models": {m: cards[m] for m in BATCHES if m in cards}, "reference": REFERENCE,
                 "ratio_is": "median over rounds of seconds over full fine-tuning's of the same round",
                 "peak_is": "of a process of its own that loads the model and trains two steps",
                 "arf_has": "captions, and as many retrieved pairs a step as images",
-                "versions": results.versions(), "git": git,
-                "command": "python benchmarks/robust_cost.py", "cases": [case.name for case in chosen],
-                "date": results.now(), "seconds": time.perf_counter() - began,
+                "versions": results.versions(), "command": "python benchmarks/robust_cost.py",
             },
-            "rows": rows,
+            "rows": [*kept, *rows],
         })  # fmt: skip
 
     for model in args.models:
@@ -196,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 row |= {"model": model, "peak_mib": peak_elsewhere(model, known[row["case"]])}
                 print({k: row[k] for k in ("model", "case", "peak_mib")}, flush=True)
             rows += fresh
-            keep()  # a run that is stopped has whole groups
+            keep(model)  # a run that is stopped has whole groups
 
 
 if __name__ == "__main__":

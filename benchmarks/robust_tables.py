@@ -69,7 +69,8 @@ def cost(document: dict[str, Any]) -> str:
             lines.append([name, share, number(row["seconds"], 3), f"{row['ratio']:.2f}×", number(peak, 0), more])
         header = ["", "parameters, of full fine-tuning's", "s a step", "over full fine-tuning's", "peak MiB",
                   "over full fine-tuning's"]  # fmt: skip
-        about = f"**{model}**, {card['batch']} images of {card['classes']} classes, {card['rounds']} rounds"
+        about = f"**{model}**, {card['batch']} images of {card['classes']} classes, {card['rounds']} rounds, "
+        about += f"{card['threads']} thread" + "s" * (card["threads"] > 1)
         parts.append(f"{about}\n\n{table(header, lines)}")
     return "\n".join(parts) + "\nMedians over the rounds; ratios are of the same round.\n"
 

@@ -127,7 +127,8 @@ def robust_cost_document() -> dict[str, Any]:
             {"case": "r_adapter, rank 16", "host": "r_adapter", "seconds": 0.1512, "ratio": 0.75, "peak_mib": 400.0,
              "parameters": 25},
             {"case": "zero_shot", "host": "zero_shot", "peak_mib": 300.0}]  # fmt: skip
-    card = {"models": {"ogen-tiny": {"batch": 32, "classes": 32, "rounds": 5}}, "reference": "full_ft"}
+    own = {"batch": 32, "classes": 32, "rounds": 5, "threads": 1}
+    card = {"models": {"ogen-tiny": own}, "reference": "full_ft"}
     return {"protocol": card, "rows": [{"model": "ogen-tiny", **row} for row in rows]}
 
 
@@ -186,7 +187,8 @@ SHOWN = {
     "robust-wise": ["| VPT | 0.5 ± 0.0 | 50.0 ± 0.0 | 33.0 ± 0.0 | 70.0 ± 0.0 | 8.0 ± 0.0 |"],
     "robust-vrf": ["| VPT · paper | 40.0 ± 0.0 | 33.0 ± 0.0 | 70.0 ± 0.0 | 3.0 ± 0.0 |"],
     "robust-curves": ["| VPT | 40.0 / 30.0 / 70.0 | 50.0 / 33.0 / 70.0 | 58.0 / 34.0 / 68.0 |"],
-    "robust-cost": ["**ogen-tiny**, 32 images of 32 classes, 5 rounds", "| zero-shot | 0 | – | – | 300 | – |",
+    "robust-cost": ["**ogen-tiny**, 32 images of 32 classes, 5 rounds, 1 thread\n",
+                    "| zero-shot | 0 | – | – | 300 | – |",
                     "| full fine-tuning | 100.0 % | 0.200 | 1.00× | 500 | 1.00× |",
                     "| R-Adapter, rank 16 | 2.5 % | 0.151 | 0.75× | 400 | 0.80× |"],
     "anchor-pool": ["| writing the pool, 4 processes | 60.00 | – | 1,800 | 2,027 | – |",
