@@ -194,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for start in range(0, len(chosen), TOGETHER):
             found = timed(Setting.load(model), chosen[start : start + TOGETHER], args.rounds or ROUNDS[model])
             # of the reference, the first group's rounds are shown; ratios are each group's own
-            fresh = found[1:] if start else [{"case": LOADED, "host": LOADED}, *found]
+            fresh: list[dict[str, Any]] = found[1:] if start else [{"case": LOADED, "host": LOADED}, *found]
             for row in fresh:
                 print({k: row[k] for k in ("case", "seconds", "ratio") if k in row}, flush=True)
                 row |= {"model": model, "peak_mib": peak_elsewhere(model, known[row["case"]])}

@@ -113,7 +113,9 @@ def anchor_source(
     """
     embedded, others = is_emoji(data.train), tuple(tested)
     captioner: Captioner | None = None
-    candidates, told, texts = None, {}, {}
+    candidates: ImageSet | None = None
+    told: CaptionTable = {}
+    texts: CaptionTable = {}
     card: dict[str, Any] = {"captions": None, "candidates": None}
     if captions is not None:
         file = FileCaptions(captions)
