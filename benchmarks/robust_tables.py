@@ -62,17 +62,19 @@ def cost(document: dict[str, Any]) -> str:
             name = METHOD_NAMES.get(row["host"], row["host"]) + row["case"].removeprefix(row["host"])
             peak = row["peak_mib"]
             if "seconds" not in row:
-                lines.append([name, "0", "–", "–", number(peak, 0), "–"])
+                lines.append([name, "–", "–", number(peak, 0), "–"])
                 continue
             share = f"{100 * row['parameters'] / full['parameters']:.1f} %"
             more = "–" if peak is None or full["peak_mib"] is None else f"{peak / full['peak_mib']:.2f}×"
-            lines.append([name, share, number(row["seconds"], 3), f"{row['ratio']:.2f}×", number(peak, 0), more])
-        header = ["", "parameters, of full fine-tuning's", "s a step", "over full fine-tuning's", "peak MiB",
-                  "over full fine-tuning's"]  # fmt: skip
+            lines.append([name, share, f"{row['ratio']:.2f}×", number(peak, 0), more])
+        header = ["", "trained parameters", "seconds a step", "peak MiB", "peak memory"]
         about = f"**{model}**, {card['batch']} images of {card['classes']} classes, {card['rounds']} rounds, "
         about += f"{card['threads']} thread" + "s" * (card["threads"] > 1)
+        about += f"; a step of full fine-tuning took {number(full['seconds'], 1)} s"
         parts.append(f"{about}\n\n{table(header, lines)}")
-    return "\n".join(parts) + "\nMedians over the rounds; ratios are of the same round.\n"
+    said = ("Shares and factors are over full fine-tuning's: of seconds, the median over rounds of the factor within a "
+            "round. Other programs ran on the same machine.")  # fmt: skip
+    return "\n".join(parts) + f"\n{said}\n"
 
 
 def _of_points(document: dict[str, Any], points: dict[str, str], *, with_alpha: bool = False) -> str:
