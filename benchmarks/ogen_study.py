@@ -39,7 +39,7 @@ SCHEMA = "ogenlib.study/1"
 SCORES = ("base", "new", "H", "joint_base", "joint_new", "joint_H")
 SEEDS = (1, 2, 3)
 PIXEL_HOSTS, PIXEL_EPOCHS = ("vpt", "ivlp"), 10
-ADAPTERS = ("taskres", "cross_modal", "clap", "clip_adapter", "tip_adapter_f")
+ADAPTERS = ("taskres", "cross_modal", "clap", "clip_adapter")
 ANCHORED, ANCHORED_PIXELS, PIXELS_BESIDE = ("prograd",), ("promptsrc", "ivlp"), ("vpt", "maple")
 
 
