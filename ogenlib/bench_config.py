@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ogenlib.data import COOP11, list_datasets
-from ogenlib.hosts import METHODS, method, takes_texts
+from ogenlib.host_texts import check_hosts
+from ogenlib.hosts import METHODS, learns_pairs, method, method_name
 from ogenlib.merge import check_alpha
 from ogenlib.ogen_config import ogen_config
 from ogenlib.train import TrainConfig
@@ -47,7 +48,9 @@ class BenchConfig:
         suite: a whole table over the datasets of `SUITES`, in place of `dataset`.
         shots_list: numbers of training images of a class (few-shot), in place of `shots`.
         shots: training images of a class; `ALL_SHOTS` for all.
-        hosts: methods to compare; zero_shot is always among them, as the reference.
+        hosts: methods to compare, in any spelling; zero_shot is always among them, as the reference.
+        captions, pool: a file of captions or texts, and images to retrieve from, for methods that take such; see
+            `ogenlib.anchors.anchor_source`. None for what the data bring.
         views: augmented views of a training image in the feature bank.
         measure_every: epochs between two points of a curve, the last epoch always being one; None for every epoch, and
             ten in all for hosts that read pixels, whose test takes as long as their training.
@@ -87,6 +90,8 @@ class BenchConfig:
     held_out: bool = False
     preset: str = PRESET
     ogen_settings: Mapping[str, Any] = field(default_factory=dict)
+    captions: str | os.PathLike[str] | None = None
+    pool: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -98,8 +103,8 @@ class BenchConfig:
                 raise ValueError(f"{name}={value}: must be {low} or more")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds={list(self.seeds)}: name at least one, each once")
-        for host in self.hosts:
-            method(host)
+        object.__setattr__(self, "hosts", tuple(map(method_name, self.hosts)))
+        check_hosts(self.hosts, self.captions, self.pool)
         self._check_retrieval()
         TrainConfig(epochs=self.epochs, precision=self.precision, **self.settings)  # refuses bad settings now
         ogen_config(self.preset, **self.ogen_settings)
@@ -118,11 +123,14 @@ class BenchConfig:
         """Pairs of image and text train methods that contrast the two, and no class generator."""
         if self.protocol != "retrieval":
             return
-        takers = [REFERENCE, *(name for name, cls in METHODS.items() if takes_texts(cls))]
+        takers = [REFERENCE, *(name for name, cls in METHODS.items() if learns_pairs(cls))]
         if self.suite is not None:
             raise ValueError("--protocol retrieval trains on pairs of image and text, and a suite has none; name them "
                              "with --dataset in place of --suite")  # fmt: skip
         other = [host for host in self.hosts if host not in takers]
+        if other and method(other[0]).reads_names:
+            raise ValueError(f"{other[0]} puts phrases behind class names, and images with captions have none; "
+                             f"--protocol retrieval compares {', '.join(takers)}")  # fmt: skip
         if other:
             raise ValueError(f"{other[0]} learns names, not pairs of image and text; --protocol retrieval compares "
                              f"{', '.join(takers)}")  # fmt: skip

@@ -63,6 +63,17 @@ def _root(parser: argparse.ArgumentParser) -> None:
                              "nothing is downloaded")  # fmt: skip
 
 
+def _texts(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("captions and anchors", "for methods that learn from texts of images; the "
+                                      "embedded data bring their own")  # fmt: skip
+    group.add_argument("--captions", type=Path, default=None, metavar="FILE",
+                       help="JSON or CSV (key,caption): captions of training images (arf), or texts of class names "
+                            "(flyp, r_adapter, ...)")  # fmt: skip
+    group.add_argument("--pool", type=Path, default=None, metavar="DIR|FILE",
+                       help="images with captions that arf retrieves from: a folder with captions.json or captions.csv "
+                            "in it, such a file, or a Karpathy split")  # fmt: skip
+
+
 def _training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shots", type=_shots, default=16, metavar="N", help="training images of a class, or all")
     parser.add_argument("--epochs", type=_positive, default=50, metavar="N", help="passes over them")
@@ -131,6 +142,7 @@ def build_parser() -> argparse.ArgumentParser:
     _root(p)
     _model(p)
     _training(p)
+    _texts(p)
     group = _ogen(p)
     which = group.add_mutually_exclusive_group()
     which.add_argument("--both", dest="ogen", action="store_const", const="both", default="both",
@@ -157,6 +169,7 @@ def build_parser() -> argparse.ArgumentParser:
     _root(p)
     _model(p)
     _training(p)
+    _texts(p)
     group = _ogen(p)
     group.add_argument("--ogen", action="store_true", help="train the method with OGEN")
     names = group.add_mutually_exclusive_group()

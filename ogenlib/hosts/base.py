@@ -78,6 +78,7 @@ class Host(nn.Module):
     uses_cached_features: ClassVar[bool] = True  # False once a host changes the image side before pooling
     reads_frozen: ClassVar[bool] = False  # True where losses ask for the frozen tower's features of pixels
     training_free: ClassVar[bool] = False  # True where `prepare` is all that training does
+    reads_names: ClassVar[bool] = False  # True where training puts names into sentences, whatever `texts` it is given
 
     def __init__(self, clip: ClipLike, names: Sequence[str]) -> None:
         super().__init__()
