@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ogenlib.batches import Bank
 from ogenlib.bench_config import ALL_SHOTS, PROTOCOLS, BenchConfig, Variant, settings_for
 from ogenlib.bench_document import add_thumbnails, cell_name, document
-from ogenlib.data import Augment, FeatureBank, PixelBank, few_shot
+from ogenlib.data import Augment, FeatureBank, ImageSet, PixelBank, few_shot
 from ogenlib.data.dataset import short_hash
 from ogenlib.files import write_json
 from ogenlib.hosts import Host, build, method, takes_texts, zero_shot_weights
@@ -58,10 +58,14 @@ class _Shared:
 
 @dataclass(frozen=True)
 class _Training:
-    """The training images of one seed; pixels are None where no host needs them."""
+    """The training images of one seed; pixels are None where no host needs them.
+
+    plain: the same images in their plain view, features and pixels, where the plan's judge sees them.
+    """
 
     features: FeatureBank
     pixels: PixelBank | None
+    plain: tuple[FeatureBank, PixelBank | None] | None = None
 
     def of(self, uses_cached_features: bool) -> Bank:
         return self.features if self.pixels is None or uses_cached_features else self.pixels
@@ -128,10 +132,16 @@ def _training_images(shared: _Shared, shots: int, seed: int) -> _Training:
     train = planned.source.train if shots == ALL_SHOTS else few_shot(planned.source.train, shots, seed)  # as CoOp draws
     picked = train.of_classes(planned.known)
     options: dict[str, Any] = {"views": config.views, "seed": seed, "skip_bad": config.skip_bad}
-    if not _need_pixels(config):
-        return _Training(FeatureBank.extract(shared.clip, picked, **options), None)
+    features, pixels = _both(shared, picked, options)
+    seen = planned.judge_sees_training
+    return _Training(features, pixels, _both(shared, picked, {**options, "views": 1}) if seen else None)
+
+
+def _both(shared: _Shared, picked: ImageSet, options: dict[str, Any]) -> tuple[FeatureBank, PixelBank | None]:
+    if not _need_pixels(shared.config):
+        return FeatureBank.extract(shared.clip, picked, **options), None
     pixels = PixelBank.load(shared.clip, picked, **options)
-    return _Training(pixels.frozen(shared.clip), pixels)  # decoded once for both
+    return pixels.frozen(shared.clip), pixels  # decoded once for both
 
 
 def _run_name(shared: _Shared, variant: Variant, shots: int, seed: int) -> str:
@@ -163,7 +173,8 @@ def _cell(shared: _Shared, images: _Training, variant: Variant, shots: int, seed
         shutil.rmtree(partial, ignore_errors=True)
         epochs, curve = len(history), _curve(history)
         train = asdict(replace(TrainConfig(), **{**model.train_settings(), **settings}))
-    outcome = planned.judge.outcome(model, shared.tested)
+    trained = images.plain or (None, None)
+    outcome = planned.judge.outcome(model, replace(shared.tested, trained=trained[0], trained_pixels=trained[1]))
     names_known = isinstance(model, OGEN) and model.names_known
     protocol = {**card, "new_names_known_in_training": names_known}
     model.save(shared.out / "runs" / name, {"protocol": protocol, "train": train})
@@ -176,6 +187,7 @@ def _cell(shared: _Shared, images: _Training, variant: Variant, shots: int, seed
         "curve": curve, "confusions": outcome.confusions, "per_class": outcome.per_class,
         "projection": _projection(shared, model, seed) if isinstance(model, OGEN) else None,
         **({} if outcome.robustness is None else {"robustness": outcome.robustness}),
+        **({} if outcome.detection is None else {"detection": outcome.detection}),
     }  # fmt: skip
     write_json(path, cell)
     return cell
