@@ -64,9 +64,10 @@ def test_the_command_names_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     assert command() == "ood_study.py --features DIR --only GMM"
 
 
-@pytest.mark.parametrize("name", ["Mahalanobis", "RMD", "GMM"])
-def test_gaussian_detectors_run(name: str) -> None:
-    pytest.importorskip("sklearn", reason="extra gaussians is not installed (scikit-learn)")
-    detector = Scored(entries(torch.eye(8))[name], {})
+@pytest.mark.parametrize("name", ["Mahalanobis", "RMD", "GMM", "KNN"])
+def test_detectors_on_features_run(name: str) -> None:
+    if name == "KNN":
+        pytest.importorskip("sklearn", reason="extra knn is not installed (scikit-learn)")
+    detector = Scored(entries(torch.eye(8))[name], {"k": 2} if name == "KNN" else {})
     known, unknown = detector.sides(task("a"))
     assert torch.isfinite(known).all() and len(unknown) == 10
