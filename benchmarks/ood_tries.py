@@ -142,15 +142,28 @@ def ranked(worst: bool) -> Callable[[Tensor], Score]:
     return make
 
 
-def gaussian_negatives(count: int, keep: float, weight: float) -> Callable[[Tensor], Score]:
-    """Names drawn from a Gaussian of the known names' mean and covariance; those far from all known ones compete."""
+def gaussian_names(names: Tensor, count: int, wider: float = 1.0) -> Tensor:
+    """Unit rows `(count, D)` from a Gaussian of the names' mean and `wider` times their deviations."""
+    middle = names.mean(dim=0)
+    noise = torch.randn(count, len(names), generator=torch.Generator().manual_seed(0)) / len(names) ** 0.5
+    return F.normalize(middle + wider * noise @ (names - middle), dim=-1)
+
+
+def gaussian_negatives(keep: float, weight: float, count: int = 4096, wider: float = 1.0) -> Callable[[Tensor], Score]:
+    """Names drawn like the known ones; those far from all known ones, or all, compete."""
 
     def make(names: Tensor) -> Score:
-        draws = torch.Generator().manual_seed(0)
-        middle = names.mean(dim=0)
-        noise = torch.randn(count, len(names), generator=draws) / len(names) ** 0.5
-        made = F.normalize(middle + noise @ (names - middle), dim=-1)  # covariance of the names, whatever their number
+        made = gaussian_names(names, count, wider)
         return against(names, made[mine_negatives(names, made, keep)], weight)
+
+    return make
+
+
+def told_gaussian(count: int) -> Callable[[Tensor], Score]:
+    """OGENDetector that takes drawn names for names of unknown classes, and learns their weight."""
+
+    def make(names: Tensor) -> Score:
+        return OGENDetector(None, None, names, gaussian_names(names, count)).predict_features
 
     return make
 
@@ -181,8 +194,13 @@ def tries() -> list[Try]:
     found += [Try("energy minus mean, and GEN", f"weight {w:g}", mixed(w)) for w in (0.1, 0.3, 1.0)]
     found += [Try("energy minus mean, and GEN at scale 50", f"weight {w:g}", mixed(w, 50.0)) for w in (0.1, 0.3)]
     found += [Try("ranks of both", word, ranked(worst)) for word, worst in (("mean", False), ("more unknown", True))]
-    found += [Try("Gaussian names as negatives", f"keep {keep:g}, weight {w:g}", gaussian_negatives(4096, keep, w))
-              for keep in (0.15, 1.0) for w in (0.3, 1.0)]  # fmt: skip
+    found += [Try("Gaussian names as negatives", f"keep {keep:g}, weight {w:g}", gaussian_negatives(keep, w))
+              for keep, weights in ((0.15, (0.3, 1.0)), (1.0, (0.2, 0.3, 0.4, 0.5, 0.6, 1.0))) for w in weights]
+    found += [Try("Gaussian names as negatives", f"{count} of them, weight {w:g}", gaussian_negatives(1.0, w, count))
+              for count in (512, 16384) for w in (0.3, 0.4)]  # fmt: skip
+    found += [Try("Gaussian names as negatives", f"{wider:g} times as wide, weight {w:g}",
+                  gaussian_negatives(1.0, w, wider=wider)) for wider in (0.5, 2.0) for w in (0.3, 0.5)]  # fmt: skip
+    found += [Try("OGENDetector told Gaussian names", f"{n} of them", told_gaussian(n)) for n in (512, 4096)]
     found += [Try("pushed names as negatives", f"step {step:g}, weight {w:g}", outside_negatives(step, 0.15, w))
               for step in (0.5, 1.0) for w in (0.3, 1.0)]  # fmt: skip
     return found
