@@ -82,6 +82,19 @@ def text_minus_mean(task: Task, settings: Mapping[str, Any]) -> Scores:
     return lambda z: -(0.01 * (z @ task.names.T / 0.01).logsumexp(dim=1) - z @ middle)
 
 
+def gaussian_names(names: Tensor, count: int = 4096, wider: float = 1.0) -> Tensor:
+    """Unit rows `(count, D)` from a Gaussian of the names' mean and `wider` times their deviations."""
+    middle = names.mean(dim=0)
+    noise = torch.randn(count, len(names), generator=torch.Generator().manual_seed(0)) / len(names) ** 0.5
+    return nn.functional.normalize(middle + wider * noise @ (names - middle), dim=-1)
+
+
+def text_minus_drawn(task: Task, settings: Mapping[str, Any]) -> Scores:
+    """Energy at 0.01 minus a share of that to names drawn like the known ones."""
+    drawn, share = gaussian_names(task.names), settings["share"]
+    return lambda z: 0.01 * (share * (z @ drawn.T / 0.01).logsumexp(dim=1) - (z @ task.names.T / 0.01).logsumexp(dim=1))
+
+
 def ours(images: bool, told: bool) -> Callable[[Task, Mapping[str, Any]], Scores]:
     def make(task: Task, settings: Mapping[str, Any]) -> Scores:
         others = task.others if told else None
@@ -120,6 +133,7 @@ def entries(vocabulary: Tensor) -> dict[str, Entry]:
         "GEN": Entry("names", on_logits(theirs.GEN), ({}, {"gamma": 0.5})),
         "NegLabel, small vocabulary": Entry("names", neg_label(vocabulary), ({"keep": 0.15}, {"keep": 1.0})),
         "Energy - share of mean": Entry("names", text_minus_mean, each(share=(0.3, 0.5, 0.7))),
+        "Energy - share of drawn names": Entry("names", text_minus_drawn, each(share=(0.3, 0.4, 0.5))),
         "OGENDetector": Entry("names", ours(False, False)),
         "KNN": Entry("images", on_features(theirs.KNN), each(k=(1, 2, 4, 10, 50))),
         "ViM": Entry("images", on_features(theirs.ViM, "wb"), each(d=(16, 64, 128, 256))),

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from clip_features import add_option
+from ood_detectors import gaussian_names
 from ood_study import command
 from ood_tasks import Task, validation_tasks
 from torch import Tensor
@@ -140,13 +141,6 @@ def ranked(worst: bool) -> Callable[[Tensor], Score]:
         return score
 
     return make
-
-
-def gaussian_names(names: Tensor, count: int, wider: float = 1.0) -> Tensor:
-    """Unit rows `(count, D)` from a Gaussian of the names' mean and `wider` times their deviations."""
-    middle = names.mean(dim=0)
-    noise = torch.randn(count, len(names), generator=torch.Generator().manual_seed(0)) / len(names) ** 0.5
-    return F.normalize(middle + wider * noise @ (names - middle), dim=-1)
 
 
 def gaussian_negatives(keep: float, weight: float, count: int = 4096, wider: float = 1.0) -> Callable[[Tensor], Score]:
