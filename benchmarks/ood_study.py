@@ -154,10 +154,11 @@ def protocol(tests: Sequence[Task], seeds: Sequence[int]) -> dict[str, Any]:
 
 
 def command() -> str:
-    """The command line without the folder of the features."""
+    """The command line without the folders of this machine."""
     words = list(sys.argv)
-    if "--features" in words[:-1]:
-        words[words.index("--features") + 1] = "DIR"
+    for option, stand_in in (("--features", "DIR"), ("--out", "FILE")):
+        if option in words[:-1]:
+            words[words.index(option) + 1] = stand_in
     return shlex.join([Path(words[0]).name, *words[1:]])
 
 

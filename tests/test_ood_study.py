@@ -60,8 +60,8 @@ def test_rows_of_other_detectors_stay(tmp_path: Path) -> None:
 
 
 def test_the_command_names_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["/home/me/ood_study.py", "--features", "/home/me/x", "--only", "GMM"])
-    assert command() == "ood_study.py --features DIR --only GMM"
+    monkeypatch.setattr(sys, "argv", ["/home/me/s.py", "--features", "/home/me/x", "--only", "GMM", "--out", "/tmp/o"])
+    assert command() == "s.py --features DIR --only GMM --out FILE"
 
 
 @pytest.mark.parametrize("name", ["Mahalanobis", "RMD", "GMM", "KNN"])
