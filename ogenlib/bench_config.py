@@ -204,7 +204,8 @@ class BenchConfig:
     def smoke(self) -> BenchConfig:
         """The same path in less than a minute: one seed, few epochs, two domains."""
         domains = self.test_domains
-        if self.dataset == "emoji-categories" and self.suite is None and not self.targets:
+        own_targets = bool(self.targets) and self.protocol != "ood"  # those of ood are other things, not domains
+        if self.dataset == "emoji-categories" and self.suite is None and not own_targets:
             domains = ("noto",) if self.protocol == "cross-dataset" else ("noto", "openmoji")
         others = SMOKE_RETENTION if self.dataset in list_datasets() and self.dataset not in SMOKE_RETENTION else ()
         shift: dict[str, Any] = {"alphas": (0.0, 0.5, 1.0), "retention": self.retention or others}

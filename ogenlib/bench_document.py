@@ -84,8 +84,8 @@ def _robustness(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _published(card: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    if card["name"] == "base-to-new":
-        return {}  # beside a whole table, of a suite
+    if card["name"] in ("base-to-new", "ood"):
+        return {}  # beside a whole table, of a suite; or other measures
     found = published_rows(card["name"], card["dataset"], [row["dataset"] for row in rows])
     return {"published": found} if found else {}
 

@@ -110,7 +110,7 @@ def test_targets_of_the_protocol() -> None:
 
 
 def test_means_and_tests(finished: Path) -> None:
-    run_bench(small(targets=(FAR, "emoji-concepts/symbols"), ogen="no"), finished / "two")
+    run_bench(small(targets=(FAR, "emoji-concepts/symbols"), ogen="no", ogen_settings={}), finished / "two")
     document = json.loads((finished / "two" / "results.json").read_text(encoding="utf-8"))
     own = [r for r in document["rows"] if (r["host"], r["seed"], r["detector"]) == ("taskres", 1, "ogen")]
     far = [r["auroc"] for r in own if r["task"] == "far"]
@@ -159,7 +159,7 @@ def test_finished_cells_are_not_trained_again(finished: Path, document: dict[str
 
 def test_a_suite_tests_new_names_only(tmp_path: Path) -> None:
     config = small(suite="emoji8", targets=(FAR, "emoji-concepts/symbols"), dataset="emoji-categories", shots=1,
-                   seeds=(1,), hosts=("zero_shot",), ogen="no", test_domains=None)  # fmt: skip
+                   seeds=(1,), hosts=("zero_shot",), ogen="no", ogen_settings={}, test_domains=None)  # fmt: skip
     document = run_suite(config, tmp_path)
     assert {r["task"] for r in document["rows"]} == {"near", "full-spectrum", "shift"}
     near = [r["auroc"] for r in document["rows"] if (r["task"], r["detector"]) == ("near", "mcm")]

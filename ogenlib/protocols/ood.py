@@ -117,6 +117,10 @@ def plan(config: BenchConfig) -> Plan:
     """Train on the first half of the names; nothing is told the others."""
     source = load_source(config)
     split, home = base_new_split(source.classnames), home_of(source)
+    tested = {item.label < len(split.base) for item in source.test if item.domain == home}
+    if tested != {True, False}:
+        raise ValueError(f"{source.name} has no test images of {'new' if True in tested else 'base'} names"
+                         + f" in {home}" * bool(home) + "; --protocol ood tests both halves of the names")  # fmt: skip
     far, cards = far_parts(config, source, split.base, home)
     parts = (Part(source.name, source.test), *far)
     card = {

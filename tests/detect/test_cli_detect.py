@@ -54,12 +54,12 @@ def test_scores_without_and_with_a_decision(work: Path, capsys: pytest.CaptureFi
 
 @pytest.fixture(scope="module")
 def pixel_work(work: Path) -> Path:
-    """A run whose image side is its own, and a folder of images of two of its classes."""
+    """A run whose image side is its own, and a folder of images of its classes."""
     og.hosts.build("vpt", og.load_backbone("ogen-tiny"), NAMES).save(work / "pixel-run")
-    for shade, name in ((40, "dog"), (200, "saw")):
+    for place, name in enumerate(NAMES):
         (work / "photos" / name).mkdir(parents=True)
         for i in range(4):
-            Image.new("RGB", (64, 64), (shade, 20 * i, 90)).save(work / "photos" / name / f"{i}.png")
+            Image.new("RGB", (64, 64), (50 * place, 20 * i, 90)).save(work / "photos" / name / f"{i}.png")
     return work
 
 
