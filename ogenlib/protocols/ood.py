@@ -69,7 +69,8 @@ class OODJudge:
         at_home = torch.tensor([domain == self.home for domain in domains], dtype=torch.bool)
         first = known & at_home
         base = accuracy(images[0].logits[first], labels[first])
-        rows, pictures = [], {}
+        rows: list[dict[str, Any]] = []
+        pictures: dict[str, Any] = {}
         for name, score in found.items():
             source, *far = [score(one) for one in images]
             tasks = self._tasks(source, far, known, at_home, domains)
