@@ -111,8 +111,8 @@ def speed(document: dict[str, Any]) -> str:
     header += [f"MiB, {n:,} features" for n in rows_of]
     card, first = document["protocol"], document["throughput"][0]
     return table(header, lines) + (
-        f"\n{first['rows']:,} random rows of {card['dimensions']} numbers in fp32, {card['classes']:,} names, on "
-        f"{card['device'].upper()}. Speed: detectors take turns on the same pieces of {first['rows_a_call']:,} rows. "
+        f"\nRandom rows of {card['dimensions']} numbers in fp32, {card['classes']:,} names, on {card['device'].upper()}. "
+        f"Speed: detectors take turns on {first['rows']:,} rows in pieces of {first['rows_a_call']:,}. "
         "Memory: the peak of a process beyond what it holds with the features, in one call on all of them.\n"
     )
 
