@@ -111,8 +111,9 @@ def speed(document: dict[str, Any]) -> str:
     header += [f"MiB, {n:,} features" for n in rows_of]
     card, first = document["protocol"], document["throughput"][0]
     return table(header, lines) + (
-        f"\nRandom rows of {card['dimensions']} numbers in fp32, {card['classes']:,} names, on {card['device'].upper()}. "
-        f"Speed: detectors take turns on {first['rows']:,} rows in pieces of {first['rows_a_call']:,}. "
+        f"\nRandom rows of {card['dimensions']} numbers in fp32, {card['classes']:,} names, "
+        f"on {card['device'].upper()}. Speed: detectors take turns on {first['rows']:,} rows in pieces of "
+        f"{first['rows_a_call']:,}. "
         "Memory: the peak of a process beyond what it holds with the features, in one call on all of them.\n"
     )
 
