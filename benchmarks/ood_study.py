@@ -1,6 +1,7 @@
 """Detectors of unknown classes on real CLIP features: OGENDetector and all of pytorch-ood's that read features.
 
     python benchmarks/ood_study.py --features DIR      # DIR: the real CLIP features; writes results/ood.json
+    python benchmarks/ood_study.py --features DIR --only GMM        # this one again; the others' rows stay
 
 Settings are chosen by mean AUROC over the validation tasks, which hold no test row and no class that is unknown in a
 test. With more than 16 rows of a class there are draws, one for each seed.
@@ -9,63 +10,68 @@ test. With more than 16 rows of a class there are draws, one for each seed.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import numpy as np
 import torch
 from clip_features import add_option
-from ood_detectors import Entry, entries
+from ood_detectors import Entry, Scores, entries
 from ood_tasks import FAR, NEAR, VOCABULARY, Task, test_tasks, validation_tasks, vocabulary
 from torch import Tensor
 
 from ogenlib import results
+from ogenlib.detect.measures import METRICS, histogram, measures, roc
 from ogenlib.files import write_json
 
 SCHEMA = "ogenlib.ood/1"
-METRICS = ("auroc", "aupr_in", "aupr_out", "fpr95_ood_positive", "fpr95_id_positive")
 SHOTS = 16
+PICTURED = ("MCM", "OGENDetector", "OGENDetector, images")  # whose scores are drawn
 OURS = ("OGENDetector", "MCM")  # measured on the validation tasks though nothing is chosen
 
 
-def measures(known: Tensor, unknown: Tensor) -> dict[str, float]:
-    """In percent. FPR95 with unknown positive: known images flagged where 95 % of the unknown are caught; with known
-    positive: unknown images let through where 95 % of the known are."""
-    a, b = known.double().numpy(), unknown.double().numpy()
-    return {
-        "auroc": 100 * _auroc(a, b), "aupr_in": 100 * _aupr(-a, -b), "aupr_out": 100 * _aupr(b, a),
-        "fpr95_ood_positive": 100 * float((a >= np.sort(b)[int(np.floor(0.05 * len(b)))]).mean()),
-        "fpr95_id_positive": 100 * float((b <= np.sort(a)[int(np.ceil(0.95 * len(a))) - 1]).mean()),
-    }  # fmt: skip
+class Scored:
+    """A detector with its settings; what tasks have in common is fitted and scored once."""
+
+    def __init__(self, entry: Entry, settings: Mapping[str, Any]) -> None:
+        self.entry, self.settings = entry, settings
+        self.made: dict[str, Scores] = {}
+        self.found: dict[tuple[str, str], Tensor] = {}
+
+    @torch.no_grad()
+    def sides(self, task: Task) -> tuple[Tensor, Tensor]:
+        """Scores of the known and of the unknown rows."""
+        others = () if task.others is None else (task.others,)
+        fitted = content(task.names, *others, task.fit_x, task.fit_y)
+        if fitted not in self.made:
+            self.made[fitted] = self.entry.make(task, self.settings)
+        sides = []
+        for rows in (task.known, task.unknown):
+            key = fitted, content(rows)
+            if key not in self.found:
+                self.found[key] = self.made[fitted](rows).float()
+            sides.append(self.found[key])
+        return sides[0], sides[1]
+
+    def measures(self, task: Task) -> dict[str, float]:
+        return measures(*self.sides(task))
+
+    def picture(self, task: Task) -> dict[str, Any]:
+        """Bin counts and curve, enough to draw both without the features."""
+        known, unknown = self.sides(task)
+        curve = roc(known, unknown, torch.linspace(0, 1, 101))
+        return {**histogram({"known": known, "unknown": unknown}), "roc": curve}
 
 
-def _auroc(known: np.ndarray, unknown: np.ndarray) -> float:
-    ordered = np.sort(known)
-    below, upto = np.searchsorted(ordered, unknown, "left"), np.searchsorted(ordered, unknown, "right")
-    return float((below + upto).mean() / 2 / len(known))
-
-
-def _aupr(positive: np.ndarray, negative: np.ndarray) -> float:
-    """Average precision, rows of equal score together."""
-    scores = np.concatenate([positive, negative])
-    order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(order < len(positive))
-    ends = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
-    precision, recall = hits[ends] / (ends + 1), hits[ends] / len(positive)
-    return float(np.sum(np.diff(recall, prepend=0) * precision))
-
-
-def scored(entry: Entry, settings: dict[str, Any], task: Task) -> dict[str, float]:
-    with torch.no_grad():
-        score = entry.make(task, settings)
-        return measures(score(task.known).float(), score(task.unknown).float())
+def content(*rows: Tensor) -> str:
+    return hashlib.sha256(b"".join(r.contiguous().numpy().tobytes() for r in rows)).hexdigest()
 
 
 def choose(entry: Entry, tasks: list[Task]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -73,62 +79,110 @@ def choose(entry: Entry, tasks: list[Task]) -> tuple[dict[str, Any], list[dict[s
     fitting = [t for t in tasks if entry.setting != "unknown names" or (t.others is not None and len(t.others))]
     tried: list[dict[str, Any]] = []
     for settings in entry.choices:
-        found = [scored(entry, dict(settings), task) for task in fitting]
+        found = [Scored(entry, settings).measures(task) for task in fitting]
         means = {key: mean(f[key] for f in found) for key in METRICS}
         tried.append({"settings": dict(settings), "tasks": len(fitting), **means})
     return dict(max(tried, key=lambda t: t["auroc"])["settings"]), tried
 
 
 def run(folder: Path, seeds: Sequence[int], only: Sequence[str] | None, path: Path) -> dict[str, Any]:
-    """The whole study; written after each detector, so that a stopped one leaves what it has."""
+    """The whole study, or some detectors in a file that has others; written after each, so that a stopped one leaves
+    what it has.
+
+    Raises:
+        ValueError: an unknown detector, or a file of another protocol.
+    """
     logging.getLogger("pytorch_ood").setLevel(logging.ERROR)
+    every = entries(vocabulary(folder))
+    unknown = [name for name in only or () if name not in every]
+    if unknown:
+        raise ValueError(f"{unknown[0]!r} is no detector of this study; it has {', '.join(every)}")
     tests, plain = test_tasks(folder), test_tasks(folder, exclude=False)[: len(FAR)]
     validation = validation_tasks(folder)
-    document: dict[str, Any] = {
-        "schema": SCHEMA,
-        "protocol": {
-            "name": "ood", "backbone": "OpenAI CLIP ViT-B/32, features computed elsewhere", "seeds": list(seeds),
-            "shots": {"imagenet": 4, "dtd": SHOTS, "cars": SHOTS}, "vocabulary": list(VOCABULARY),
-            "excluded": {t.name: list(t.excluded) for t in tests if t.excluded},
-            "rows": {t.name: {"known": len(t.known), "unknown": len(t.unknown)} for t in tests},
-            "views": "rows of ImageNet and fitted rows of Cars are means of augmented crops, all others single views",
-            "selection": "settings by mean AUROC over validation tasks of known classes", "versions":
-            results.versions(), "git": results.git_revision(), "command": shlex.join(sys.argv), "date": results.now(),
-        },
-        "validation": {}, "rows": [], "without_exclusions": [], "seconds": {}, "failed": {},
-    }  # fmt: skip
+    document = started(protocol(tests, seeds), path if only else None)
 
     def measure(name: str, entry: Entry) -> None:
         # Nothing to choose: the slow ones among these take minutes on the validation tasks.
         single = len(entry.choices) == 1 and not name.startswith(OURS)
         settings, tried = (dict(entry.choices[0]), []) if single else choose(entry, validation)
         document["validation"][name] = {"chosen": settings, "tried": tried}
+        detector = Scored(entry, settings)
         for task in tests:
             if entry.setting == "unknown names" and task.others is None:
                 continue
             drawn = entry.setting != "names" and int(torch.bincount(task.fit_y).max()) > SHOTS
             for seed in seeds if drawn else seeds[:1]:
-                found = scored(entry, settings, task.first(SHOTS, seed))
+                fitted = task.first(SHOTS, seed)
                 document["rows"].append({"detector": name, "setting": entry.setting, "task": task.name, "seed": seed,
-                                         **found})  # fmt: skip
+                                         **detector.measures(fitted)})  # fmt: skip
+                if name in PICTURED and seed == seeds[0]:
+                    document["pictures"].setdefault(name, {})[task.name] = detector.picture(fitted)
         if entry.setting != "unknown names":
             for task in plain:
-                found = scored(entry, settings, task)
+                found = detector.measures(task)
                 document["without_exclusions"].append({"detector": name, "task": task.name, **found})
 
-    for name, entry in entries(vocabulary(folder)).items():
+    for name, entry in every.items():
         if only and name not in only:
             continue
-        began, kept = time.perf_counter(), len(document["rows"])
+        began = time.perf_counter()
+        forget(document, name)
         try:
             measure(name, entry)
-        except ValueError as error:  # some want every class to be predicted right at least once
+        except (ImportError, ValueError) as error:  # some want every class to be predicted right at least once
+            forget(document, name)
             document["failed"][name] = str(error)
-            del document["rows"][kept:]
-        document["seconds"][name] = round(time.perf_counter() - began, 2)
+        document["runs"][name] = {"seconds": round(time.perf_counter() - began, 2), "git": results.git_revision(),
+                                  "threads": torch.get_num_threads(), "date": results.now()}  # fmt: skip
+        document["rows"].sort(key=lambda row: list(every).index(row["detector"]))
+        document["without_exclusions"].sort(key=lambda row: list(every).index(row["detector"]))
         document["summary"] = summarize(document["rows"])
         write_json(path, document)
     return document
+
+
+def protocol(tests: Sequence[Task], seeds: Sequence[int]) -> dict[str, Any]:
+    return {
+        "name": "ood", "backbone": "OpenAI CLIP ViT-B/32, features computed elsewhere", "seeds": list(seeds),
+        "shots": {"imagenet": 4, "dtd": SHOTS, "cars": SHOTS}, "vocabulary": list(VOCABULARY),
+        "excluded": {t.name: list(t.excluded) for t in tests if t.excluded},
+        "rows": {t.name: {"known": len(t.known), "unknown": len(t.unknown)} for t in tests},
+        "views": "rows of ImageNet and fitted rows of Cars are means of augmented crops, all others single views",
+        "selection": "settings by mean AUROC over validation tasks of known classes", "versions":
+        results.versions(), "git": results.git_revision(), "command": command(), "date": results.now(),
+    }  # fmt: skip
+
+
+def command() -> str:
+    """The command line without the folders of this machine."""
+    words = list(sys.argv)
+    for option, stand_in in (("--features", "DIR"), ("--out", "FILE")):
+        if option in words[:-1]:
+            words[words.index(option) + 1] = stand_in
+    return shlex.join([Path(words[0]).name, *words[1:]])
+
+
+def started(card: dict[str, Any], path: Path | None) -> dict[str, Any]:
+    """A document without rows, or with those of the file, if what it measured is the same."""
+    empty: dict[str, Any] = {"schema": SCHEMA, "protocol": card, "validation": {}, "rows": [], "without_exclusions": [],
+                             "pictures": {}, "runs": {}, "failed": {}, "summary": []}  # fmt: skip
+    if path is None or not path.is_file():
+        return empty
+    found = json.loads(path.read_text(encoding="utf-8"))
+    same = ("seeds", "shots", "vocabulary", "excluded", "rows", "selection")
+    other = [key for key in same if found.get("protocol", {}).get(key) != card[key]]
+    if found.get("schema") != SCHEMA or other:
+        raise ValueError(f"{path} was measured otherwise ({', '.join(other) or 'schema'}); leave --only out, or name "
+                         "another --out")  # fmt: skip
+    return {key: found.get(key, value) for key, value in empty.items()} | {"protocol": card}
+
+
+def forget(document: dict[str, Any], name: str) -> None:
+    """Drop all that is known of a detector."""
+    for part in ("rows", "without_exclusions"):
+        document[part] = [row for row in document[part] if row["detector"] != name]
+    for part in ("validation", "pictures", "failed", "runs"):
+        document[part].pop(name, None)
 
 
 def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -148,7 +202,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Detectors of unknown classes on real CLIP features.")
     add_option(parser)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="of the fitted rows")
-    parser.add_argument("--only", nargs="+", default=None, metavar="NAME", help="detectors to run (default: all)")
+    parser.add_argument("--only", nargs="+", default=None, metavar="NAME",
+                        help="detectors to run; others' rows in the file stay (default: all, in a new file)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "ood.json", metavar="FILE",
                         help="what is written (default: benchmarks/results/ood.json)")  # fmt: skip
     args = parser.parse_args(argv)

@@ -83,7 +83,44 @@ def validation(document: dict[str, Any]) -> str:
     return table(["detector", "setting", "tasks", "AUROC / FPR95"], lines)
 
 
+def tries(document: dict[str, Any]) -> str:
+    """Names-only scores on the validation tasks, over all and over dataset against dataset; the best of all bold."""
+    rows = document["rows"]
+    best = max(row["means"]["all"]["auroc"] for row in rows)
+    lines = []
+    for row in rows:
+        name = row["try"] + (f", {row['setting']}" if row["setting"] else "")
+        name = f"**{name}**" if row["means"]["all"]["auroc"] == best else name
+        lines.append([name, *[_pair(row["means"][group]) for group in ("all", "far")]])
+    return table(["score", "all thirteen", "dataset against dataset"], lines) + (
+        "\nAUROC / FPR95 with unknown positive, percent, on validation tasks.\n"
+    )
+
+
+def speed(document: dict[str, Any]) -> str:
+    """Rows a second of each detector, and what one call on all rows needs besides them."""
+    threads = list(dict.fromkeys(row["threads"] for row in document["throughput"]))
+    rows_of = list(dict.fromkeys(row["rows"] for row in document["memory"]))
+    lines = []
+    for name in dict.fromkeys(row["detector"] for row in document["throughput"]):
+        rates = {row["threads"]: row for row in document["throughput"] if row["detector"] == name}
+        peaks = {row["rows"]: row["peak_over_features_mib"] for row in document["memory"] if row["detector"] == name}
+        cells = [f"{rates[count]['rows_a_second']:,}" for count in threads]
+        lines.append([name, *cells, *[f"{peaks[n]:,}" if n in peaks else "–" for n in rows_of]])
+    header = ["detector", *[f"features/s, {n} thread{'s' * (n > 1)}" for n in threads]]
+    header += [f"MiB, {n:,} features" for n in rows_of]
+    card, first = document["protocol"], document["throughput"][0]
+    return table(header, lines) + (
+        f"\nRandom rows of {card['dimensions']} numbers in fp32, {card['classes']:,} names, "
+        f"on {card['device'].upper()}. Speed: detectors take turns on {first['rows']:,} rows in pieces of "
+        f"{first['rows_a_call']:,}. "
+        "Memory: the peak of a process beyond what it holds with the features, in one call on all of them.\n"
+    )
+
+
 BLOCKS = {
+    "ood-tries": ("ood-tries.json", tries),
+    "ood-speed": ("ood-speed.json", speed),
     "ood-tasks": ("ood.json", tasks),
     "ood-measures": ("ood.json", conventions),
     "ood-unexcluded": ("ood.json", unexcluded),

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from clip_features import as_labels, load_arrays, load_clip_features, unit
 from torch import Tensor
+
+from ogenlib.detect.overlap import overlapping
 
 FAR = ("imagenet-dtd", "imagenet-ucf101", "imagenet-flowers")
 NEAR = ("dtd-base-new", "cars-base-new", "imagenet-first-last")
@@ -60,21 +61,6 @@ class Rows:
     test_x: Tensor
     test_y: Tensor
     base: int
-
-
-def words(name: str) -> list[str]:
-    """Lower-case words without a plural s or a participle's ed."""
-    return [re.sub(r"(?<=\w{3})(ed|s)$", "", w) for w in re.findall(r"[a-z]+", name.lower())]
-
-
-def overlapping(names: tuple[str, ...], known: tuple[str, ...]) -> list[bool]:
-    """Which names hold all words of a known name, one after the other."""
-    wanted = {" ".join(words(synonym)) for line in known for synonym in line.split(",")} - {""}
-    found = []
-    for name in names:
-        w = words(name)
-        found.append(any(" ".join(w[i:j]) in wanted for i in range(len(w)) for j in range(i + 1, len(w) + 1)))
-    return found
 
 
 def load_rows(folder: Path) -> dict[str, Rows]:

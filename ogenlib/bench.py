@@ -21,7 +21,7 @@ from ogenlib.anchors.source import AnchorSource
 from ogenlib.batches import Bank
 from ogenlib.bench_config import ALL_SHOTS, PROTOCOLS, BenchConfig, Variant, settings_for
 from ogenlib.bench_document import add_thumbnails, cell_name, document
-from ogenlib.data import Augment, FeatureBank, PixelBank, few_shot
+from ogenlib.data import Augment, FeatureBank, ImageSet, PixelBank, few_shot
 from ogenlib.data.dataset import short_hash
 from ogenlib.files import write_json
 from ogenlib.host_texts import pool_folder, source_for, text_options
@@ -67,11 +67,13 @@ class _Training:
     """The training images of one seed; pixels are None where no host needs them.
 
     anchored: makes the options of a method that trains with captions and retrieved pairs, once.
+    plain: the same images in their plain view, features and pixels, where the plan's judge sees them.
     """
 
     features: FeatureBank
     pixels: PixelBank | None
     anchored: Callable[[], dict[str, Any]]
+    plain: tuple[FeatureBank, PixelBank | None] | None = None
 
     def of(self, uses_cached_features: bool) -> Bank:
         return self.features if self.pixels is None or uses_cached_features else self.pixels
@@ -143,9 +145,7 @@ def _training_images(shared: _Shared, shots: int, seed: int) -> _Training:
     train = planned.source.train if shots == ALL_SHOTS else few_shot(planned.source.train, shots, seed)  # as CoOp draws
     picked = train.of_classes(planned.known)
     options: dict[str, Any] = {"views": config.views, "seed": seed, "skip_bad": config.skip_bad}
-    pixels = PixelBank.load(shared.clip, picked, **options) if _need_pixels(config) else None
-    # decoded once for both
-    features = FeatureBank.extract(shared.clip, picked, **options) if pixels is None else pixels.frozen(shared.clip)
+    features, pixels = _both(shared, picked, options)
 
     @cache
     def anchored() -> dict[str, Any]:
@@ -154,7 +154,16 @@ def _training_images(shared: _Shared, shots: int, seed: int) -> _Training:
         folder = pool_folder(shared.anchors, shared.clip, shared.out / "banks")
         return shared.anchors.options(shared.clip, picked, folder, bank=features, views=config.views, seed=seed)
 
-    return _Training(features, pixels, anchored)
+    seen = planned.judge_sees_training
+    return _Training(features, pixels, anchored, _both(shared, picked, {**options, "views": 1}) if seen else None)
+
+
+def _both(shared: _Shared, picked: ImageSet, options: dict[str, Any]) -> tuple[FeatureBank, PixelBank | None]:
+    """Features of these images, and pixels where a host needs them."""
+    if not _need_pixels(shared.config):
+        return FeatureBank.extract(shared.clip, picked, **options), None
+    pixels = PixelBank.load(shared.clip, picked, **options)
+    return pixels.frozen(shared.clip), pixels  # decoded once for both
 
 
 def _run_name(shared: _Shared, variant: Variant, shots: int, seed: int) -> str:
@@ -186,7 +195,8 @@ def _cell(shared: _Shared, images: _Training, variant: Variant, shots: int, seed
         shutil.rmtree(partial, ignore_errors=True)
         epochs, curve = len(history), _curve(history)
         train = asdict(replace(TrainConfig(), **{**model.train_settings(), **settings}))
-    outcome = planned.judge.outcome(model, shared.tested)
+    trained = images.plain or (None, None)
+    outcome = planned.judge.outcome(model, replace(shared.tested, trained=trained[0], trained_pixels=trained[1]))
     names_known = isinstance(model, OGEN) and model.names_known
     protocol = {**card, "new_names_known_in_training": names_known}
     model.save(shared.out / "runs" / name, {"protocol": protocol, "train": train})
@@ -199,6 +209,7 @@ def _cell(shared: _Shared, images: _Training, variant: Variant, shots: int, seed
         "curve": curve, "confusions": outcome.confusions, "per_class": outcome.per_class,
         "projection": _projection(shared, model, seed) if isinstance(model, OGEN) else None,
         **({} if outcome.robustness is None else {"robustness": outcome.robustness}),
+        **({} if outcome.detection is None else {"detection": outcome.detection}),
     }  # fmt: skip
     write_json(path, cell)
     return cell

@@ -17,8 +17,12 @@ from ogenlib.ogen_config import ogen_config
 from ogenlib.train import TrainConfig
 
 _log = logging.getLogger(__name__)
-PROTOCOLS = ("base-to-new", "cross-dataset", "domain-generalization", "domain-shift", "few-shot", "retrieval")
+PROTOCOLS = (
+    "base-to-new", "cross-dataset", "domain-generalization", "domain-shift", "few-shot", "ood", "retrieval",
+)  # fmt: skip
 WITH_TARGETS = ("cross-dataset", "domain-generalization", "domain-shift")
+TARGETS_TOO = (*WITH_TARGETS, "ood")  # with targets, and as a suite besides
+NO_TARGETS = "none"  # as a target of `ood`: no far task
 WITH_DOMAINS = ("domain-generalization", "domain-shift")
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SMOKE_RETENTION = ("emoji-concepts/activities",)
@@ -39,8 +43,8 @@ class BenchConfig:
         protocol: one of `PROTOCOLS`.
         dataset: embedded name, published name (with `root`), folder or CSV; what is trained on.
         root: folder that holds the folders of published datasets.
-        targets: datasets (cross-dataset) or domains and datasets (`WITH_DOMAINS`) to test on; those of a `suite` to
-            run. Empty for the protocol's own.
+        targets: datasets (cross-dataset, ood) or domains and datasets (`WITH_DOMAINS`) to test on; those of a `suite`
+            to run. Empty for the protocol's own; `NO_TARGETS` alone for none (ood).
         train_domain: of several (`WITH_DOMAINS`); None for the dataset's first.
         retention: datasets of other things whose zero-shot accuracy is to be kept (domain-shift); empty for every
             other bundled one beside a bundled dataset, and none beside others.
@@ -155,9 +159,12 @@ class BenchConfig:
         for alpha in self.alphas:
             check_alpha(alpha)
         if self.suite is None:
-            if self.targets and self.protocol not in WITH_TARGETS:
-                raise ValueError(f"targets={list(self.targets)} are for --protocol {' and '.join(WITH_TARGETS)}, and "
+            if self.targets and self.protocol not in TARGETS_TOO:
+                raise ValueError(f"targets={list(self.targets)} are for --protocol {' and '.join(TARGETS_TOO)}, and "
                                  f"for --suite; {self.protocol} tests the dataset it trains on")  # fmt: skip
+            if NO_TARGETS in self.targets and (self.protocol != "ood" or len(self.targets) > 1):
+                raise ValueError(f"targets={list(self.targets)}: {NO_TARGETS!r} stands alone, and is for --protocol "
+                                 "ood; name datasets, or leave it out")  # fmt: skip
             return
         if self.suite not in SUITES:
             raise ValueError(f"suite {self.suite!r} is unknown; known are {', '.join(SUITES)}")
@@ -205,14 +212,17 @@ class BenchConfig:
     def smoke(self) -> BenchConfig:
         """The same path in less than a minute: one seed, few epochs, two domains."""
         domains = self.test_domains
-        if self.dataset == "emoji-categories" and self.suite is None and not self.targets:
+        own_targets = bool(self.targets) and self.protocol != "ood"  # those of ood are other things, not domains
+        if self.dataset == "emoji-categories" and self.suite is None and not own_targets:
             domains = ("noto",) if self.protocol == "cross-dataset" else ("noto", "openmoji")
         others = SMOKE_RETENTION if self.dataset in list_datasets() and self.dataset not in SMOKE_RETENTION else ()
         shift: dict[str, Any] = {"alphas": (0.0, 0.5, 1.0), "retention": self.retention or others}
+        far = SMOKE_RETENTION if others and self.suite is None and not self.targets else self.targets
         few = tuple(shots for shots in self.shots_list if shots <= 4)[:2] if self.protocol == "few-shot" else ()
         return replace(self, seeds=self.seeds[:1], epochs=min(self.epochs, 4), shots=min(self.shots or 4, 4), views=2,
                        test_domains=domains, shots_list=few or self.shots_list,
-                       **(shift if self.protocol == "domain-shift" else {}))  # fmt: skip
+                       **(shift if self.protocol == "domain-shift" else {}),
+                       **({"targets": far} if self.protocol == "ood" else {}))  # fmt: skip
 
 
 def settings_for(preset: str, settings: Mapping[str, Any], n_known: int) -> dict[str, Any]:

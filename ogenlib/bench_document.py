@@ -37,7 +37,7 @@ def document(
     """
     home = plan.home
     rows = [row for cell in cells for row in cell["rows"]]
-    means = results.average_rows([row for row in rows if row["new"] is not None], plan.average)
+    means = _means(rows, plan.average)
     most = max(plan.shots)
     shown = [cell for cell in cells if cell["seed"] == seeds[0] and cell.get("shots", most) == most]
     tag = {"dataset": card["dataset"], "domain": home}
@@ -53,13 +53,29 @@ def document(
         "rows": rows,
         "summary": results.summarize([*means, *rows]),
         "curves": [{**tag, **_who(c), "seed": c["seed"], **c["curve"]} for c in cells if c["curve"]],
-        "tests": results.paired_tests(rows, home) if plan.tests == "home" else results.all_tests([*means, *rows]),
+        "tests": results.paired_tests(rows, home) if plan.tests == "home"
+        else results.all_tests([*means, *[row for row in rows if row.get("task") not in results.MEAN_TASKS]]),
         "confusions": [{**_who(c), "seed": c["seed"], **pair} for c in shown for pair in c["confusions"]],
         "per_class": _per_class(cells, home),
         "projection": [{**_who(c), "domain": home, **c["projection"]} for c in shown if c["projection"]],
         **_published(card, rows),
         **_robustness(cells),
+        **_detection(shown),
     }  # fmt: skip
+
+
+def _means(rows: Sequence[Mapping[str, Any]], over: str) -> list[dict[str, Any]]:
+    """Mean rows: over sides that have new images, or over those tasks that there are several of."""
+    if over != "tasks":
+        return results.average_rows([row for row in rows if row["new"] is not None], over)
+    return [mean for task in results.MEAN_TASKS
+            for mean in results.average_rows([row for row in rows if row.get("task") == task], "all")]  # fmt: skip
+
+
+def _detection(shown: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Histograms and curves of the first seed."""
+    found = [{**_who(c), "seed": c["seed"], **c["detection"]} for c in shown if "detection" in c]
+    return {"detection": found} if found else {}
 
 
 def _robustness(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -68,8 +84,8 @@ def _robustness(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _published(card: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    if card["name"] == "base-to-new":
-        return {}  # beside a whole table, of a suite
+    if card["name"] in ("base-to-new", "ood"):
+        return {}  # beside a whole table, of a suite; or other measures
     found = published_rows(card["name"], card["dataset"], [row["dataset"] for row in rows])
     return {"published": found} if found else {}
 

@@ -10,6 +10,11 @@ from ogenlib.retrieval import short_name
 
 COLUMNS = {"base": "base", "new": "new", "H": "H", "H_of_means": "H of means", "joint_H": "joint H"}
 ROBUST = {"id": "ID", "ood": "mean OOD", "zero_shot": "zero-shot", "effective_robustness": "effective"}
+# Task, metric and heading of what is said of a detector.
+DETECTION = (
+    ("near", "auroc", "near AUROC"), ("near", "fpr95_ood_positive", "near FPR95"), ("far", "auroc", "far AUROC"),
+    ("full-spectrum", "auroc", "full AUROC"), ("shift", "flagged", "shift flagged"),
+)  # fmt: skip
 WIDTH, NAME, WIDE = 14, 22, 34
 
 
@@ -21,6 +26,8 @@ def summary_text(document: Mapping[str, Any]) -> str:
         return few_shot_text(summary, home)
     if card["name"] == "retrieval":
         return retrieval_text(summary)
+    if card["name"] == "ood":
+        return detection_text(summary, card["detectors"])
     if card["name"] == "base-to-new" and not card.get("suite"):
         return table([row for row in summary if row["domain"] == home], ("base", "new", "H", "joint_H"))
     settings = list(dict.fromkeys((row["dataset"], row["domain"]) for row in summary))
@@ -78,6 +85,30 @@ def retrieval_text(summary: Sequence[Mapping[str, Any]]) -> str:
         lines += [f"{_name(row):<{NAME}}" + "".join(f"{_cell(row[c]):>{WIDTH}}" for c in columns) for row in rows]
         blocks.append(" / ".join(part for part in (dataset, domain) if part) + "\n" + "\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def detection_text(summary: Sequence[Mapping[str, Any]], detectors: Mapping[str, str]) -> str:
+    """A block for each detector: AUROC near, far and in all domains, and how many known images it flags under shift.
+
+    Where a task has several datasets or domains, their mean.
+    """
+    blocks = []
+    for name, title in detectors.items():
+        lines = [f"{title:<{WIDE}}" + "".join(f"{head:>{WIDTH}}" for _, _, head in DETECTION)]
+        for host, ogen in dict.fromkeys((row["host"], row["ogen"]) for row in summary):
+            own = [r for r in summary if (r["host"], r["ogen"], r["detector"]) == (host, ogen, name)]
+            cells = [_cell(task_mean(own, task).get(metric)) for task, metric, _ in DETECTION]
+            if own:
+                lines.append(f"{_name(own[0]):<{WIDE}}" + "".join(f"{cell:>{WIDTH}}" for cell in cells))
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def task_mean(rows: Sequence[Mapping[str, Any]], task: str) -> Mapping[str, Any]:
+    """The row of a task: its mean over datasets or domains where there is one, else the first; empty without any."""
+    found = [row for row in rows if row.get("task") == task]
+    means = [row for row in found if row["dataset"] == AVERAGE]
+    return next(iter([*means, *found]), {})
 
 
 def published_text(published: Sequence[Mapping[str, Any]], dataset: str) -> str:

@@ -113,11 +113,11 @@ def build_parser() -> argparse.ArgumentParser:
     p = command("bench", commands.bench, "train methods on some names, test them on others, write a report")
     p.add_argument("--protocol", choices=PROTOCOLS, default="base-to-new",
                    help="what is measured; domain-shift is domain-generalization with zero-shot retention and WiSE-FT; "
-                        "retrieval takes data with captions: the bundled drawings, or a Karpathy-split JSON "
-                        "file")  # fmt: skip
+                        "ood asks which images are of no known class; retrieval takes data with captions: the "
+                        "bundled drawings, or a Karpathy-split JSON file")  # fmt: skip
     p.add_argument("--targets", nargs="+", default=[], metavar="NAME",
-                   help="what is tested besides --dataset: datasets, or its domains (default: the protocol's own); "
-                        "with --suite, run these of its datasets only")  # fmt: skip
+                   help="what is tested besides --dataset: datasets, or its domains (default: the protocol's own; "
+                        "none with ood: new names only); with --suite, run these of its datasets only")  # fmt: skip
     p.add_argument("--suite", choices=list(SUITES), default=None,
                    help="a table over many datasets in place of --dataset, its average and published rows")  # fmt: skip
     p.add_argument("--shots-list", type=_positive, nargs="+", default=list(SHOTS_LIST), metavar="N",

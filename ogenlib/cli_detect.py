@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,61 +14,68 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ogenlib.batches import check_bank
+from ogenlib.batches import Bank, load_bank
 from ogenlib.cli_use import given_names
-from ogenlib.data import FeatureBank
+from ogenlib.data import FeatureBank, ImageSet, load_dataset
 from ogenlib.data.dataset import open_image
-from ogenlib.detect import ImageEncoder, OGENDetector
+from ogenlib.detect import OGENDetector
+from ogenlib.detect.measures import KEPT, threshold_at
+from ogenlib.detect.of_host import detector_of, encoder_of, seen, trained_half
 from ogenlib.files import write_json
 from ogenlib.hosts import Host
-from ogenlib.runs import fixed_weights, load_run
+from ogenlib.runs import load_run
 
-KEPT = 0.95  # share of known images that the threshold lets pass
 BATCH = 64
 
 
-def run_detector(host: Host, unknown: Sequence[str] | None = None, fit: FeatureBank | None = None) -> OGENDetector:
+def run_detector(
+    host: Host, unknown: Sequence[str] | None = None, fit: FeatureBank | ImageSet | None = None
+) -> OGENDetector:  # fmt: skip
     """The detector of a run's names, with other names and images of the known classes where there are some.
 
     Raises:
         ValueError: class weights that depend on the image, an unknown name that is known, or a bank that does not
             belong to the run.
     """
-    weights = fixed_weights(host)
-    if weights is None:
-        raise ValueError(f"class weights of {host.info.name} depend on the image, so there are none to detect with; "
-                         "use a run of another method")  # fmt: skip
-    both = sorted(set(unknown or ()) & set(host.names))
-    if both:
-        raise ValueError(f"--unknown holds {both[:3]}, which the run knows; leave them out")
-    others = fixed_weights(host, unknown) if unknown else None
-    detector = OGENDetector(ImageEncoder(host), None, weights, others)
-    return detector if fit is None else detector.fit_features(*known_images(host, fit))
+    return detector_of(host, unknown, None if fit is None else known_images(host, fit), encoder_of(host, unknown))
 
 
-def known_images(host: Host, bank: FeatureBank) -> tuple[Tensor, Tensor]:
-    """First views `(N, D)` and labels `(N,)` of a bank's images that the run has names for.
+def known_images(host: Host, images: FeatureBank | ImageSet) -> tuple[Tensor, Tensor]:
+    """Features `(N, D)` (`(N, 2 D)` of two towers) and labels `(N,)` of images that the run has names for.
+
+    Of a bank the first views.
 
     Raises:
-        ValueError: a bank of another backbone, a host that changes the image side, or no image of a known class.
+        ValueError: a bank of another backbone, a host that changes the image side and features of the frozen one, or
+            no image of a known class.
     """
-    check_bank(host, bank)
-    made_with = bank.fingerprint.get("backbone", {}).get("weights_hash")
-    if made_with is not None and made_with != host.clip.weights_hash:
-        raise ValueError(f"the bank was made with weights {made_with}, the run has {host.clip.weights_hash}; make it "
-                         "again with ogen extract and the run's --model and --pretrained")  # fmt: skip
-    shared = [name for name in bank.classnames if name in host.names]
+    shared = [name for name in images.classnames if name in host.names]
+    if isinstance(images, FeatureBank):
+        if not host.uses_cached_features:
+            raise ValueError(f"{host.info.name} changes the image side, so a bank of features of the frozen one is "
+                             "of no use; give the images themselves, a folder root/class/image or a CSV")  # fmt: skip
+        made_with = images.fingerprint.get("backbone", {}).get("weights_hash")
+        if made_with is not None and made_with != host.clip.weights_hash:
+            raise ValueError(f"the bank was made with weights {made_with}, the run has {host.clip.weights_hash}; make "
+                             "it again with ogen extract and the run's --model and --pretrained")  # fmt: skip
     if not shared:
-        raise ValueError(f"the bank has images of {', '.join(bank.classnames[:3])}, ... and of none of the run's "
+        raise ValueError(f"there are images of {', '.join(images.classnames[:3])}, ... and of none of the run's "
                          f"names {', '.join(host.names[:3])}, ...")  # fmt: skip
-    numbers = torch.tensor([host.names.index(n) if n in host.names else -1 for n in bank.classnames])
-    labels = numbers[bank.labels.cpu()]
-    return bank.features[:, 0].float()[labels >= 0], labels[labels >= 0]
+    if isinstance(images, ImageSet):
+        picked: Bank = load_bank(host, host.clip, images.of_classes(shared))
+    else:
+        picked = images.select(shared)
+    numbers = torch.tensor([host.names.index(name) for name in picked.classnames])
+    return seen(host, picked).z, numbers[picked.labels.cpu()]
 
 
-def threshold_at(scores: Tensor, kept: float = KEPT) -> float:
-    """The smallest score of `(N,)` known images that a share `kept` of them does not exceed."""
-    return float(scores.sort().values[max(0, math.ceil(kept * len(scores) - 1e-9) - 1)])
+def read_images(path: Path) -> FeatureBank | ImageSet:
+    """A bank that `ogen extract` wrote, or all images of a folder or CSV."""
+    if path.suffix == ".safetensors" or (path.is_dir() and any(path.glob("*.safetensors"))):
+        return FeatureBank.load(path)
+    data = load_dataset(path)
+    parts = [part for part in (data.train, data.val, data.test) if part is not None]
+    return ImageSet([item for part in parts for item in part], data.classnames)
 
 
 def detect(args: argparse.Namespace) -> None:
@@ -77,10 +83,11 @@ def detect(args: argparse.Namespace) -> None:
         raise ValueError("--threshold and --known both set the threshold; leave one out")
     unknown = given_names(args.unknown)
     host = load_run(args.folder, device=args.device)
-    detector = run_detector(host, unknown, None if args.fit is None else FeatureBank.load(args.fit))
+    detector = run_detector(host, unknown, None if args.fit is None else read_images(args.fit))
     threshold = args.threshold
     if args.known is not None:
-        threshold = threshold_at(detector.predict_features(known_images(host, FeatureBank.load(args.known))[0]))
+        features = known_images(host, read_images(args.known))[0]
+        threshold = threshold_at(detector.predict_features(features if unknown else trained_half(features, host)))
     rows = []
     for start in range(0, len(args.images), BATCH):
         paths = args.images[start : start + BATCH]
@@ -100,7 +107,7 @@ def detect(args: argparse.Namespace) -> None:
         decision = "" if row["known"] is None else ", known" if row["known"] else ", unknown"
         print(f"{row['image']}: nearest {row['nearest']}, score {row['score']:.4f}{decision}")
     if threshold is None and not args.quiet:
-        print("no decision: give images of known classes with --known BANK (ogen extract), or --threshold SCORE")
+        print("no decision: give images of known classes with --known BANK_OR_FOLDER, or --threshold SCORE")
 
 
 def add_commands(
@@ -110,13 +117,13 @@ def add_commands(
     p = command("detect", detect, "tell images of a run's classes from images of none")
     p.add_argument("folder", type=Path, metavar="RUN", help="folder of a saved run")
     p.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files")
-    p.add_argument("--known", type=Path, default=None, metavar="BANK",
-                   help="features of images of known classes (ogen extract): the threshold lets 95%% of them pass; "
-                        "take others than for --fit")  # fmt: skip
+    p.add_argument("--known", type=Path, default=None, metavar="BANK_OR_FOLDER",
+                   help="images of known classes, as features (ogen extract) or as a folder root/class/image or CSV: "
+                        "the threshold lets 95%% of them pass; take others than for --fit")  # fmt: skip
     p.add_argument("--threshold", type=float, default=None, metavar="SCORE",
                    help="scores above are unknown; in place of --known")  # fmt: skip
-    p.add_argument("--fit", type=Path, default=None, metavar="BANK",
-                   help="features of a few images of each known class that the detector learns from "
+    p.add_argument("--fit", type=Path, default=None, metavar="BANK_OR_FOLDER",
+                   help="a few images of each known class that the detector learns from, given as for --known "
                         "(default: names only)")  # fmt: skip
     p.add_argument("--unknown", nargs="+", default=None, metavar="NAME",
                    help="names of classes that are not known, or a file with one a line (default: none)")  # fmt: skip

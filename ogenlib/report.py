@@ -15,6 +15,7 @@ from ogenlib.files import atomic_write
 from ogenlib.report_beside import published_section, shots_section
 from ogenlib.report_card import how, names_known, protocol_section, skipped_section
 from ogenlib.report_findings import ZERO, Findings, metric_cell
+from ogenlib.report_ood import ood_finding, ood_section, ood_tests
 from ogenlib.report_places import domain_section
 from ogenlib.report_retrieval import retrieval_section
 from ogenlib.report_robust import robust_section
@@ -67,10 +68,14 @@ def build_report(results: Mapping[str, Any]) -> str:
     suite = found.protocol.get("suite")
     head = (
         tag("h1", title),
-        tag("p", finding(found), cls="finding"),
+        tag("p", ood_finding(results) or finding(found), cls="finding"),
         tag("p", how(found.protocol, "each dataset by itself" if suite else found.place(found.training)), cls="soft"),
         tag("p", said, cls="soft") if said else None,
     )
+    detectors = ood_section(results)
+    if detectors is not None:
+        ending = (skipped_section(found.protocol), protocol_section(found.protocol))
+        return page(title, tag("header", *head), detectors, ood_tests(results), *ending)
     return page(
         title,
         tag("header", *head),

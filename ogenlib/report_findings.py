@@ -34,6 +34,7 @@ SIDES = {
     "domain-generalization": {"base": "the domain of training", "new": "the shifted domains"},
     "domain-shift": {"base": "the reference domain", "new": "the shifted domains"},
     "few-shot": {"base": "the test images", "new": ""},
+    "ood": {},  # report_ood has its own words
     "retrieval": {"image_to_text_r1": "recall@1 of texts by image", "text_to_image_r1": "recall@1 of images by text"},
 }
 

@@ -17,12 +17,17 @@ from typing import Any
 
 from scipy.stats import ttest_rel
 
+from ogenlib.detect.measures import METRICS as DETECTION
 from ogenlib.evaluate import harmonic_mean
 from ogenlib.retrieval import KS, Recalls
 
 SCHEMA = "ogenlib.results/1"
 AVERAGE = "average"  # the dataset of mean rows
+SETTING = ("dataset", "domain", "shots", "task", "detector")  # what a row is of, besides its method and seed
 RETRIEVAL_METRICS = tuple(name for name in Recalls(*[dict.fromkeys(KS, 0.0)] * 2).as_row())  # in rows of retrieval
+DETECTION_METRICS = (*DETECTION, "flagged")  # in rows of ood
+TESTED_DETECTION = ("auroc", "fpr95_ood_positive")
+MEAN_TASKS = ("far", "shift")  # tasks of ood that there may be several of
 METRICS = (
     "base", "new", "H", "joint_base", "joint_new", "joint_H", "ece_base", "ece_new", "ece_joint",
 )  # fmt: skip
@@ -37,7 +42,7 @@ def mean_std(values: Sequence[float | None]) -> list[float | None]:
 
 
 def summarize(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One entry for each dataset, domain, number of shots (where rows say it), host and OGEN switch, in their order.
+    """One entry for each setting (`setting_of`), host and OGEN switch, in their order.
 
     ``H`` is the mean of the seeds' harmonic means; ``H_of_means`` the harmonic mean of the mean accuracies.
     """
@@ -48,7 +53,7 @@ def summarize(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     summary = []
     for members in groups.values():
         first = members[0]
-        entry: dict[str, Any] = {k: first[k] for k in ("dataset", "domain", "shots", "host", "ogen") if k in first}
+        entry: dict[str, Any] = {k: first[k] for k in (*SETTING, "host", "ogen") if k in first}
         entry["n_seeds"] = len(members)
         entry |= {m: mean_std([r[m] for r in members]) for m in measured(members)}
         base, new = entry["base"][0], entry["new"][0]
@@ -59,13 +64,14 @@ def summarize(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def measured(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """`METRICS`, and those of retrieval where the rows have them."""
-    return (*METRICS, *(m for m in RETRIEVAL_METRICS if all(m in row for row in rows)))
+    """`METRICS`, and those of retrieval and of detectors where the rows have them."""
+    more = (*RETRIEVAL_METRICS, *DETECTION_METRICS)
+    return (*METRICS, *(m for m in more if all(m in row for row in rows)))
 
 
-def setting_of(row: Mapping[str, Any]) -> tuple[str, str, int | None]:
-    """Dataset, domain, and shots where the row says them."""
-    return row["dataset"], row["domain"], row.get("shots")
+def setting_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The row's `SETTING`: dataset, domain, and shots, task and detector where the row says them."""
+    return tuple(row.get(key) for key in SETTING)
 
 
 def average_rows(rows: Sequence[Mapping[str, Any]], over: str) -> list[dict[str, Any]]:
@@ -82,14 +88,15 @@ def average_rows(rows: Sequence[Mapping[str, Any]], over: str) -> list[dict[str,
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         domain = row["domain"] if over == "datasets" else ""
-        groups.setdefault((domain, row.get("shots"), row["host"], row["ogen"], row["seed"]), []).append(row)
+        key = (domain, *setting_of(row)[2:], row["host"], row["ogen"], row["seed"])
+        groups.setdefault(key, []).append(row)
     datasets = {row["dataset"] for row in rows}
     averaged = []
-    for (domain, shots, host, ogen, seed), members in groups.items():
+    for (domain, *setting, host, ogen, seed), members in groups.items():
         if {row["dataset"] for row in members} != datasets:
             continue
         row = {"dataset": AVERAGE, "domain": domain, "host": host, "ogen": ogen, "seed": seed}
-        row |= {} if shots is None else {"shots": shots}
+        row |= {key: value for key, value in zip(SETTING[2:], setting, strict=True) if value is not None}
         for metric in (*measured(members), "seconds"):
             values = [member[metric] for member in members]
             row[metric] = None if any(v is None for v in values) else mean(values)
@@ -98,13 +105,13 @@ def average_rows(rows: Sequence[Mapping[str, Any]], over: str) -> list[dict[str,
 
 
 def all_tests(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`paired_tests` in every setting, each test with its dataset (and shots)."""
-    groups: dict[tuple[str, str, int | None], list[dict[str, Any]]] = {}
+    """`paired_tests` in every setting, each test with its dataset (and shots, task, detector)."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault(setting_of(row), []).append(row)
     return [
-        {"dataset": dataset, **({} if shots is None else {"shots": shots}), **test}
-        for (dataset, domain, shots), members in groups.items() for test in paired_tests(members, domain)
+        {"dataset": dataset, **{k: v for k, v in zip(SETTING[2:], more, strict=True) if v is not None}, **test}
+        for (dataset, domain, *more), members in groups.items() for test in paired_tests(members, domain)
     ]  # fmt: skip
 
 
@@ -126,7 +133,7 @@ def paired_tests(rows: Sequence[dict[str, Any]], domain: str, reference: str = "
             continue
         a, b = by_seed(host, ogen), by_seed(*other)
         seeds = sorted(a.keys() & b.keys())
-        for metric in ("base", "new", "H", "joint_H", *RETRIEVAL_METRICS):
+        for metric in ("base", "new", "H", "joint_H", *RETRIEVAL_METRICS, *TESTED_DETECTION):
             if any(runs[s].get(metric) is None for runs in (a, b) for s in seeds):
                 continue
             first, second = [a[s][metric] for s in seeds], [b[s][metric] for s in seeds]

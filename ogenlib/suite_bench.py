@@ -10,7 +10,7 @@ from typing import Any
 
 from ogenlib import results
 from ogenlib.bench import run_bench
-from ogenlib.bench_config import BenchConfig
+from ogenlib.bench_config import NO_TARGETS, BenchConfig
 from ogenlib.bench_document import ending
 from ogenlib.files import write_json
 from ogenlib.protocols import plan
@@ -31,7 +31,8 @@ def run_suite(config: BenchConfig, out: Path, *, command: str = "", progress: bo
         FileNotFoundError, ValueError: a dataset of the suite is not there, before anything is trained.
     """
     began = time.perf_counter()
-    each = [replace(config, dataset=name, suite=None, targets=()) for name in config.suite_datasets()]
+    far = (NO_TARGETS,) if config.protocol == "ood" else ()  # near only: far are datasets beside one
+    each = [replace(config, dataset=name, suite=None, targets=far) for name in config.suite_datasets()]
     if not config.skip_bad:  # else every image would be decoded for the check
         for one in each:
             plan(one)

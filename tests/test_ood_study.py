@@ -1,36 +1,73 @@
-"""Measures of the OOD study against pytorch-ood's, and the exclusion of classes by name."""
+"""The OOD study: what tasks share is scored once, single detectors can be run again, and paths stay out of the file."""
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import ood_study
 import pytest
 import torch
-from ood_study import measures
-from ood_tasks import overlapping
-from pytorch_ood.metrics import OODMetrics
+from ood_detectors import Entry, entries
+from ood_study import Scored, command, forget, started
+from ood_tasks import Task
+
+CARD = {"seeds": [1], "shots": {}, "vocabulary": [], "excluded": {}, "rows": {}, "selection": "x", "git": "new"}
 
 
-def test_measures_agree_with_pytorch_ood() -> None:
-    draws = torch.Generator().manual_seed(0)
-    known, unknown = torch.randn(1000, generator=draws), torch.randn(700, generator=draws) + 1
-    labels = torch.cat([torch.zeros(1000), -torch.ones(700)])
-    theirs = OODMetrics().update(torch.cat([known, unknown]), labels).compute()
-    ours = measures(known, unknown)
-    assert ours["auroc"] == pytest.approx(100 * float(theirs["AUROC"]), abs=1e-3)
-    assert ours["fpr95_ood_positive"] == pytest.approx(100 * float(theirs["FPR95TPR"]), abs=0.3)
-    for ours_name, theirs_name in (("aupr_in", "AUPR-IN"), ("aupr_out", "AUPR-OUT")):
-        assert ours[ours_name] == pytest.approx(100 * float(theirs[theirs_name]), abs=0.3)
-    swapped = measures(-unknown, -known)
-    assert ours["fpr95_id_positive"] == pytest.approx(swapped["fpr95_ood_positive"], abs=0.2)
+def task(name: str, unknown: torch.Tensor | None = None) -> Task:
+    rows = torch.nn.functional.normalize(torch.randn(30, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
+    labels = torch.arange(8) % 4
+    return Task(name, rows[:4], None, rows[4:12], labels, rows[12:20], rows[20:] if unknown is None else unknown)
 
 
-def test_equal_scores_are_chance() -> None:
-    found = measures(torch.zeros(30), torch.zeros(10))
-    assert found["auroc"] == 50.0
-    assert found["aupr_out"] == pytest.approx(25.0)
-    assert found["fpr95_ood_positive"] == 100.0
+def test_what_tasks_share_is_fitted_and_scored_once() -> None:
+    calls = {"fits": 0, "rows": 0}
+
+    def make(given: Task, settings: Any) -> Any:
+        calls["fits"] += 1
+
+        def score(rows: torch.Tensor) -> torch.Tensor:
+            calls["rows"] += len(rows)
+            return rows[:, 0]
+
+        return score
+
+    detector = Scored(Entry("images", make), {})
+    first, second = task("a"), task("b", task("a").unknown[:5].clone())
+    assert detector.measures(first) == detector.measures(first)
+    detector.measures(second)
+    assert calls == {"fits": 1, "rows": 8 + 10 + 5}
+    picture = detector.picture(first)
+    assert sum(picture["counts"]["known"]) == 8 and len(picture["roc"]) == 101
 
 
-def test_names_overlap_where_one_holds_all_words_of_another() -> None:
-    known = ("balance beam, beam", "daisy", "violin, fiddle", "honeycomb")
-    names = ("Balance Beam", "oxeye daisy", "Playing Violin", "honeycombed", "Surfing", "rose")
-    assert overlapping(names, known) == [True, True, True, True, False, False]
+def test_rows_of_other_detectors_stay(tmp_path: Path) -> None:
+    path = tmp_path / "ood.json"
+    rows = [{"detector": name, "task": "t"} for name in ("MCM", "GMM")]
+    old = {"schema": ood_study.SCHEMA, "protocol": CARD | {"git": "old"}, "rows": rows, "validation": {"GMM": 1}}
+    path.write_text(json.dumps(old))
+    document = started(CARD, path)
+    forget(document, "GMM")
+    assert [row["detector"] for row in document["rows"]] == ["MCM"] and document["validation"] == {}
+    assert document["protocol"]["git"] == "new"
+    assert started(CARD, None)["rows"] == started(CARD, tmp_path / "none.json")["rows"] == []
+    path.write_text(json.dumps(old | {"protocol": CARD | {"seeds": [1, 2]}}))
+    with pytest.raises(ValueError, match=r"measured otherwise \(seeds\)"):
+        started(CARD, path)
+
+
+def test_the_command_names_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/home/me/s.py", "--features", "/home/me/x", "--only", "GMM", "--out", "/tmp/o"])
+    assert command() == "s.py --features DIR --only GMM --out FILE"
+
+
+@pytest.mark.parametrize("name", ["Mahalanobis", "RMD", "GMM", "KNN"])
+def test_detectors_on_features_run(name: str) -> None:
+    if name == "KNN":
+        pytest.importorskip("sklearn", reason="extra knn is not installed (scikit-learn)")
+    detector = Scored(entries(torch.eye(8))[name], {"k": 2} if name == "KNN" else {})
+    known, unknown = detector.sides(task("a"))
+    assert torch.isfinite(known).all() and len(unknown) == 10

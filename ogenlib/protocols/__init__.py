@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ogenlib.bench_config import BenchConfig
-from ogenlib.protocols import base_to_new, cross_dataset, domain_generalization, domain_shift, few_shot, retrieval
+from ogenlib.protocols import (
+    base_to_new,
+    cross_dataset,
+    domain_generalization,
+    domain_shift,
+    few_shot,
+    ood,
+    retrieval,
+)
 from ogenlib.protocols.plan import Judge, Outcome, Part, Plan, Tested, domains_of
 
 __all__ = ["PLANS", "Judge", "Outcome", "Part", "Plan", "Tested", "domains_of", "plan"]
@@ -16,6 +24,7 @@ PLANS: dict[str, Callable[[BenchConfig], Plan]] = {
     "domain-generalization": domain_generalization.plan,
     "domain-shift": domain_shift.plan,
     "few-shot": few_shot.plan,
+    "ood": ood.plan,
     "retrieval": retrieval.plan,
 }
 

@@ -28,12 +28,15 @@ class Tested:
     """The banks of a plan's parts: all images, and those of the domain `home` (`near`; all where it has none).
 
     pixels, near_pixels: the same as pixels, None where no host needs them.
+    trained, trained_pixels: the training images of the cell in their plain view, where the plan's judge sees them.
     """
 
     features: tuple[FeatureBank, ...]
     near: tuple[FeatureBank, ...]
     pixels: tuple[PixelBank, ...] | None = None
     near_pixels: tuple[PixelBank, ...] | None = None
+    trained: FeatureBank | None = None
+    trained_pixels: PixelBank | None = None
 
     def first(self, count: int) -> Tested:
         """Of the first `count` parts only."""
@@ -46,6 +49,10 @@ class Tested:
         features, pixels = (self.near, self.near_pixels) if near else (self.features, self.pixels)
         return list(features if pixels is None or host.uses_cached_features else pixels)
 
+    def trained_of(self, host: Host) -> Bank | None:
+        """The training images as the host reads them."""
+        return self.trained if self.trained_pixels is None or host.uses_cached_features else self.trained_pixels
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -55,12 +62,14 @@ class Outcome:
     confusions: as `evaluate.confusions`, with `dataset` and `domain`.
     per_class: class, side, n, accuracy, joint_accuracy; `dataset` where several have such a side.
     robustness: what `ogenlib.robustness` makes tables of; None for protocols without it.
+    detection: histograms and curves of detectors of unknown classes; None for protocols without them.
     """
 
     rows: list[dict[str, Any]]
     confusions: list[dict[str, Any]]
     per_class: list[dict[str, Any]]
     robustness: dict[str, Any] | None = None
+    detection: dict[str, Any] | None = None
 
 
 class Judge(Protocol):
@@ -83,9 +92,11 @@ class Plan:
     parts: what is tested, the source's own first.
     shots: training images of a class; a cell for each number.
     shots_in_rows: rows say of how many shots they are.
-    average: what the mean row is over: "datasets" (in each domain), "all", or "" for none.
+    average: what the mean row is over: "datasets" (in each domain), "all", "tasks" (all, each task by itself), or ""
+        for none.
     tests: where hosts are compared by paired tests: "home" or "all" settings.
     pictured: the part and its names whose features are drawn beside synthesized ones.
+    judge_sees_training: the judge is given the training images too, in their plain view.
     fit: what is left to do once the model is there.
     texts: of the training names, for methods that learn from pairs of image and text; None where names are all.
     card: the protocol card's lines that say what is trained on what and tested on what.
@@ -104,6 +115,7 @@ class Plan:
     tests: str = "all"
     pictured: tuple[int, tuple[str, ...]] | None = None
     texts: Mapping[str, Sequence[str]] | None = None
+    judge_sees_training: bool = False
     card: Mapping[str, Any] = field(default_factory=dict)
     fit: Callable[[Plan, ClipLike], Plan] | None = None
 

@@ -52,6 +52,41 @@ def test_scores_without_and_with_a_decision(work: Path, capsys: pytest.CaptureFi
         assert row["known"] == (row["score"] <= found["threshold"])
 
 
+@pytest.fixture(scope="module")
+def pixel_work(work: Path) -> Path:
+    """A run whose image side is its own, and a folder of images of its classes."""
+    og.hosts.build("vpt", og.load_backbone("ogen-tiny"), NAMES).save(work / "pixel-run")
+    for place, name in enumerate(NAMES):
+        (work / "photos" / name).mkdir(parents=True)
+        for i in range(4):
+            Image.new("RGB", (64, 64), (50 * place, 20 * i, 90)).save(work / "photos" / name / f"{i}.png")
+    return work
+
+
+def test_a_run_that_changes_the_image_side_reads_images(
+    pixel_work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    run, image = str(pixel_work / "pixel-run"), str(pixel_work / "red.png")
+    photos, out = str(pixel_work / "photos"), str(pixel_work / "out")
+    assert main(["detect", run, image, "--known", photos, "--fit", photos, "--json", "--out", out]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["known_kept"] == 0.95 and found["images"][0]["nearest"] in NAMES
+    assert main(["detect", run, image, "--known", str(pixel_work / "known.safetensors"), "--out", out]) == 2
+    assert "vpt changes the image side" in capsys.readouterr().err
+
+
+def test_images_in_a_folder_are_worth_their_bank(pixel_work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = pixel_work / "photos"
+    data = og.load_dataset(photos)
+    every = og.data.ImageSet([*data.train, *data.test], data.classnames)
+    og.FeatureBank.extract(og.load_backbone("ogen-tiny"), every, path=pixel_work / "photos.safetensors")
+    thresholds = []
+    for source in (photos, pixel_work / "photos.safetensors"):
+        assert call(pixel_work, "--known", str(source), "--json") == 0
+        thresholds.append(json.loads(capsys.readouterr().out)["threshold"])
+    assert thresholds[0] == pytest.approx(thresholds[1], abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -1,0 +1,38 @@
+"""The speed and memory script on few rows: what it writes is what the table reads."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import ood_speed
+import pytest
+from ood_tables import speed
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
+
+
+def test_each_detector_is_timed_and_its_memory_is_a_number() -> None:
+    timed = ood_speed.throughput(200, 8, 16, 1)
+    assert [row["detector"] for row in timed] == list(ood_speed.DETECTORS)
+    assert all(row["rows_a_second"] > 0 and row["rows"] == 200 for row in timed)
+    found = [ood_speed.memory(name, 200, 8, 16) for name in ood_speed.DETECTORS]
+    assert all(row["peak_over_features_mib"] >= 0 for row in found)
+
+
+def test_children_fill_the_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def child(options: list[str]) -> object:
+        rows = int(options[options.index("--rows") + 1])
+        if "throughput" in options:
+            return ood_speed.throughput(rows, 8, 16, 1)
+        return ood_speed.memory(options[1], rows, 8, 16)
+
+    monkeypatch.setattr(ood_speed, "child", child)
+    document = ood_speed.run(100, 8, 16, [1], tmp_path / "speed.json")
+    assert json.loads((tmp_path / "speed.json").read_text()) == document
+    assert [(row["detector"], row["rows"]) for row in document["memory"]][:3] == [
+        ("MCM", 10), ("OGENDetector", 10), ("OGENDetector", 100),
+    ]  # fmt: skip
+    table = speed(document)
+    assert "| MCM |" in table and "MiB, 100 features" in table and "/tmp" not in json.dumps(document)
