@@ -216,13 +216,14 @@ class BenchConfig:
         if self.dataset == "emoji-categories" and self.suite is None and not own_targets:
             domains = ("noto",) if self.protocol == "cross-dataset" else ("noto", "openmoji")
         others = SMOKE_RETENTION if self.dataset in list_datasets() and self.dataset not in SMOKE_RETENTION else ()
-        shift: dict[str, Any] = {"alphas": (0.0, 0.5, 1.0), "retention": self.retention or others}
-        far = SMOKE_RETENTION if others and self.suite is None and not self.targets else self.targets
+        own: dict[str, dict[str, Any]] = {
+            "domain-shift": {"alphas": (0.0, 0.5, 1.0), "retention": self.retention or others},
+            "ood": {"targets": SMOKE_RETENTION if others and self.suite is None and not self.targets else self.targets},
+        }
         few = tuple(shots for shots in self.shots_list if shots <= 4)[:2] if self.protocol == "few-shot" else ()
         return replace(self, seeds=self.seeds[:1], epochs=min(self.epochs, 4), shots=min(self.shots or 4, 4), views=2,
                        test_domains=domains, shots_list=few or self.shots_list,
-                       **(shift if self.protocol == "domain-shift" else {}),
-                       **({"targets": far} if self.protocol == "ood" else {}))  # fmt: skip
+                       **own.get(self.protocol, {}))  # fmt: skip
 
 
 def settings_for(preset: str, settings: Mapping[str, Any], n_known: int) -> dict[str, Any]:
