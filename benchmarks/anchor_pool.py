@@ -4,9 +4,10 @@
     python benchmarks/anchor_pool.py --rows 20000 --queries 50 --out /tmp/pool.json
 
 Pairs are synthetic: points of a mixture in few dimensions, mapped into D and made unit rows, kept in half precision in
-shards as `extract_pool` leaves them; the texts of pairs are their images with noise. Queries are further points of the
-same mixture. Recall on features of real images will differ; seconds and memory depend on sizes alone. Where faiss is
-installed (the extra `faiss`), its indexes are compared with exact search by recall@k.
+shards as `extract_pool` leaves them, each written by a process of its own and then joined; the texts of pairs are
+their images with noise. Queries are further points of the same mixture. Recall on features of real images will differ;
+seconds and memory depend on sizes alone. Where faiss is installed (the extra `faiss`), its indexes are compared with
+exact search by recall@k.
 
 Memory is private (RssAnon): rows of the pool are mapped from files, and what the system keeps of them in memory it
 gives back when others want it. Linux only.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import multiprocessing
 import sys
 import tempfile
 import threading
@@ -34,7 +36,7 @@ from torch import Tensor
 
 from ogenlib import results
 from ogenlib.anchors import CandidatePool, FaissIndex
-from ogenlib.anchors.pool import POOL_SHARDS, PoolPart
+from ogenlib.anchors.pool import BLOCK, POOL_SHARDS, PoolPart
 from ogenlib.anchors.strings import Strings
 from ogenlib.files import write_json
 
@@ -84,16 +86,24 @@ def private_peak(found: dict[str, Any]) -> Iterator[None]:
         found["extra_mib"] = max(peak, status("RssAnon")) - before
 
 
-def write_pool(folder: Path, rows: int, dim: int, shards: int, seed: int) -> CandidatePool:
-    """A pool in shards, written as extraction writes it."""
+def write_shards(folder: Path, rows: int, dim: int, seed: int, rank: int, count: int, wait: Any, peaks: Any) -> None:
+    """What one of `count` processes does for a pool, as extraction does it: its shard, and on rank 0 the manifest.
+
+    peaks: a queue that gets the highest resident memory of this process, MiB.
+    """
+    torch.set_num_threads(1)
     mixture = Mixture(rows, dim, seed)
 
     def shard(path: Path, part: range) -> None:
-        images = mixture.rows(len(part))
-        texts = mixture.near(images).half()
+        mixture.draws.manual_seed(seed + 2 + part.start)  # the same centres, points of its own
+        images, texts = (torch.empty(len(part), dim, dtype=torch.float16) for _ in range(2))
+        for start in range(0, len(part), BLOCK):
+            block = mixture.rows(min(BLOCK, len(part) - start))
+            images[start : start + len(block)] = block
+            texts[start : start + len(block)] = mixture.near(block)
         keys = Strings.of(f"{i:09d}" for i in part)
         captions = Strings.of(f"a synthetic picture, number {i}, of nothing at all" for i in part)
-        PoolPart(images.half(), texts, keys, captions).save(path, {})
+        PoolPart(images, texts, keys, captions).save(path, {})
 
     def finish() -> None:
         plan = POOL_SHARDS.read_plan(folder)
@@ -101,12 +111,25 @@ def write_pool(folder: Path, rows: int, dim: int, shards: int, seed: int) -> Can
         parts = [{"file": p.name, "rows": n} for p, n in zip(plan.finished(), sizes, strict=True)]
         POOL_SHARDS.write_manifest(folder, {"fingerprint": plan.fingerprint, "rows": rows, "shards": parts})
 
-    # One process makes all, but of as many shards as several would.
-    for rank in range(shards):
-        POOL_SHARDS.make(folder, lambda: ({"synthetic": seed}, rows), shard, lambda: None, rank=rank, count=shards,
-                         barrier=lambda: None)  # fmt: skip
-    finish()
-    return CandidatePool.load(folder)
+    POOL_SHARDS.make(folder, lambda: ({"synthetic": seed}, rows), shard, finish, rank=rank, count=count, barrier=wait)
+    peaks.put(status("VmHWM"))
+
+
+def write_pool(folder: Path, rows: int, dim: int, processes: int, seed: int) -> dict[str, Any]:
+    """Write a pool in shards, one a process, and join them; seconds, and memory of the largest process."""
+    context = multiprocessing.get_context("spawn")
+    barrier, peaks = context.Barrier(processes), context.Queue()
+    began = time.perf_counter()
+    shared = (folder, rows, dim, seed)
+    workers = [context.Process(target=write_shards, args=(*shared, rank, processes, barrier.wait, peaks))
+               for rank in range(processes)]  # fmt: skip
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        if worker.exitcode:
+            raise RuntimeError(f"a process that writes shards ended with {worker.exitcode}")
+    return {"seconds": time.perf_counter() - began, "largest_process_mib": max(peaks.get() for _ in workers)}
 
 
 def recall(found: Tensor, exact: Tensor) -> float:
@@ -128,10 +151,10 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=512, help="width of the features (default 512)")
     parser.add_argument("--queries", type=int, default=500, help="images that ask (default 500)")
     parser.add_argument("--k", type=int, default=16, help="neighbours of each (default 16)")
-    parser.add_argument("--shards", type=int, default=16, help="files of the pool (default 16)")
-    # A quarter of what the library takes for a million rows: trained in a quarter of the time on two cores.
-    parser.add_argument("--lists", type=int, default=1024, help="inverted lists (default 1024)")
-    parser.add_argument("--probes", type=int, nargs="+", default=[1, 4, 16, 64], help="lists looked into")
+    parser.add_argument("--processes", type=int, default=4, help="that write a shard each (default 4)")
+    parser.add_argument("--lists", type=int, default=None, help="inverted lists (default: what the library takes)")
+    parser.add_argument("--probes", type=int, nargs="+", default=[1, 8, 32, 128], help="lists looked into (32 is the "
+                        "library's)")  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of the pairs (default 0)")
     parser.add_argument("--work", type=Path, default=None, help="folder for the pool (default: a temporary one)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/anchor-pool.json"), help="results file")
@@ -144,12 +167,10 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(dir=args.work) as place:
         folder = Path(place) / "pool"
-        measured: dict[str, Any] = {}
-        with private_peak(measured):
-            pool = write_pool(folder, args.rows, args.dim, args.shards, args.seed)
+        written = write_pool(folder, args.rows, args.dim, args.processes, args.seed)
         size = sum(file.stat().st_size for file in folder.iterdir())
-        note({"case": "write", **measured, "disk_mib": size / 2**20})
-        measured = {}
+        note({"case": "write", **written, "disk_mib": size / 2**20})
+        measured: dict[str, Any] = {}
         with private_peak(measured):
             pool = CandidatePool.load(folder)
         note({"case": "open", **measured})
@@ -164,11 +185,10 @@ def main() -> None:
             for kind in ("ivf", "ivf-pq"):
                 measured = {}
                 with private_peak(measured):
-                    lists = min(args.lists, args.rows // 40)
-                    index = FaissIndex.build(pool, kind, lists=lists, seed=args.seed)
+                    index = FaissIndex.build(pool, kind, lists=args.lists, seed=args.seed)
                 index.save(Path(place) / kind)
                 size = (Path(place) / kind).stat().st_size
-                note({"case": f"build {kind}", **measured, "lists": lists, "index_mib": size / 2**20})
+                note({"case": f"build {kind}", **measured, "lists": index.index.nlist, "index_mib": size / 2**20})
                 for probe in args.probes:
                     again = FaissIndex(index.index, pool, kind, probe=probe, refine=index.refine)
                     measured, found = searched(partial(again.search, queries, args.k), args.queries)
@@ -181,7 +201,7 @@ def main() -> None:
             "data": {"synthetic": True, "latent": LATENT, "rows_a_centre": PER_CENTRE, "spread": SPREAD, "noise": NOISE,
                      "seed": args.seed},
             "rows": args.rows, "dim": args.dim, "dtype": "float16", "queries": args.queries, "k": args.k,
-            "shards": args.shards, "lists": args.lists, "threads": torch.get_num_threads(),
+            "processes": args.processes, "threads": torch.get_num_threads(),
             "command": " ".join(["python", "benchmarks/anchor_pool.py", *sys.argv[1:]]),
             "versions": {**results.versions(), **faiss_version}, "git": results.git_revision(), "date": results.now(),
         },

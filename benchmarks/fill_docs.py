@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anchor_tables
 import hosts_tables
 import ogen_tables
 import ood_tables
@@ -127,6 +128,7 @@ BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     **hosts_tables.BLOCKS,
     **robust_tables.BLOCKS,
     **ood_tables.BLOCKS,
+    **anchor_tables.BLOCKS,
 }
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ogenlib.method_names import TITLES
+
+# As in reports; inside a line of a table, names that are plain words begin small.
 METHOD_NAMES = {
-    "zero_shot": "zero-shot", "coop": "CoOp", "kgcoop": "KgCoOp", "text_adapter": "text adapter", "taskres": "TaskRes",
-    "cocoop": "CoCoOp", "prograd": "ProGrad", "ship": "SHIP", "vpt": "VPT", "ivlp": "IVLP", "maple": "MaPLe",
-    "promptsrc": "PromptSRC", "promptkd": "PromptKD, zero-shot teacher", "clip_adapter": "CLIP-Adapter",
-    "tip_adapter": "Tip-Adapter",
-    "tip_adapter_f": "Tip-Adapter-F", "clap": "CLAP", "cross_modal": "cross-modal probe",
+    **TITLES, "zero_shot": "zero-shot", "text_adapter": "text adapter", "cross_modal": "cross-modal probe",
+    "linear_probe": "linear probe", "full_ft": "full fine-tuning", "kd": "self-distillation (KD)",
+    "promptkd": "PromptKD, zero-shot teacher",
 }  # fmt: skip
 
 

@@ -2,13 +2,14 @@
 
     python benchmarks/ogen_study.py search --features DIR   # benchmarks/results/ogen-search.json, about an hour
     python benchmarks/ogen_study.py pixels                  # benchmarks/results/ogen-pixels.json, half an hour
+    python benchmarks/ogen_study.py hosts --features DIR    # benchmarks/results/ogen-hosts.json, an hour
     python benchmarks/ogen_study.py emoji                   # benchmarks/results/ogen-emoji.json
     python benchmarks/ogen_study.py real --features DIR     # benchmarks/results/ogen-real.json
     python benchmarks/ogen_study.py long                    # benchmarks/results/ogen-long.json, 200 epochs
 
-`search` and `pixels` (hosts that change the image side) run on tasks that no table reports
-(`ogen_tasks.selection_tasks`); the others run the reported ones once with what those chose. Finished rows of an
-interrupted run are kept in `--work` and read again.
+`search`, `pixels` (hosts that change the image side) and `hosts` (hosts that lose little by themselves) run on tasks
+that no table reports (`ogen_tasks.selection_tasks`); the others run the reported ones once with what those chose.
+Finished rows of an interrupted run are kept in `--work` and read again.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ SCHEMA = "ogenlib.study/1"
 SCORES = ("base", "new", "H", "joint_base", "joint_new", "joint_H")
 SEEDS = (1, 2, 3)
 PIXEL_HOSTS, PIXEL_EPOCHS = ("vpt", "ivlp"), 10
+ADAPTERS = ("taskres", "cross_modal", "clap", "clip_adapter")
+ANCHORED, ANCHORED_PIXELS, PIXELS_BESIDE = ("prograd",), ("promptsrc", "ivlp"), ("vpt", "maple")
 
 
 @dataclass(frozen=True)
@@ -186,6 +189,37 @@ def pixels(_: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[Study
     return run_all(cells, work), tasks
 
 
+def anchored_variants(host: str) -> list[Variant]:
+    """Less of what OGEN adds, for prompt learners that stay near zero-shot by their own loss or short training."""
+    changes: dict[str, dict[str, Any]] = {
+        "KL 0.3": {"zero_shot_kl": 0.3}, "KL 0.1": {"zero_shot_kl": 0.1}, "no KL": {"zero_shot_kl": 0.0},
+        "KL 0.3, no generator": {"zero_shot_kl": 0.3, "generator": None},
+        "no generator, no KL": {"generator": None, "zero_shot_kl": 0.0},
+        "zero-shot for new names, nothing else": {"generator": None, "zero_shot_kl": 0.0, "teacher": None},
+    }  # fmt: skip
+    return [Variant("host alone", host), *(Variant(name, host, change) for name, change in changes.items())]
+
+
+def adapter_variants(host: str) -> list[Variant]:
+    """How much of names without images an adapter leaves to zero-shot, and which parts earn their place."""
+    changes: dict[str, dict[str, Any]] = {"ogenlib": {}}
+    changes |= {f"share {share:g}": {"zero_shot_share": share} for share in (0.0, 0.6, 1.0)}
+    changes |= {"no generator": {"generator": None}, "no KL": {"zero_shot_kl": 0.0}}
+    return [Variant("host alone", host), *(Variant(name, host, change) for name, change in changes.items())]
+
+
+def hosts(folder: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[StudyTask]]:
+    """Hosts that lose little of new names by themselves: adapters on all tasks, prompts on the harder emoji ones."""
+    tasks = selection_tasks(folder)
+    cells = [(v, t, s, t.epochs) for host in ADAPTERS for v in adapter_variants(host) for t in tasks for s in (1, 2)]
+    apart = [t for t in tasks if t.family == "tags apart"]
+    cells += [(v, t, s, t.epochs) for host in ANCHORED for v in anchored_variants(host) for t in apart for s in (1, 2)]
+    for host in (*ANCHORED_PIXELS, *PIXELS_BESIDE):
+        tried = anchored_variants(host)[: None if host in ANCHORED_PIXELS else 3]
+        cells += [(v, t, 1, PIXEL_EPOCHS) for v in tried for t in apart]
+    return run_all(cells, work), tasks
+
+
 def emoji_variants() -> list[Variant]:
     """Rows of the reported emoji tables."""
     rows = [Variant("zero-shot", "zero_shot"), Variant("host alone", "coop")]
@@ -239,7 +273,7 @@ def long(_: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[StudyTa
     return run_all(cells, work, curve=True), [tasks[SEEDS[0]]]
 
 
-STUDIES = {"search": search, "pixels": pixels, "emoji": emoji, "real": real, "long": long}
+STUDIES = {"search": search, "pixels": pixels, "hosts": hosts, "emoji": emoji, "real": real, "long": long}
 
 
 def main() -> None:
@@ -252,7 +286,7 @@ def main() -> None:
     args = parser.parse_args()
     began = time.perf_counter()
     rows, tasks = STUDIES[args.study](args.features, args.work)
-    uses_features = args.features is not None and args.study in ("real", "search")
+    uses_features = args.features is not None and args.study in ("real", "search", "hosts")
     hashes = {name: file_hashes(name, args.features) for name in DATASETS} if uses_features else {}
     document = {
         "schema": SCHEMA,

@@ -129,6 +129,19 @@ def pixels(document: dict[str, Any]) -> str:
     return table(["", *header], lines) + f"\nMeans over {len(document['protocol']['tasks'])} tasks, one seed.\n"
 
 
+def hosts_tried(document: dict[str, Any]) -> str:
+    """H / joint H of every recipe, by host and family of the tasks settings were chosen on."""
+    entries = document["summary"]
+    families = list(dict.fromkeys(e["family"] for e in entries))
+    lines = []
+    for host, name in dict.fromkeys((e["host"], e["variant"]) for e in entries):
+        found = {e["family"]: e for e in entries if (e["host"], e["variant"]) == (host, name)}
+        cells = [f"{number(found[f]['H'][0])} / {number(found[f]['joint_H'][0])}" if f in found else "–"
+                 for f in families]  # fmt: skip
+        lines.append([f"{METHOD_NAMES[host]}, {name}", *cells])
+    return table(["H / joint H", *families], lines) + "\nMeans over the tasks and seeds of a family.\n"
+
+
 def cost(document: dict[str, Any]) -> str:
     lines = []
     for r in document["rows"]:
@@ -169,6 +182,7 @@ BLOCKS = {
     "ogen-real": ("ogen-real.json", real),
     "ogen-search": ("ogen-search.json", search),
     "ogen-pixels": ("ogen-pixels.json", pixels),
+    "ogen-hosts": ("ogen-hosts.json", hosts_tried),
     "ogen-cost": ("ogen-cost.json", cost),
     "ogen-long": ("ogen-long.json", long_run),
 }  # fmt: skip

@@ -52,18 +52,29 @@ def curves(document: dict[str, Any]) -> str:
 
 
 def cost(document: dict[str, Any]) -> str:
-    """Trained parameters and seconds, beside full fine-tuning's."""
-    full = next((e for e in document["costs"] if (e["host"], e["ogen"]) == REFERENCE), None)
-    lines = []
-    for entry in document["costs"]:
-        shares = ["–", "–"]
-        if full is not None:
-            shares = [f"{100 * entry['parameters'] / full['parameters']:.1f} %",
-                      f"{entry['seconds'] / full['seconds']:.2f}×"]  # fmt: skip
-        lines.append([_named((entry["host"], entry["ogen"])), f"{entry['parameters']:,}", shares[0],
-                      number(entry["seconds"]), shares[1]])  # fmt: skip
-    header = ["", "parameters", "of full fine-tuning's", "s", "over full fine-tuning's"]
-    return table(header, lines) + "\nOne training, mean over the seeds.\n"
+    """One table for each model: seconds a step and peak memory, beside full fine-tuning's."""
+    parts = []
+    for model, card in document["protocol"]["models"].items():
+        own = [row for row in document["rows"] if row["model"] == model]
+        full = next(row for row in own if row["case"] == document["protocol"]["reference"])
+        lines = []
+        for row in own:
+            name = METHOD_NAMES.get(row["host"], row["host"]) + row["case"].removeprefix(row["host"])
+            peak = row["peak_mib"]
+            if "seconds" not in row:
+                lines.append([name, "–", "–", number(peak, 0), "–"])
+                continue
+            share = f"{100 * row['parameters'] / full['parameters']:.1f} %"
+            more = "–" if peak is None or full["peak_mib"] is None else f"{peak / full['peak_mib']:.2f}×"
+            lines.append([name, share, f"{row['ratio']:.2f}×", number(peak, 0), more])
+        header = ["", "trained parameters", "seconds a step", "peak MiB", "peak memory"]
+        about = f"**{model}**, {card['batch']} images of {card['classes']} classes, {card['rounds']} rounds, "
+        about += f"{card['threads']} thread" + "s" * (card["threads"] > 1)
+        about += f"; a step of full fine-tuning took {number(full['seconds'], 1)} s"
+        parts.append(f"{about}\n\n{table(header, lines)}")
+    said = ("Shares and factors are over full fine-tuning's: of seconds, the median over rounds of the factor within a "
+            "round. Other programs ran on the same machine.")  # fmt: skip
+    return "\n".join(parts) + f"\n{said}\n"
 
 
 def _of_points(document: dict[str, Any], points: dict[str, str], *, with_alpha: bool = False) -> str:
@@ -109,5 +120,5 @@ BLOCKS = {
     "robust-wise": ("robust.json", wise),
     "robust-vrf": ("robust.json", vrf),
     "robust-curves": ("robust.json", curves),
-    "robust-cost": ("robust.json", cost),
+    "robust-cost": ("robust-cost.json", cost),
 }

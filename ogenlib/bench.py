@@ -8,20 +8,24 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from ogenlib.anchors.source import AnchorSource
 from ogenlib.batches import Bank
 from ogenlib.bench_config import ALL_SHOTS, PROTOCOLS, BenchConfig, Variant, settings_for
 from ogenlib.bench_document import add_thumbnails, cell_name, document
 from ogenlib.data import Augment, FeatureBank, ImageSet, PixelBank, few_shot
 from ogenlib.data.dataset import short_hash
 from ogenlib.files import write_json
-from ogenlib.hosts import Host, build, method, takes_texts, zero_shot_weights
+from ogenlib.host_texts import pool_folder, source_for, text_options
+from ogenlib.hosts import Host, build, method, takes_anchors, takes_texts, zero_shot_weights
 from ogenlib.ogen import OGEN
 from ogenlib.ogen_config import ogen_config
 from ogenlib.projection import project
@@ -45,6 +49,7 @@ class _Shared:
         tested: the banks of the plan's parts.
         card: the part of the protocol card that decides the numbers of every cell.
         ogen_settings: what differs from the preset.
+        anchors: where captions, texts and retrieved pairs come from, for the methods that take such.
     """
 
     config: BenchConfig
@@ -54,17 +59,20 @@ class _Shared:
     out: Path
     card: dict[str, Any]
     ogen_settings: dict[str, Any]
+    anchors: AnchorSource | None
 
 
 @dataclass(frozen=True)
 class _Training:
     """The training images of one seed; pixels are None where no host needs them.
 
+    anchored: makes the options of a method that trains with captions and retrieved pairs, once.
     plain: the same images in their plain view, features and pixels, where the plan's judge sees them.
     """
 
     features: FeatureBank
     pixels: PixelBank | None
+    anchored: Callable[[], dict[str, Any]]
     plain: tuple[FeatureBank, PixelBank | None] | None = None
 
     def of(self, uses_cached_features: bool) -> Bank:
@@ -81,12 +89,17 @@ def run_bench(config: BenchConfig, out: Path, *, command: str = "", progress: bo
     began = time.perf_counter()
     clip = load_backbone(config.model, config.pretrained, device=config.device)
     planned = plan(config).fitted(clip)
+    anchors = source_for(
+        config.hosts, planned.source, config.captions, config.pool, tested=[part.images for part in planned.parts],
+        without=planned.new, has_captions=planned.texts is not None,
+    )  # fmt: skip
     out.mkdir(parents=True, exist_ok=True)
     tested = _tested(config, clip, planned, out, progress)
     variants = config.variants()
     with_ogen = any(ogen for _, ogen in variants)
     ogen_settings = settings_for(config.preset, config.ogen_settings, len(planned.known)) if with_ogen else {}
-    shared = _Shared(config, clip, planned, tested, out, _card(config, planned, clip), ogen_settings)
+    card = _card(config, planned, clip) | ({} if anchors is None else {"anchors": dict(anchors.card)})
+    shared = _Shared(config, clip, planned, tested, out, card, ogen_settings, anchors)
     cells = []
     runs = len(variants) * len(config.seeds) * len(planned.shots)
     with tqdm(total=runs, desc="bench", unit="run", disable=not progress) as bar:
@@ -133,11 +146,20 @@ def _training_images(shared: _Shared, shots: int, seed: int) -> _Training:
     picked = train.of_classes(planned.known)
     options: dict[str, Any] = {"views": config.views, "seed": seed, "skip_bad": config.skip_bad}
     features, pixels = _both(shared, picked, options)
+
+    @cache
+    def anchored() -> dict[str, Any]:
+        if shared.anchors is None:
+            return {}
+        folder = pool_folder(shared.anchors, shared.clip, shared.out / "banks")
+        return shared.anchors.options(shared.clip, picked, folder, bank=features, views=config.views, seed=seed)
+
     seen = planned.judge_sees_training
-    return _Training(features, pixels, _both(shared, picked, {**options, "views": 1}) if seen else None)
+    return _Training(features, pixels, anchored, _both(shared, picked, {**options, "views": 1}) if seen else None)
 
 
 def _both(shared: _Shared, picked: ImageSet, options: dict[str, Any]) -> tuple[FeatureBank, PixelBank | None]:
+    """Features of these images, and pixels where a host needs them."""
     if not _need_pixels(shared.config):
         return FeatureBank.extract(shared.clip, picked, **options), None
     pixels = PixelBank.load(shared.clip, picked, **options)
@@ -162,7 +184,7 @@ def _cell(shared: _Shared, images: _Training, variant: Variant, shots: int, seed
         cell = json.loads(path.read_text(encoding="utf-8"))
         if cell.get("signature") == signature:
             return cell
-    model = _model(shared, variant)
+    model = _model(shared, images, variant)
     curve: dict[str, list[Any]] = {}
     seconds, epochs = 0.0, 0
     train: dict[str, Any] = {}
@@ -198,21 +220,26 @@ def _signature(
 ) -> str:  # fmt: skip
     """Of all that decides a cell. OGEN's settings are in OGEN's cells only: the others outlive a change of them."""
     config = shared.config
-    decides = {k: v for k, v in card.items() if k not in ("trained_on", "shots_list")}
+    decides = {k: v for k, v in card.items() if k not in ("trained_on", "shots_list", "anchors")}
     tested = [test.fingerprint for test in shared.tested.features]
     parts: list[Any] = [FORMAT, decides, cell_name(*variant), settings, bank.fingerprint, tested]
+    if "anchors" in card and takes_texts(method(variant[0])):
+        parts.append(card["anchors"])
     if variant[1]:
-        recipe = ogen_config(config.preset, method(variant[0]).info.kind, **shared.ogen_settings)
+        recipe = ogen_config(config.preset, method(variant[0]).ogen_kind(), **shared.ogen_settings)
         parts += [config.preset, recipe.as_dict(), config.held_out]
     return short_hash(parts)
 
 
-def _model(shared: _Shared, variant: Variant) -> Host:
+def _model(shared: _Shared, images: _Training, variant: Variant) -> Host:
     config, planned = shared.config, shared.plan
     name, ogen = variant
     options = method(name).dataset_options(planned.source.templates)
+    options |= text_options(name, shared.anchors)
     if planned.texts is not None and takes_texts(method(name)):
         options["texts"] = planned.texts
+    if takes_anchors(method(name)):
+        options |= images.anchored()
     if not ogen:
         return build(name, shared.clip, planned.known, **options)
     # Names alone: no image of a new class is in the training bank.

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ogenlib.data import COOP11, list_datasets
-from ogenlib.hosts import METHODS, method, takes_texts
+from ogenlib.host_texts import check_hosts
+from ogenlib.hosts import METHODS, learns_pairs, method, method_name
 from ogenlib.merge import check_alpha
 from ogenlib.ogen_config import ogen_config
 from ogenlib.train import TrainConfig
@@ -51,7 +52,9 @@ class BenchConfig:
         suite: a whole table over the datasets of `SUITES`, in place of `dataset`.
         shots_list: numbers of training images of a class (few-shot), in place of `shots`.
         shots: training images of a class; `ALL_SHOTS` for all.
-        hosts: methods to compare; zero_shot is always among them, as the reference.
+        hosts: methods to compare, in any spelling; zero_shot is always among them, as the reference.
+        captions, pool: a file of captions or texts, and images to retrieve from, for methods that take such; see
+            `ogenlib.anchors.anchor_source`. None for what the data bring.
         views: augmented views of a training image in the feature bank.
         measure_every: epochs between two points of a curve, the last epoch always being one; None for every epoch, and
             ten in all for hosts that read pixels, whose test takes as long as their training.
@@ -91,6 +94,8 @@ class BenchConfig:
     held_out: bool = False
     preset: str = PRESET
     ogen_settings: Mapping[str, Any] = field(default_factory=dict)
+    captions: str | os.PathLike[str] | None = None
+    pool: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -102,8 +107,8 @@ class BenchConfig:
                 raise ValueError(f"{name}={value}: must be {low} or more")
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds={list(self.seeds)}: name at least one, each once")
-        for host in self.hosts:
-            method(host)
+        object.__setattr__(self, "hosts", tuple(map(method_name, self.hosts)))
+        check_hosts(self.hosts, self.captions, self.pool)
         self._check_retrieval()
         TrainConfig(epochs=self.epochs, precision=self.precision, **self.settings)  # refuses bad settings now
         ogen_config(self.preset, **self.ogen_settings)
@@ -122,11 +127,14 @@ class BenchConfig:
         """Pairs of image and text train methods that contrast the two, and no class generator."""
         if self.protocol != "retrieval":
             return
-        takers = [REFERENCE, *(name for name, cls in METHODS.items() if takes_texts(cls))]
+        takers = [REFERENCE, *(name for name, cls in METHODS.items() if learns_pairs(cls))]
         if self.suite is not None:
             raise ValueError("--protocol retrieval trains on pairs of image and text, and a suite has none; name them "
                              "with --dataset in place of --suite")  # fmt: skip
         other = [host for host in self.hosts if host not in takers]
+        if other and method(other[0]).reads_names:
+            raise ValueError(f"{other[0]} puts phrases behind class names, and images with captions have none; "
+                             f"--protocol retrieval compares {', '.join(takers)}")  # fmt: skip
         if other:
             raise ValueError(f"{other[0]} learns names, not pairs of image and text; --protocol retrieval compares "
                              f"{', '.join(takers)}")  # fmt: skip
@@ -208,13 +216,14 @@ class BenchConfig:
         if self.dataset == "emoji-categories" and self.suite is None and not own_targets:
             domains = ("noto",) if self.protocol == "cross-dataset" else ("noto", "openmoji")
         others = SMOKE_RETENTION if self.dataset in list_datasets() and self.dataset not in SMOKE_RETENTION else ()
-        shift: dict[str, Any] = {"alphas": (0.0, 0.5, 1.0), "retention": self.retention or others}
-        far = SMOKE_RETENTION if others and self.suite is None and not self.targets else self.targets
+        own: dict[str, dict[str, Any]] = {
+            "domain-shift": {"alphas": (0.0, 0.5, 1.0), "retention": self.retention or others},
+            "ood": {"targets": SMOKE_RETENTION if others and self.suite is None and not self.targets else self.targets},
+        }
         few = tuple(shots for shots in self.shots_list if shots <= 4)[:2] if self.protocol == "few-shot" else ()
         return replace(self, seeds=self.seeds[:1], epochs=min(self.epochs, 4), shots=min(self.shots or 4, 4), views=2,
                        test_domains=domains, shots_list=few or self.shots_list,
-                       **(shift if self.protocol == "domain-shift" else {}),
-                       **({"targets": far} if self.protocol == "ood" else {}))  # fmt: skip
+                       **own.get(self.protocol, {}))  # fmt: skip
 
 
 def settings_for(preset: str, settings: Mapping[str, Any], n_known: int) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from typing import Any
 
 from ogenlib import cli_detect, cli_use, commands
 from ogenlib.bench_config import ALPHAS, PROTOCOLS, SHOTS_LIST, SUITES
+from ogenlib.cli_settings import pair, setting
 from ogenlib.cli_settings import positive as _positive
-from ogenlib.cli_settings import setting
 from ogenlib.cli_settings import shots as _shots
 from ogenlib.ogen_config import PRESETS
 from ogenlib.train import OPTIMIZERS, PRECISIONS
@@ -61,6 +61,17 @@ def _root(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--root", type=Path, default=None, metavar="DIR",
                         help="folder that holds the folders of published datasets (oxford_pets, imagenet, ...); "
                              "nothing is downloaded")  # fmt: skip
+
+
+def _texts(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("captions and anchors", "for methods that learn from texts of images; the "
+                                      "embedded data bring their own")  # fmt: skip
+    group.add_argument("--captions", type=Path, default=None, metavar="FILE",
+                       help="JSON or CSV (key,caption): captions of training images (arf), or texts of class names "
+                            "(flyp, r_adapter, ...)")  # fmt: skip
+    group.add_argument("--pool", type=Path, default=None, metavar="DIR|FILE",
+                       help="images with captions that arf retrieves from: a folder with captions.json or captions.csv "
+                            "in it, such a file, or a Karpathy split")  # fmt: skip
 
 
 def _training(parser: argparse.ArgumentParser) -> None:
@@ -131,6 +142,7 @@ def build_parser() -> argparse.ArgumentParser:
     _root(p)
     _model(p)
     _training(p)
+    _texts(p)
     group = _ogen(p)
     which = group.add_mutually_exclusive_group()
     which.add_argument("--both", dest="ogen", action="store_const", const="both", default="both",
@@ -150,10 +162,14 @@ def build_parser() -> argparse.ArgumentParser:
                    help="train on these class names only, one a line; default: all of the dataset")  # fmt: skip
     p.add_argument("--context", default=None, metavar="WORDS",
                    help="words that start a learned context; default: those of the dataset's template")  # fmt: skip
+    p.add_argument("--set", type=pair, action="append", metavar="KEY=VALUE", default=argparse.SUPPRESS,
+                   help="another value for an argument of the method, as JSON or a word, for example n_visual=8 or "
+                        "teacher=runs/large; may be given many times (default: the method's own)")  # fmt: skip
     _data(p)
     _root(p)
     _model(p)
     _training(p)
+    _texts(p)
     group = _ogen(p)
     group.add_argument("--ogen", action="store_true", help="train the method with OGEN")
     names = group.add_mutually_exclusive_group()

@@ -1,13 +1,16 @@
-"""Values of the command line: whole numbers, and ``KEY=VALUE`` as a setting of OGEN."""
+"""Values of the command line: whole numbers, and ``KEY=VALUE`` as a setting of OGEN or of a method."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import inspect
 import json
 import math
+from collections.abc import Sequence
 from typing import Any, get_args, get_type_hints
 
+from ogenlib.hosts import method
 from ogenlib.ogen_config import OGENConfig
 
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", type(None): "null"}
@@ -34,6 +37,32 @@ def shots(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{error}, nor 'all'") from None
 
 
+def pair(text: str) -> tuple[str, Any]:
+    """Key and value of `KEY=VALUE`; the value is JSON, and a bare word is itself. ArgumentTypeError without `=`."""
+    key, equals, value = (part.strip() for part in text.partition("="))
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE, as k=5")
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, value
+
+
+def host_options(name: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Arguments of a method's constructor; their values are its own to check.
+
+    Raises:
+        ValueError: a key that is none of its arguments.
+    """
+    own = [k for k in inspect.signature(method(name)).parameters if k not in ("clip", "names", "generator")]
+    for key, _ in pairs:
+        if key not in own:
+            close = difflib.get_close_matches(key, own, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(own) or 'none'}"
+            raise ValueError(f"{name} has no setting {key!r}; {hint}")
+    return dict(pairs)
+
+
 def setting(text: str) -> tuple[str, Any]:
     """Key and value of `KEY=VALUE`; the value is JSON, and a bare word is itself.
 
@@ -41,19 +70,13 @@ def setting(text: str) -> tuple[str, Any]:
         ArgumentTypeError: no `=`, an unknown key, or a value of another type than the setting's; their range is
             checked by `ogen_config`.
     """
-    key, equals, value = (part.strip() for part in text.partition("="))
-    if not equals:
-        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE, as k=5")
+    key, parsed = pair(text)
     hints = get_type_hints(OGENConfig)
     if key not in hints:
         close = difflib.get_close_matches(key, hints, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(hints)}"
         raise argparse.ArgumentTypeError(f"OGEN has no setting {key!r}; {hint}")
     accepted = get_args(hints[key]) or (hints[key],)
-    try:
-        parsed = json.loads(value)
-    except json.JSONDecodeError:
-        parsed = value
     if float in accepted and isinstance(parsed, int) and not isinstance(parsed, bool):
         parsed = float(parsed)
     if type(parsed) not in accepted or (isinstance(parsed, float) and not math.isfinite(parsed)):

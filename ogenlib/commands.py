@@ -6,6 +6,7 @@ import argparse
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from ogenlib.batches import load_bank
 from ogenlib.bench import BenchConfig, run_bench
 from ogenlib.bench_config import PRESET, settings_for
 from ogenlib.bench_text import summary_text
+from ogenlib.cli_settings import host_options
 from ogenlib.cli_use import read_names, run_at
 from ogenlib.data import (
     Dataset,
@@ -29,7 +31,8 @@ from ogenlib.data import (
     load_dataset,
 )  # fmt: skip
 from ogenlib.files import atomic_write, write_json
-from ogenlib.hosts import METHODS, Host, build, method
+from ogenlib.host_texts import check_hosts, pool_folder, source_for, text_options
+from ogenlib.hosts import METHODS, Host, build, method, method_name, takes_anchors
 from ogenlib.ogen import OGEN
 from ogenlib.ogen_config import ogen_config
 from ogenlib.report import write_report
@@ -70,6 +73,7 @@ def bench(args: argparse.Namespace) -> None:
         settings=_settings(args), ogen=args.ogen, held_out=args.held_out_names, preset=preset, ogen_settings=changes,
         root=args.root, targets=tuple(args.targets), suite=args.suite, shots_list=tuple(args.shots_list),
         train_domain=args.train_domain, retention=tuple(args.retention), alphas=tuple(args.alphas),
+        captions=args.captions, pool=args.pool,
     )  # fmt: skip
     if args.smoke:
         config = config.smoke()
@@ -101,7 +105,9 @@ def train(args: argparse.Namespace) -> None:
 def _train(args: argparse.Namespace) -> None:
     settings = {"epochs": args.epochs, "seed": args.seed, "precision": args.precision, **_settings(args)}
     TrainConfig(**settings)  # refuses bad settings before anything is loaded
-    method(args.host)
+    args.host = method_name(args.host)
+    check_hosts([args.host], args.captions, args.pool)
+    given = host_options(args.host, getattr(args, "set", ()))
     unknown = _ogen_asked(args)
     clip = load_backbone(args.model, args.pretrained, device=args.device)
     data = load_dataset(args.dataset, root=args.root, skip_bad=args.skip_bad)
@@ -109,13 +115,21 @@ def _train(args: argparse.Namespace) -> None:
     options = method(args.host).dataset_options(data.templates)
     if args.context and "context" in options:
         options["context"] = args.context
+    source = source_for([args.host], data, args.captions, args.pool, without=_untrained(data, names, unknown))
+    options |= text_options(args.host, source)
+    picked = (few_shot(data.train, args.shots, args.seed) if args.shots else data.train).of_classes(names)
+    if source is not None and takes_anchors(method(args.host)):
+        rank, count = distributed.world()
+        folder = pool_folder(source, clip, args.out)
+        options |= source.options(clip, picked, folder, views=args.views, seed=args.seed, skip_bad=args.skip_bad,
+                                  rank=rank, count=count, barrier=distributed.barrier)  # fmt: skip
+    options |= given
     if args.ogen:
         preset, changes = _recipe(args)
         recipe = {"preset": preset, **settings_for(preset, changes, len(names))}
         host: Host = OGEN.build(args.host, clip, names, unknown, options, **recipe)
     else:
         host = build(args.host, clip, names, **options)
-    picked = (few_shot(data.train, args.shots, args.seed) if args.shots else data.train).of_classes(names)
     bank = load_bank(host, clip, picked, views=args.views, seed=args.seed, skip_bad=args.skip_bad)
     history: list[dict[str, Any]] = []
     if host.trainable() or host.training_free:
@@ -126,6 +140,7 @@ def _train(args: argparse.Namespace) -> None:
         "dataset": data.name, "data_hash": data.hash(), "shots": args.shots, "seed": args.seed,
         "command": _command(), "versions": results.versions(), "history": history,
         "skipped": [*data.info.get("skipped", []), *bank.skipped],
+        **({} if source is None else {"anchors": dict(source.card)}),
     }  # fmt: skip
     host.save(args.out, extra)
     skipped = len(extra["skipped"])
@@ -133,6 +148,11 @@ def _train(args: argparse.Namespace) -> None:
     _say(args, f"trained {trained} on {len(picked) - len(bank.skipped)} images of {len(names)} classes"
                + (f" ({skipped} unreadable images left out)" if skipped else ""))  # fmt: skip
     _say(args, f"run      {args.out}\ntry      ogen predict {args.out} IMAGE")
+
+
+def _untrained(data: Dataset, names: Sequence[str], unknown: Sequence[str] | None) -> list[str]:
+    """Names that nothing may be learned of but themselves."""
+    return [name for name in data.classnames if name not in names or name in (unknown or ())]
 
 
 def _recipe(args: argparse.Namespace) -> tuple[str, dict[str, Any]]:

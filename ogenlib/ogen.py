@@ -84,7 +84,7 @@ class OGEN(Host):
         self.host = host
         self.info = host.info  # type: ignore[misc]
         self.uses_cached_features = host.uses_cached_features  # type: ignore[misc]
-        self.preset, self.config_ = preset, ogen_config(preset, host.info.kind, **overrides)
+        self.preset, self.config_ = preset, ogen_config(preset, host.ogen_kind(), **overrides)
         self.names_known = unknown is not None
         self.others = others
         self.anchor = ZeroShotAnchor(host.clip, host.reference_templates() if templates is None else templates)

@@ -158,11 +158,14 @@ PRESETS: Mapping[str, OGENConfig] = MappingProxyType({
 })  # fmt: skip
 
 
-# What a preset changes for a kind of host (`MethodInfo.kind`). A prompt learner's words for names without images are no
+# What a preset changes for a kind of host (`Host.ogen_kind`). A prompt learner's words for names without images are no
 # better than the zero-shot ones; what an adapter learns from images of other names carries over in part, and to it all
-# names at once cost little.
+# names at once cost little. Prompts on the image side, trained for fewer epochs, and those whose own loss holds them at
+# zero-shot would hardly learn under the same pull.
 FOR_KIND: Mapping[tuple[str, str], Mapping[str, Any]] = MappingProxyType({
     ("ogenlib", "adapter"): MappingProxyType({"zero_shot_share": 0.3, "zero_shot_kl": 0.1, "name_groups": 1}),
+    ("ogenlib", "visual prompt"): MappingProxyType({"zero_shot_kl": 0.1}),
+    ("ogenlib", "anchored prompt"): MappingProxyType({"zero_shot_kl": 0.1}),
     ("zero-shot-kl", "adapter"): MappingProxyType({"name_groups": 1}),
 })  # fmt: skip
 
@@ -171,7 +174,7 @@ def ogen_config(preset: str = "ogenlib", kind: str = "prompt", **overrides: Any)
     """A preset with some fields replaced.
 
     Args:
-        kind: of the host.
+        kind: of the host, `Host.ogen_kind`.
 
     Raises:
         ValueError: unknown preset or field (with the closest known one), or a value out of range.

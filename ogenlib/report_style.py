@@ -12,19 +12,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ogenlib.method_names import title
+
 DASH = "–"
 MINUS = "−"
 THUMBNAIL = re.compile(r"data:image/(png|webp|jpeg|gif);base64,[A-Za-z0-9+/]+=*")
 MAX_THUMBNAILS = 5
 Variant = tuple[str, bool]  # host, with OGEN or without
-SPELLINGS = {
-    "zero_shot": "Zero-shot", "coop": "CoOp", "cocoop": "CoCoOp", "kgcoop": "KgCoOp", "vpt": "VPT", "ivlp": "IVLP",
-    "maple": "MaPLe", "promptsrc": "PromptSRC", "clip_adapter": "CLIP-Adapter", "text_adapter": "Text adapter",
-    "tip_adapter": "Tip-Adapter", "tip_adapter_f": "Tip-Adapter-F", "clap": "CLAP", "prograd": "ProGrad",
-    "cross_modal": "Cross-modal probe", "ship": "SHIP",
-    "taskres": "TaskRes", "full": "Full fine-tuning", "flyp": "FLYP", "lipsum": "Lipsum-FT",
-    "r_adapter": "R-Adapter", "arf": "ARF",
-}  # fmt: skip
 
 # Okabe-Ito colours, told apart under every common colour blindness; the dark set is their lighter half.
 # `--base` and `--new` are the two sides, `--h0` ... `--h7` the hosts. plots.py writes these names into its SVGs.
@@ -231,7 +225,7 @@ def p_value(value: Any) -> str:
 
 def label(variant: Variant) -> str:
     """The host as its paper spells it, `+ OGEN` where it is on."""
-    return SPELLINGS.get(variant[0], variant[0].replace("_", " ")) + (" + OGEN" if variant[1] else "")
+    return title(variant[0]) + (" + OGEN" if variant[1] else "")
 
 
 def harmonic(a: float | None, b: float | None) -> float | None:

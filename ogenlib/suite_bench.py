@@ -19,7 +19,7 @@ from ogenlib.report import write_report
 
 # Of a dataset's own card, what differs from dataset to dataset.
 OWN = ("dataset", "data_hash", "split_hash", "n_base", "n_new", "templates", "train_domains", "test_domains",
-       "trained_on", "tested_on", "seconds", "home_domain")  # fmt: skip
+       "trained_on", "tested_on", "seconds", "home_domain", "anchors")  # fmt: skip
 
 
 def run_suite(config: BenchConfig, out: Path, *, command: str = "", progress: bool = False) -> dict[str, Any]:

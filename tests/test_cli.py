@@ -170,6 +170,14 @@ def test_bench_options_of_ogen_reach_the_runs(pictures, tmp_path) -> None:
 # --- train, eval, predict ---------------------------------------------------------------------------------
 
 
+def test_a_students_teacher_is_given_by_set(run, pictures, tmp_path) -> None:
+    arguments = ["train", "--dataset", str(pictures), "--epochs", "1", "--views", "1", "--quiet", "--host", "promptkd"]
+    out = tmp_path / "student"
+    assert main([*arguments, "--set", f"teacher={run}", "--set", "n_visual=2", "--out", str(out)]) == 0
+    settings = json.loads((out / "run.json").read_text())["config"]
+    assert settings["n_visual"] == 2 and str(run) in json.dumps(settings["taught_by"])
+
+
 def test_predict_prints_names(run, pictures, capsys) -> None:
     image = str(pictures / "clock" / "0.png")
     assert main(["predict", str(run), image]) == 0
@@ -334,6 +342,8 @@ def test_help_explains_every_option_with_its_default(command: str, capsys) -> No
         (["bench", "--ogen-set", "teacher=guru"], "teacher='guru': must be one of"),
         (["bench", "--ogen-set", "generator=joined"], "'joined': must be one of None, joint"),
         (["train", "--unknown", "banana"], "--unknown is an option of OGEN; add --ogen"),
+        (["train", "--host", "promptkd", "--set", "teachers=x"], "no setting 'teachers'; did you mean 'teacher'?"),
+        (["train", "--host", "zero_shot", "--set", "k"], "'k' is not KEY=VALUE"),
         (["train", "--preset", "paper"], "--preset is an option of OGEN"),
         (["train", "--ogen", "--host", "zero_shot"], "zero_shot has nothing to train"),
         (["train", "--ogen", "--unknown", "a", "--unknown-file", "b"], "not allowed with argument --unknown"),

@@ -10,7 +10,7 @@ import pytest
 from ogen_world import KNOWN, OFF, SPARE, UNKNOWN, adapter, make_bank, make_table, shaken
 
 from ogenlib import OGEN, OGENConfig
-from ogenlib.hosts import CoOp, ZeroShot
+from ogenlib.hosts import CoOp, ZeroShot, method
 from ogenlib.ogen_config import PRESETS, ogen_config
 
 # --- settings ---------------------------------------------------------------------------------------------
@@ -36,9 +36,19 @@ def test_overrides_replace_fields_and_nothing_else() -> None:
     assert ogen_config("zero-shot-kl", "adapter") == replace(PRESETS["zero-shot-kl"], name_groups=1)
     assert ogen_config("paper", "adapter") == PRESETS["paper"]  # a published recipe is the same for every host
     assert ogen_config(kind="adapter", zero_shot_share=0.7).zero_shot_share == 0.7
+    for kind in ("visual prompt", "anchored prompt"):
+        assert ogen_config(kind=kind) == replace(OGENConfig(), zero_shot_kl=0.1)
     with pytest.raises(TypeError):
         PRESETS["paper"] = OGENConfig()  # type: ignore[index]
     assert OGENConfig(**json.loads(json.dumps(changed.as_dict()))) == changed
+
+
+def test_the_kind_of_a_host_is_its_own_but_for_prompts_on_the_image_side() -> None:
+    expected = {"coop": "prompt", "vpt": "visual prompt", "promptsrc": "visual prompt", "prograd": "anchored prompt",
+                "taskres": "adapter", "full_ft": "fine-tuning", "zero_shot": "baseline"}  # fmt: skip
+    assert {name: method(name).ogen_kind() for name in expected} == expected
+    table = make_table()
+    assert OGEN(adapter(table)).config_ == ogen_config(kind=adapter(table).ogen_kind())
 
 
 INF, NAN = float("inf"), float("nan")

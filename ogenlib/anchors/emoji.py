@@ -1,26 +1,20 @@
 """Captions and a candidate pool for the embedded emoji data, without a word or a drawing of what is tested.
 
-What a captioner would write is taken from the catalogue: an emoji's name and its search tags. A test concept is one
-that a dataset's test images show. No caption written here says a test concept's name, not even inside another name
-("cat face" where "cat" is tested), and no candidate shows one.
+What a captioner would write is taken from the catalogue, by `ogenlib.data.emoji.concept_captions`: an emoji's name,
+kind and search tags. A test concept is one that a dataset's test images show. No caption written here says a test
+concept's name, not even inside another name ("cat face" where "cat" is tested), and no candidate shows one.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any
 
-from ogenlib.anchors.captions import CaptionTable, caption_table
-from ogenlib.anchors.pool_shards import PairEncoder, extract_pool
-from ogenlib.anchors.retrieve import PER_CLASS, AnchorPairs, K, retrieve
-from ogenlib.data.bank import FeatureBank
+from ogenlib.anchors.captions import CaptionTable
 from ogenlib.data.dataset import Dataset, ImageSet, Item
-from ogenlib.data.emoji import PRETRAINING_SETS, Concept, concepts, open_drawing
-
-MAX_TAGS = 4  # captions of an image besides its name
+from ogenlib.data.emoji import PRETRAINING_SETS, concept_captions, concepts, open_drawing
+from ogenlib.data.emoji import icon_sets as all_icon_sets
 
 
 class EmojiCaptions:
@@ -29,31 +23,30 @@ class EmojiCaptions:
     Args:
         data: the dataset whose test concepts are never named. A concept that is also captioned may be named:
             `emoji-concepts` tests other drawings of the concepts it trains on.
-        max_tags: most tags of an image that become captions.
+        tested: further images whose concepts are treated so; other images than emoji do not count.
 
     An image about which nothing may be said is captioned with its class name in the dataset's first template, which
     training sees anyway.
 
     Raises:
-        ValueError: `max_tags` below 0, or (when it captions) an image that is no emoji of the catalogue.
+        ValueError: (when it captions) an image that is no emoji of the catalogue.
     """
 
-    def __init__(self, data: Dataset, max_tags: int = MAX_TAGS) -> None:
-        if max_tags < 0:
-            raise ValueError(f"max_tags={max_tags}: must be 0 or more")
-        self.tested, self.template, self.max_tags = _shown(data.test), data.templates[0], max_tags
+    def __init__(self, data: Dataset, tested: Iterable[ImageSet] = ()) -> None:
+        self.tested, self.template = shown(data.test, *tested), data.templates[0]
 
     def caption(self, images: ImageSet) -> list[str]:
         """The first text of every image."""
         return [texts[0] for texts in self.table(images).values()]
 
     def table(self, images: ImageSet) -> CaptionTable:
-        """Key -> "an icon of a fox.", "fox, wild", ...: what may be said, the name first."""
-        avoid = Unsaid(self.tested - _shown(images))
+        """Key -> "an icon of a fox.", "fox, a mammal animal", ...: what may be said, the name first."""
+        own = {item.key: _concept(item.key) for item in images}
+        avoid = Unsaid(self.tested - set(own.values()))
         catalogue = {c.id: c for c in concepts()}
         table: CaptionTable = {}
         for item in images:
-            texts = _sentences(catalogue[_concept(item.key)], avoid, self.max_tags)
+            texts = concept_captions(catalogue[own[item.key]], avoid)
             table[item.key] = texts or (self.template.format(images.classnames[item.label]),)
         return table
 
@@ -73,7 +66,11 @@ class Unsaid:
 
 
 def emoji_pool(
-    data: Dataset, icon_sets: Sequence[str] = PRETRAINING_SETS, *, without: Iterable[str] = (), max_tags: int = MAX_TAGS
+    data: Dataset,
+    icon_sets: Sequence[str] = PRETRAINING_SETS,
+    *,
+    without: Iterable[str] = (),
+    tested: Iterable[ImageSet] = (),
 ) -> tuple[ImageSet, CaptionTable]:
     """Candidates for `data`: drawings of other concepts in icon sets the model was pretrained on, and their captions.
 
@@ -81,6 +78,8 @@ def emoji_pool(
         data: whose test concepts are left out: their drawings, and every concept whose name says one.
         icon_sets: see `ogenlib.data.emoji`.
         without: class names of `data` whose training concepts are left out too (the new names of base-to-new).
+        tested: further images whose concepts are left out (the tests of other datasets); other images than emoji do
+            not count.
 
     Returns:
         Images (all of one class, keys ``twemoji/1f98a``) and key -> texts.
@@ -89,17 +88,15 @@ def emoji_pool(
         ValueError: an unknown icon set, a class name that `data` does not have, or nothing left.
     """
     names = list(without)
-    hidden = _shown(data.test) | (_shown(data.train.of_classes(names)) if names else frozenset())
+    hidden = shown(data.test, *tested) | (shown(data.train.of_classes(names)) if names else frozenset())
     avoid = Unsaid(hidden)
     items: list[Item] = []
     captions: CaptionTable = {}
-    told = {
-        c.id: _sentences(c, avoid, max_tags) for c in concepts() if c.id not in hidden and not avoid(c.name)
-    }  # fmt: skip
+    told = {c.id: concept_captions(c, avoid) for c in concepts() if c.id not in hidden and not avoid(c.name)}
     for icon_set in icon_sets:
         for concept, texts in told.items():
             drawing = open_drawing(icon_set, concept)
-            if drawing is None:
+            if drawing is None or not texts:
                 continue
             item = Item(drawing, 0, icon_set, f"{icon_set}/{concept}")
             items.append(item)
@@ -109,44 +106,16 @@ def emoji_pool(
     return ImageSet(items, ("candidate",)), captions
 
 
-def emoji_anchors(
-    clip: PairEncoder,
-    data: Dataset,
-    train: ImageSet,
-    folder: str | os.PathLike[str],
-    *,
-    icon_sets: Sequence[str] = PRETRAINING_SETS,
-    without: Iterable[str] = (),
-    k: int = K,
-    per_class: int | None = PER_CLASS,
-    views: int = 1,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """``captions`` and ``anchors`` of ARF for training images of `data`: `ARF(clip, names, **emoji_anchors(...))`.
-
-    Args:
-        train: the images that will be trained on, `data.train` or some of it.
-        folder: where the pool is kept, and found again for the same model, data and `without`.
-        without: see `emoji_pool`; the new names of base-to-new.
-        k, per_class: of the retrieval.
-        views, seed: augmented views of the retrieved images.
-
-    Raises:
-        ValueError: what `emoji_pool`, `extract_pool` (a folder of another pool) and `retrieve` refuse.
-    """
-    candidates, told = emoji_pool(data, icon_sets, without=without)
-    pool = extract_pool(clip, candidates, told, folder)
-    found = retrieve(pool, FeatureBank.extract(clip, train), k, per_class=per_class)
-    pairs = AnchorPairs.load(clip, found, candidates, views, told, seed=seed)
-    return {"captions": caption_table(train, EmojiCaptions(data)), "anchors": pairs}
+def is_emoji(images: ImageSet) -> bool:
+    """Whether every image is an embedded drawing."""
+    sets, ids = all_icon_sets(), _ids()
+    parts = (item.key.rpartition("/") for item in images)
+    return len(images) > 0 and all(icon_set in sets and concept in ids for icon_set, _, concept in parts)
 
 
-def _sentences(concept: Concept, avoid: Unsaid, max_tags: int) -> tuple[str, ...]:
-    """What may be said of a concept, its name first."""
-    tags = [tag for tag in concept.tags if not avoid(tag) and tag.lower() not in concept.name.lower()][:max_tags]
-    if avoid(concept.name):
-        return tuple(f"an icon: {tag}" for tag in tags)
-    return (f"an icon of a {concept.name}.", *(f"{concept.name}, {tag}" for tag in tags))
+def shown(*sets: ImageSet) -> frozenset[str]:
+    """Ids of the concepts that images show; other images than emoji have none."""
+    return frozenset(item.key.rpartition("/")[2] for images in sets for item in images) & _ids()
 
 
 def _concept(key: str) -> str:
@@ -160,10 +129,6 @@ def _concept(key: str) -> str:
 @lru_cache(maxsize=1)
 def _ids() -> frozenset[str]:
     return frozenset(c.id for c in concepts())
-
-
-def _shown(images: ImageSet) -> frozenset[str]:
-    return frozenset(_concept(item.key) for item in images)
 
 
 def _words(text: str) -> tuple[str, ...]:

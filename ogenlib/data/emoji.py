@@ -217,20 +217,25 @@ def _concepts(name: str, train: tuple[str, ...], test: tuple[str, ...]) -> Datas
     return Dataset(name, images(train), images(test), templates=TEMPLATES, info=_info(train, test))
 
 
-def concept_captions(concept: Concept) -> tuple[str, ...]:
+def concept_captions(concept: Concept, unsaid: Callable[[str], bool] | None = None) -> tuple[str, ...]:
     """Two to four captions of a drawing: its name in a sentence, with its kind, with a tag, and three tags alone.
 
     The last names no thing and may fit several drawings, as captions of photographs do. Which tags are taken is fixed
     by a hash; tags that are words of the name add nothing to it, and numbers say nothing: they are passed over.
+
+    Args:
+        unsaid: whether a text may not be said; tags and captions that may not are left out, and perhaps none is left.
     """
     name, kind = concept.name, " ".join(w for w in reversed(concept.subgroup.split("-")) if w != "other")
     words = set(name.split())
     tags = sorted((t for t in concept.tags if t[0].isalpha() and t != name), key=lambda t: _order(concept.id, t))
+    if unsaid is not None:
+        tags = [t for t in tags if not unsaid(t)]
     further = [t for t in tags if t not in words]
     captions = [TEMPLATES[0].format(name), f"{name}, a {kind}"]
     captions += [f"{name}, {further[0]}"] if further else []
     captions += [", ".join(tags[:3])] if len(tags) >= 3 else []
-    return tuple(captions)
+    return tuple(text for text in captions if unsaid is None or not unsaid(text))
 
 
 def load_emoji_captions(

@@ -39,6 +39,7 @@ from ogenlib.hosts.tip_adapter import TipAdapter, TipAdapterF
 from ogenlib.hosts.tracer import TRACER
 from ogenlib.hosts.vpt import VPT
 from ogenlib.hosts.zero_shot import ZeroShot, ZeroShotAnchor, zero_shot_weights
+from ogenlib.method_names import ELSEWHERE, plain, spellings
 from ogenlib.towers import ClipLike
 
 _HOSTS: tuple[type[Host], ...] = (
@@ -52,8 +53,8 @@ __all__ = [
     "ARF", "CARFT", "CLAP", "EMA", "FLYP", "IVLP", "KD", "L2SP", "LPFT", "METHODS", "SHIP", "TRACER", "VPT", "Batch",
     "CLIPAdapter", "CaRot", "CoCoOp", "CoOp", "CrossModal", "FullFT", "Host", "KgCoOp", "LinearProbe", "LipsumFT",
     "MaPLe", "MethodInfo", "ProGrad", "PromptKD", "PromptSRC", "RAdapter", "StarFT", "TaskRes", "TextAdapter",
-    "TipAdapter", "TipAdapterF", "ZeroShot", "ZeroShotAnchor", "build", "list_methods", "method", "takes_texts",
-    "zero_shot_weights",
+    "TipAdapter", "TipAdapterF", "ZeroShot", "ZeroShotAnchor", "build", "learns_pairs", "list_methods", "method",
+    "method_name", "takes_anchors", "takes_option", "takes_texts", "zero_shot_weights",
 ]  # fmt: skip
 
 
@@ -62,19 +63,47 @@ def list_methods() -> list[MethodInfo]:
     return [cls.info for cls in METHODS.values()]
 
 
+def method_name(name: str) -> str:
+    """The name of a method by any of its spellings: ``r_adapter`` for "R-Adapter", "r-adapter" or "radapter".
+
+    Raises:
+        ValueError: no such method, with close matches.
+    """
+    if name in METHODS:
+        return name
+    known, asked = spellings(list(METHODS)), plain(name)
+    if asked in known:
+        return known[asked]
+    close = difflib.get_close_matches(asked, known, n=1)
+    hint = f"; did you mean {known[close[0]]!r}?" if close else ""
+    hint = f"; {ELSEWHERE[asked]}" if asked in ELSEWHERE else hint
+    raise ValueError(f"method {name!r} is unknown; known are {', '.join(METHODS)}{hint}")
+
+
 def method(name: str) -> type[Host]:
-    """The class of a method; ValueError with close matches for an unknown name."""
-    if name not in METHODS:
-        close = difflib.get_close_matches(name, METHODS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"method {name!r} is unknown; known are {', '.join(METHODS)}{hint}")
-    return METHODS[name]
+    """The class of a method, by any spelling of its name; ValueError with close matches for an unknown one."""
+    return METHODS[method_name(name)]
+
+
+def takes_option(cls: type[Host], option: str) -> bool:
+    """Whether a method is made with this keyword argument."""
+    makers = (vars(kind)["__init__"] for kind in cls.__mro__ if "__init__" in vars(kind))
+    return any(option in inspect.signature(maker).parameters for maker in makers)
 
 
 def takes_texts(cls: type[Host]) -> bool:
     """Whether a method has the option `texts`, name -> its texts: it learns from pairs of image and text."""
-    makers = (vars(kind)["__init__"] for kind in cls.__mro__ if "__init__" in vars(kind))
-    return any("texts" in inspect.signature(maker).parameters for maker in makers)
+    return takes_option(cls, "texts")
+
+
+def takes_anchors(cls: type[Host]) -> bool:
+    """Whether a method trains with captions of images and with retrieved pairs."""
+    return takes_option(cls, "anchors")
+
+
+def learns_pairs(cls: type[Host]) -> bool:
+    """Whether a method can be trained on images with captions that have no class names."""
+    return takes_texts(cls) and not cls.reads_names
 
 
 def build(name: str, clip: ClipLike, names: Sequence[str], **config: Any) -> Host:

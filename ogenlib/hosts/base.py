@@ -78,6 +78,7 @@ class Host(nn.Module):
     uses_cached_features: ClassVar[bool] = True  # False once a host changes the image side before pooling
     reads_frozen: ClassVar[bool] = False  # True where losses ask for the frozen tower's features of pixels
     training_free: ClassVar[bool] = False  # True where `prepare` is all that training does
+    reads_names: ClassVar[bool] = False  # True where training puts names into sentences, whatever `texts` it is given
 
     def __init__(self, clip: ClipLike, names: Sequence[str]) -> None:
         super().__init__()
@@ -147,6 +148,11 @@ class Host(nn.Module):
     def unknown_options(cls, unknown: Sequence[str]) -> dict[str, Any]:
         """Keyword arguments a host wants when names without images will be trained with OGEN; none for most."""
         return {}
+
+    @classmethod
+    def ogen_kind(cls) -> str:
+        """What OGEN's presets are fitted to: `info.kind`, or ``visual prompt`` for prompts on the image side."""
+        return "visual prompt" if cls.info.kind == "prompt" and not cls.uses_cached_features else cls.info.kind
 
     def reference_templates(self) -> tuple[str, ...]:
         """Templates of the zero-shot classifier that this host starts from or is compared with."""

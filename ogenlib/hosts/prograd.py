@@ -76,6 +76,11 @@ class ProGrad(Anchored, CoOp):
         """4 tokens from "a photo of a", strength 1 (SGD 0.002, batches of 32, 100 epochs at 4 shots)."""
         return cls.base_to_new(clip, names, **options)
 
+    @classmethod
+    def ogen_kind(cls) -> str:
+        """``anchored prompt``: its own loss pulls it to zero-shot already."""
+        return "anchored prompt"
+
     def losses(self, batch: Batch, *, z: Tensor | None = None, w: Tensor | None = None) -> dict[str, Tensor]:
         """``ce`` over the training names, whose gradient is the projected one."""
         z = self.image_features(batch) if z is None else z

@@ -8,7 +8,8 @@ spurious property injected ("a photo of a dog in the snow."), texts of the image
 zero-shot model's scale; ``r_e = ratio * (1 - e / E)`` in epoch `e` of `E`, so 0.5 falls to 0; settings as FLYP.
 Different: the released pools of backgrounds, textures and resolutions were written by a language model for photographs;
 `SPURIOSITIES` is a short list of this library's in the same three kinds, and `spuriosities` takes any other. The
-authors inject the property into one fixed sentence, here into the host's templates.
+authors inject the property into one fixed sentence, here into the host's templates. Phrases stand behind class names,
+so images that have captions and no names (retrieval) cannot be trained on.
 
 Notation: `B` images, `C` classes, `D` embedding, `L` tokens.
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +59,7 @@ class StarFT(FLYP):
         "starft", "fine-tuning", "StarFT: Robust Fine-tuning of Zero-shot Models via Spuriosity Alignment",
         "https://arxiv.org/abs/2505.13232", 2025,
     )  # fmt: skip
+    reads_names: ClassVar[bool] = True  # the phrases stand behind a name
 
     def __init__(
         self,

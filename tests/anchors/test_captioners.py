@@ -24,7 +24,7 @@ from ogenlib.anchors import (
 )
 from ogenlib.anchors.emoji import Unsaid
 from ogenlib.data import ImageSet, Item, base_new_split, load_dataset
-from ogenlib.data.emoji import PRETRAINING_SETS, concepts
+from ogenlib.data.emoji import PRETRAINING_SETS, Concept, concept_captions, concepts
 from ogenlib.towers import Backbone
 
 NAMES = {c.id: c.name for c in concepts()}
@@ -191,7 +191,28 @@ def test_no_caption_says_a_test_concept() -> None:
     named = [key for key, texts in table.items() if texts[0] == f"an icon of a {NAMES[concept(key)]}."]
     assert 300 < len(named) < len(table)  # some names hold a test concept's
     assert EmojiCaptions(data).caption(data.train) == [texts[0] for texts in table.values()]
-    assert all(len(texts) == 1 for texts in EmojiCaptions(data, 0).table(data.train).values())
+    assert all(1 <= len(texts) <= 4 for texts in table.values())
+    # what further tests show is not said either
+    keys = data.train.keys
+    trained = {NAMES[concept(key)].lower(): key for key in keys if NAMES[concept(key)].isalpha()}
+    name, key = next((word, key) for key, texts in table.items()
+                     for word in " ".join(texts).lower().replace(",", "").split()
+                     if trained.get(word, key) != key)  # fmt: skip
+    further, own = (data.train.subset([keys.index(one)]) for one in (trained[name], key))
+    said = " ".join(EmojiCaptions(data, [further]).table(own)[key]).lower().replace(",", "")
+    assert name not in said.split()
+
+
+def test_captions_are_worded_as_those_of_retrieval() -> None:
+    data = load_dataset("emoji-concepts/food-drink")
+    table = EmojiCaptions(data).table(data.train)
+    catalogue = {c.id: c for c in concepts()}
+    assert all(set(texts) <= set(concept_captions(catalogue[concept(key)])) for key, texts in table.items())
+    fox = Concept("1f98a", "fox", ("animal", "face", "wild"), "animals-nature", "animal-mammal")
+    whole = concept_captions(fox)
+    assert len(whole) == 4 and concept_captions(fox, lambda text: False) == whole
+    assert concept_captions(fox, lambda text: "fox" in text) == whole[3:]  # the tags alone
+    assert concept_captions(fox, lambda text: True) == ()
 
 
 def test_a_concept_that_is_trained_and_tested_may_be_named() -> None:
@@ -216,6 +237,10 @@ def test_the_pool_shows_no_test_concept() -> None:
     fewer, _ = emoji_pool(data, ["twemoji"], without=split.new)
     gone = {concept(key) for key in data.train.of_classes(split.new).keys}
     assert gone & shown and not gone & {concept(key) for key in fewer.keys} and fewer.domains[0] == "twemoji"
+    food = load_dataset("emoji-concepts/food-drink").test
+    less, _ = emoji_pool(data, ["twemoji"], tested=[food, ImageSet([Item(Image.new("RGB", (2, 2)), 0, key="x")], "x")])
+    kept = {concept(key) for key in less.keys}
+    assert kept and not kept & {concept(key) for key in food.keys} and shown & {concept(key) for key in food.keys}
 
 
 def test_the_bundled_model_can_read_every_caption(clip: Backbone) -> None:
@@ -230,8 +255,6 @@ def test_other_pictures_are_no_emoji() -> None:
     images = ImageSet([Item(Image.new("RGB", (2, 2)), 0, key="noto/none")], ["x"])
     with pytest.raises(ValueError, match="'noto/none' is no key of an embedded emoji"):
         EmojiCaptions(data).caption(images)
-    with pytest.raises(ValueError, match="max_tags=-1"):
-        EmojiCaptions(data, -1)
     with pytest.raises(ValueError, match="icon_set"):
         emoji_pool(data, ["clip-art"])
     with pytest.raises(ValueError, match="no class"):
