@@ -41,6 +41,7 @@ def histogram_figure(picture: Mapping[str, Any], name: str) -> str:
     axes.annotate("95 % of known", (threshold, 1.0), xycoords=("data", "axes fraction"), xytext=(4, -7),
                   textcoords="offset points", fontsize=9, color=plots.INK, va="center")  # fmt: skip
     axes.set_yticks([])
+    axes.set_ylim(0, 1.12 * axes.get_ylim()[1])  # the words above are not to lie on an outline
     axes.margins(x=0.01)
     axes.locator_params(axis="x", nbins=6)
     return plots.to_svg(figure, name, "histogram of scores of known and unknown images")

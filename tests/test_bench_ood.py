@@ -140,10 +140,10 @@ def test_pictures_are_kept_as_counts(document: dict[str, Any]) -> None:
 
 def test_the_report_and_the_terminal(document: dict[str, Any]) -> None:
     page = build_report(document)
-    assert "Images of no known class</h2>" in page and "OGENDetector, training images" in page
+    assert "Images of no known class</h2>" in page and "OGENDetector with images" in page
     assert page.count("<svg") >= 6 and "Every task and measure" in page and "Paired tests" in page
     assert not [word for word in ("None", "nan") if f">{word}<" in page] and "Summary on" not in page
-    assert "TaskRes, by OGENDetector, training images, tells new names at" in page
+    assert "By OGENDetector with images, TaskRes tells new names at" in page
     text = summary_text(document)
     assert text.count("taskres + OGEN") == len(DETECTORS) and "near AUROC" in text
     row = next(e for e in document["summary"] if (e["host"], e["task"], e["detector"]) == ("zero_shot", "near", "mcm"))

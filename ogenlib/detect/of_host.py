@@ -27,7 +27,7 @@ from ogenlib.runs import fixed_weights
 # Name in results -> what it is.
 DETECTORS = {
     "mcm": "MCM", "max_logit": "MaxLogit", "energy": "Energy", "ogen": "OGENDetector",
-    "ogen_images": "OGENDetector, training images",
+    "ogen_images": "OGENDetector with images",
 }  # fmt: skip
 Scorer = Callable[["Seen"], Tensor]
 
