@@ -82,7 +82,7 @@ def ood_finding(results: Mapping[str, Any]) -> str:
     trained = [v for v in variants if v != ZERO]
     chosen = next((v for v in trained if not v[1]), next(iter(trained), ZERO))
     detector = next(d for d in (*BEST_FIRST, str(rows[0]["detector"])) if _of(rows, chosen, d))
-    parts = []
+    parts: list[str] = []
     for task, words in (("near", "new names"), ("far", "other datasets")):
         values = [_value(rows, v, detector, task, "auroc") for v in (chosen, (chosen[0], True), ZERO)]
         if values[0] is None:
