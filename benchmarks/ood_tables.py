@@ -114,7 +114,7 @@ def speed(document: dict[str, Any]) -> str:
         f"\nRandom rows of {card['dimensions']} numbers in fp32, {card['classes']:,} names, "
         f"on {card['device'].upper()}. Speed: detectors take turns on {first['rows']:,} rows in pieces of "
         f"{first['rows_a_call']:,}. "
-        "Memory: the peak of a process beyond what it holds with the features, in one call on all of them.\n"
+        "Memory: the peak of a process beyond what it had with the features, in one call on all of them.\n"
     )
 
 

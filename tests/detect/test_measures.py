@@ -46,8 +46,8 @@ def test_measures_counted_by_hand() -> None:
 
 def test_the_curve_is_what_is_caught_at_each_share_flagged() -> None:
     known, unknown = torch.arange(10.0), torch.tensor([9.5, 4.5, 2.0])
-    assert roc(known, unknown, torch.tensor([0.0, 0.1, 0.5, 1.0])) == [0.3333, 0.3333, 0.3333, 1.0]
-    assert roc(known, unknown, torch.tensor([0.6]))[0] == pytest.approx(2 / 3, abs=1e-4)
+    assert roc(known, unknown, torch.tensor([0.0, 0.4, 0.5, 1.0])) == [0.3333, 0.3333, 0.6667, 1.0]
+    assert roc(known, unknown, torch.tensor([0.7, 0.8])) == [0.6667, 1.0]
     known, unknown = two_sides()
     at = torch.linspace(0, 1, 1001)
     curve = torch.tensor(roc(known, unknown, at))
