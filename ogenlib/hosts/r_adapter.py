@@ -38,7 +38,6 @@ from ogenlib.hosts.text_pool import TextPool, Texts, class_texts, mean_rows
 from ogenlib.hosts.tuned_towers import whole_model
 from ogenlib.hosts.zero_shot import AnchoredHost, filled
 from ogenlib.towers import Backbone, ClipLike
-from ogenlib.towers.folded import folded_attention
 from ogenlib.towers.replaced import call_replaced
 from ogenlib.towers.text import encode_ids
 
@@ -172,8 +171,7 @@ class RAdapter(PixelHost, AnchoredHost):
         """
         pixels = self.pixels_of(batch)
         tensors = self._tensors(self.visual, batch.generator)
-        with folded_attention(self.clip.model.visual):
-            return call_replaced(self.clip.model, tensors, self.clip.encode_image, pixels)
+        return call_replaced(self.clip.model, tensors, self.clip.encode_image, pixels)
 
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
         """Unit rows `(C, D)` of any names, re-encoded by the adapted text tower; no adapter is dropped."""
@@ -217,8 +215,7 @@ class RAdapter(PixelHost, AnchoredHost):
         """Unit rows `(B, D)` of token ids `(B, L)`, equal ones encoded once, with one draw of adapters for all."""
         distinct, places = torch.unique(ids, dim=0, return_inverse=True)
         tensors = self._tensors(self.text, generator)
-        with folded_attention(self.clip.model):
-            rows = call_replaced(self.clip.model, tensors, encode_ids, self.clip.text, distinct)
+        rows = call_replaced(self.clip.model, tensors, encode_ids, self.clip.text, distinct)
         return F.normalize(rows, dim=-1)[places]
 
     @torch.no_grad()

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ogenlib.towers.folded import folded_attention
+
 
 class _Call(nn.Module):
     """A function as a module around the modules that it uses."""
@@ -34,7 +36,7 @@ def call_replaced(
 
     The model's parameters are not written to, and gradients reach `tensors`. `function` may use the model in any way:
     through a tower, or a method of the model. Gradient checkpointing, where the model has it switched on, meets
-    `tensors` in the second forward pass too.
+    `tensors` in the second forward pass too. Attention layers multiply as in `folded_attention`.
 
     Args:
         tensors: by the names of ``model.named_parameters()``.
@@ -59,16 +61,24 @@ def _call(
     return torch.func.functional_call(_Call(model, function), named, args, kwargs)
 
 
+def _call_folded(
+    model: nn.Module, tensors: Mapping[str, Tensor], function: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Any:
+    with folded_attention(model):
+        return _call(model, tensors, function, *args, **kwargs)
+
+
 @contextmanager
 def _recomputing(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
-    """Inside, blocks that are to be recomputed bring their replaced tensors along.
+    """Inside, attention is folded, and blocks that are to be recomputed bring their replaced tensors along.
 
     open_clip's own checkpoints run a block again when the replaced tensors are gone, and would silently take gradients
     at the model's.
     """
     parts = [part for part in model.modules() if getattr(part, "grad_checkpointing", False)]
     if not parts or not torch.is_grad_enabled():
-        yield
+        with folded_attention(model):
+            yield
         return
     strange = [type(part).__name__ for part in parts if not hasattr(part, "resblocks")]
     if strange:
@@ -87,7 +97,7 @@ def _recomputing(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[No
         for name, block in blocks.items():
             start = f"{name}."
             own = {n.removeprefix(start): tensor for n, tensor in tensors.items() if n.startswith(start)}
-            run = partial(_call, block, own, partial(type(block).forward, block))
+            run = partial(_call_folded, block, own, partial(type(block).forward, block))
             block.forward = partial(checkpoint, run, use_reentrant=False)
         yield
     finally:
