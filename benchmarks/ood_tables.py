@@ -135,11 +135,11 @@ def emoji(document: dict[str, Any]) -> str:
                 own = sorted(own, key=lambda r: r["dataset"] != "average")
                 cells = [spread(next(r for r in own if r["task"] == task)[measure]) for task, measure in columns]
                 lines.append([f"{title}: {METHOD_NAMES.get(host, host)}" + " + OGEN" * ogen, *cells])
-    header = ["detector: method", "near AUROC", "near FPR95", "far AUROC", "full-spectrum AUROC", "other domain flagged"]
+    header = ["detector: method", "near AUROC", "near FPR95", "far AUROC", "full-spectrum AUROC", "shifted, flagged"]
     seeds = ", ".join(map(str, document["protocol"]["seeds"]))
     return table(header, lines) + (
-        f"\nPercent, mean ± standard deviation over seeds {seeds}. FPR95: known images flagged where 95 % of the unknown "
-        "are caught. Flagged: known things in another icon set, where 95 % of those at home pass.\n"
+        f"\nPercent, mean ± standard deviation over seeds {seeds}. FPR95: known images flagged where 95 % of the "
+        "unknown are caught. Flagged: known things in another icon set, where 95 % of those at home pass.\n"
     )
 
 

@@ -39,9 +39,9 @@ def histogram_figure(picture: Mapping[str, Any], name: str) -> str:
     threshold = threshold_of(edges, counts["known"])
     axes.axvline(threshold, color=plots.INK, lw=1)
     right = threshold > (edges[0] + edges[-1]) / 2  # the words stay inside
-    axes.annotate("95 % of known", (threshold, 1.0), xycoords=("data", "axes fraction"), xytext=(-4 if right else 4, -7),
-                  textcoords="offset points", fontsize=9, color=plots.INK, va="center",
-                  ha="right" if right else "left")  # fmt: skip
+    side: dict[str, Any] = {"xytext": (-4, -7), "ha": "right"} if right else {"xytext": (4, -7), "ha": "left"}
+    axes.annotate("95 % of known", (threshold, 1.0), xycoords=("data", "axes fraction"), textcoords="offset points",
+                  fontsize=9, color=plots.INK, va="center", **side)  # fmt: skip
     axes.set_yticks([])
     axes.set_ylim(0, 1.12 * axes.get_ylim()[1])  # the words above are not to lie on an outline
     axes.margins(x=0.01)

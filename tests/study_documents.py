@@ -202,7 +202,8 @@ DOCUMENTS = {
     "ogen-long.json": long_document(), "ogen-cost.json": cost_document(),
     "hosts.json": hosts_document(), "robust.json": robust_document(), "ood.json": ood_document(),
     "robust-cost.json": robust_cost_document(), "anchor-pool.json": pool_document(),
-    "ood-tries.json": ood_tries_document(), "ood-emoji.json": ood_emoji_document(), "ood-speed.json": ood_speed_document(),
+    "ood-tries.json": ood_tries_document(), "ood-emoji.json": ood_emoji_document(),
+    "ood-speed.json": ood_speed_document(),
 }  # fmt: skip
 SHOWN = {
     "ogen-pixels": ["|  | VPT: base | new | H | joint H | IVLP: base | new | H | joint H |",
