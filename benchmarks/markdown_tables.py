@@ -10,6 +10,9 @@ METHOD_NAMES = {
     "promptsrc": "PromptSRC", "promptkd": "PromptKD, zero-shot teacher", "clip_adapter": "CLIP-Adapter",
     "tip_adapter": "Tip-Adapter",
     "tip_adapter_f": "Tip-Adapter-F", "clap": "CLAP", "cross_modal": "cross-modal probe",
+    "linear_probe": "linear probe", "full_ft": "full fine-tuning", "lp_ft": "LP-FT", "ema": "EMA", "l2_sp": "L2-SP",
+    "kd": "self-distillation", "car_ft": "CAR-FT", "flyp": "FLYP", "starft": "StarFT", "lipsum_ft": "Lipsum-FT",
+    "r_adapter": "R-Adapter", "arf": "ARF", "carot": "CaRot", "tracer": "TRACER",
 }  # fmt: skip
 
 

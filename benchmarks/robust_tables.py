@@ -1,9 +1,10 @@
-"""Tables of docs/robust.md from the results of `robust_study.py`."""
+"""Tables of docs/robust.md from the results of `robust_study.py`, `robust_rates.py` and `robust_base_to_new.py`."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import hosts_tables
 from markdown_tables import METHOD_NAMES, number, spread, table
 
 MEASURES = {"id": "ID", "ood": "mean OOD", "zero_shot": "mean zero-shot", "effective_robustness": "effective"}
@@ -66,6 +67,45 @@ def cost(document: dict[str, Any]) -> str:
     return table(header, lines) + "\nOne training, mean over the seeds.\n"
 
 
+def rates(document: dict[str, Any]) -> str:
+    """Validation accuracy of every factor that was tried, and the rate that counts."""
+    lines = []
+    factors = sorted({row["factor"] for row in document["rows"]})
+    for host, entry in document["chosen"].items():
+        found = {row["factor"]: row["val"] for row in document["rows"] if row["host"] == host}
+        cells = [("failed" if found[f] is None else number(found[f])) if f in found else "" for f in factors]
+        if not found:
+            cells[0] = "as " + METHOD_NAMES.get(entry["of"], entry["of"])
+        lines.append([METHOD_NAMES.get(host, host), f"{entry['lr'] / entry['factor']:g}", *cells, f"{entry['lr']:g}"])
+    header = ["", "own rate", *[f"× {factor:g}" for factor in factors], "used"]
+    card = document["protocol"]
+    return table(header, lines) + (
+        f"\nPercent of the {card['validation']['images']} validation images, seed {card['seed']}, {card['epochs']} "
+        "epochs.\n"
+    )
+
+
+def base_to_new(document: dict[str, Any]) -> str:
+    """As the tables of docs/hosts.md."""
+    return hosts_tables.scores(document, "emoji")
+
+
+def search(document: dict[str, Any]) -> str:
+    """OGEN's settings on the selection tasks: base / new / H / joint H, means over the tasks of a family."""
+    families = list(dict.fromkeys(e["family"] for e in document["summary"]))
+    lines: dict[tuple[str, str], list[str]] = {}
+    for entry in document["summary"]:
+        cell = " / ".join(number(entry[key][0]) for key in ("base", "new", "H", "joint_H"))
+        lines.setdefault((entry["host"], entry["variant"]), []).append(cell)
+    body = [[METHOD_NAMES.get(host, host) + (f", {name}" if host != "zero_shot" else ""), *cells]
+            for (host, name), cells in lines.items()]  # fmt: skip
+    card = document["protocol"]
+    return table(["base / new / H / joint H", *families], body) + (
+        f"\nPercent, means over {len(card['datasets'])} tasks in all, seed {card['seeds'][0]}, {card['epochs']} "
+        "epochs.\n"
+    )
+
+
 def _of_points(document: dict[str, Any], points: dict[str, str], *, with_alpha: bool = False) -> str:
     parts = []
     for task in document["protocol"]["datasets"]:
@@ -110,4 +150,7 @@ BLOCKS = {
     "robust-vrf": ("robust.json", vrf),
     "robust-curves": ("robust.json", curves),
     "robust-cost": ("robust.json", cost),
+    "robust-rates": ("robust-rates.json", rates),
+    "robust-base-to-new": ("robust-base-to-new.json", base_to_new),
+    "robust-ogen-search": ("robust-ogen-search.json", search),
 }
