@@ -7,7 +7,7 @@ The methods' rates are those of their papers, made for ViT-B/16 and larger; on o
 Each rate is multiplied by some factors and trained as `robust_study.py` trains, with a seed that no table has. The
 factor of the highest accuracy on the validation images of `emoji-categories` counts, of equals the smallest; these are
 a fifth of the training images of noto, which no training sees. No test image and no shifted one has a part in it.
-Methods that add a term or an average to full fine-tuning or to FLYP have its rate and take its factor (`FAMILIES`).
+Methods that add terms or an average to full fine-tuning or to FLYP have its rate and take its factor (`FAMILIES`).
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ SCHEMA = "ogenlib.rates/1"
 DATASET, SEED = "emoji-categories", 0
 EPOCHS, PRECISION = 10, "bf16"
 FACTORS: dict[str, tuple[float, ...]] = {
-    "full_ft": (1, 3, 10, 30), "lipsum_ft": (3, 10, 30, 100), "flyp": (3, 10, 30, 100), "arf": (3, 10, 30, 100),
+    "full_ft": (1, 3, 10, 30), "lipsum_ft": (3, 10, 30, 100), "flyp": (3, 10, 30, 100),
     "r_adapter": (0.3, 1, 3), "linear_probe": (1, 3, 10),
 }  # fmt: skip
 FAMILIES = {
-    "lp_ft": "full_ft", "ema": "full_ft", "l2_sp": "full_ft", "kd": "full_ft", "car_ft": "full_ft", "starft": "flyp",
-    "carot": "flyp", "tracer": "flyp",
+    "lp_ft": "full_ft", "ema": "full_ft", "l2_sp": "full_ft", "kd": "full_ft", "car_ft": "full_ft", "arf": "flyp",
+    "starft": "flyp", "carot": "flyp", "tracer": "flyp",
 }  # fmt: skip
 
 
