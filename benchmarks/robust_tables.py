@@ -27,6 +27,26 @@ def trained(document: dict[str, Any]) -> str:
     return _said(document, parts)
 
 
+def over(document: dict[str, Any]) -> str:
+    """What the end of every training has over full fine-tuning's, and over WiSE-FT of it: ID / OOD / zero-shot."""
+    parts = []
+    for task in document["protocol"]["datasets"]:
+        beside = [_points(document, task, point).get(REFERENCE) for point in ("trained", "chosen")]
+        lines = []
+        for key, entry in _points(document, task, "trained").items():
+            if key not in (REFERENCE, ("zero_shot", False)):
+                lines.append([_named(key), *[_differences(entry, one) for one in beside]])
+        header = ["ID / mean OOD / mean zero-shot, over", "full fine-tuning", "its WiSE-FT, alpha chosen"]
+        parts.append(_part(document, task, table(header, lines)))
+    return "\n".join(parts)
+
+
+def _differences(entry: dict[str, Any], other: dict[str, Any] | None) -> str:
+    if other is None:
+        return "–"
+    return " / ".join(f"{entry[m][0] - other[m][0]:+.1f}" for m in ("id", "ood", "zero_shot"))
+
+
 def wise(document: dict[str, Any]) -> str:
     """WiSE-FT at the alpha that validation images choose."""
     return _of_points(document, {"chosen": ""}, with_alpha=True)
@@ -53,18 +73,13 @@ def curves(document: dict[str, Any]) -> str:
 
 
 def cost(document: dict[str, Any]) -> str:
-    """Trained parameters and seconds, beside full fine-tuning's."""
+    """Trained parameters, beside full fine-tuning's. Seconds of the runs stay in the file: other programs ran."""
     full = next((e for e in document["costs"] if (e["host"], e["ogen"]) == REFERENCE), None)
     lines = []
     for entry in document["costs"]:
-        shares = ["–", "–"]
-        if full is not None:
-            shares = [f"{100 * entry['parameters'] / full['parameters']:.1f} %",
-                      f"{entry['seconds'] / full['seconds']:.2f}×"]  # fmt: skip
-        lines.append([_named((entry["host"], entry["ogen"])), f"{entry['parameters']:,}", shares[0],
-                      number(entry["seconds"]), shares[1]])  # fmt: skip
-    header = ["", "parameters", "of full fine-tuning's", "s", "over full fine-tuning's"]
-    return table(header, lines) + "\nOne training, mean over the seeds.\n"
+        share = "–" if full is None else f"{100 * entry['parameters'] / full['parameters']:.1f} %"
+        lines.append([_named((entry["host"], entry["ogen"])), f"{entry['parameters']:,}", share])
+    return table(["", "trained parameters", "of full fine-tuning's"], lines)
 
 
 def rates(document: dict[str, Any]) -> str:
@@ -146,6 +161,7 @@ def _said(document: dict[str, Any], parts: list[str]) -> str:
 
 BLOCKS = {
     "robust-trained": ("robust.json", trained),
+    "robust-over": ("robust.json", over),
     "robust-wise": ("robust.json", wise),
     "robust-vrf": ("robust.json", vrf),
     "robust-curves": ("robust.json", curves),
