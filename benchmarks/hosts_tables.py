@@ -12,12 +12,12 @@ COLUMNS = ("base", "new", "H", "joint_H")
 
 def categories(document: dict[str, Any]) -> str:
     """`emoji-categories`."""
-    return _scores(document, "emoji")
+    return scores(document, "emoji")
 
 
 def concepts(document: dict[str, Any]) -> str:
     """The mean of `emoji-concepts/*`."""
-    return _scores(document, "emoji-concepts")
+    return scores(document, "emoji-concepts")
 
 
 def cost(document: dict[str, Any]) -> str:
@@ -38,7 +38,7 @@ def cost(document: dict[str, Any]) -> str:
     return table(header, lines) + "\nOne training on emoji-categories, mean over the seeds.\n"
 
 
-def _scores(document: dict[str, Any], family: str) -> str:
+def scores(document: dict[str, Any], family: str) -> str:
     """Scores on noto, H on the other sets, and what OGEN adds to each method."""
     entries = {(e["host"], e["variant"], e["domain"]): e for e in document["summary"] if e["family"] == family}
     added = {(g["host"], g["domain"], g["metric"]): g for g in document["gains"] if g["family"] == family}

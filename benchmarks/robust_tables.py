@@ -1,9 +1,10 @@
-"""Tables of docs/robust.md from the results of `robust_study.py`."""
+"""Tables of docs/robust.md from the results of `robust_study.py`, `robust_rates.py` and `robust_base_to_new.py`."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import hosts_tables
 from markdown_tables import METHOD_NAMES, number, spread, table
 
 MEASURES = {"id": "ID", "ood": "mean OOD", "zero_shot": "mean zero-shot", "effective_robustness": "effective"}
@@ -24,6 +25,26 @@ def trained(document: dict[str, Any]) -> str:
             lines.append([_named(key), *[spread(entry[m]) for m in MEASURES], gain])
         parts.append(_part(document, task, table(["", *MEASURES.values(), "OOD, over full fine-tuning"], lines)))
     return _said(document, parts)
+
+
+def over(document: dict[str, Any]) -> str:
+    """What the end of every training has over full fine-tuning's, and over WiSE-FT of it: ID / OOD / zero-shot."""
+    parts = []
+    for task in document["protocol"]["datasets"]:
+        beside = [_points(document, task, point).get(REFERENCE) for point in ("trained", "chosen")]
+        lines = []
+        for key, entry in _points(document, task, "trained").items():
+            if key not in (REFERENCE, ("zero_shot", False)):
+                lines.append([_named(key), *[_differences(entry, one) for one in beside]])
+        header = ["ID / mean OOD / mean zero-shot, over", "full fine-tuning", "its WiSE-FT, alpha chosen"]
+        parts.append(_part(document, task, table(header, lines)))
+    return "\n".join(parts)
+
+
+def _differences(entry: dict[str, Any], other: dict[str, Any] | None) -> str:
+    if other is None:
+        return "–"
+    return " / ".join(f"{entry[m][0] - other[m][0]:+.1f}" for m in ("id", "ood", "zero_shot"))
 
 
 def wise(document: dict[str, Any]) -> str:
@@ -77,6 +98,45 @@ def cost(document: dict[str, Any]) -> str:
     return "\n".join(parts) + f"\n{said}\n"
 
 
+def rates(document: dict[str, Any]) -> str:
+    """Validation accuracy of every factor that was tried, and the rate that counts."""
+    lines = []
+    factors = sorted({row["factor"] for row in document["rows"]})
+    for host, entry in document["chosen"].items():
+        found = {row["factor"]: row["val"] for row in document["rows"] if row["host"] == host}
+        cells = [("failed" if found[f] is None else number(found[f])) if f in found else "" for f in factors]
+        if not found:
+            cells[0] = "as " + METHOD_NAMES.get(entry["of"], entry["of"])
+        lines.append([METHOD_NAMES.get(host, host), f"{entry['lr'] / entry['factor']:g}", *cells, f"{entry['lr']:g}"])
+    header = ["", "own rate", *[f"× {factor:g}" for factor in factors], "used"]
+    card = document["protocol"]
+    return table(header, lines) + (
+        f"\nPercent of the {card['validation']['images']} validation images, seed {card['seed']}, {card['epochs']} "
+        "epochs.\n"
+    )
+
+
+def base_to_new(document: dict[str, Any]) -> str:
+    """As the tables of docs/hosts.md."""
+    return hosts_tables.scores(document, "emoji")
+
+
+def search(document: dict[str, Any]) -> str:
+    """OGEN's settings on the selection tasks: base / new / H / joint H, means over the tasks of a family."""
+    families = list(dict.fromkeys(e["family"] for e in document["summary"]))
+    lines: dict[tuple[str, str], list[str]] = {}
+    for entry in document["summary"]:
+        cell = " / ".join(number(entry[key][0]) for key in ("base", "new", "H", "joint_H"))
+        lines.setdefault((entry["host"], entry["variant"]), []).append(cell)
+    body = [[METHOD_NAMES.get(host, host) + (f", {name}" if host != "zero_shot" else ""), *cells]
+            for (host, name), cells in lines.items()]  # fmt: skip
+    card = document["protocol"]
+    return table(["base / new / H / joint H", *families], body) + (
+        f"\nPercent, means over {len(card['datasets'])} tasks in all, seed {card['seeds'][0]}, {card['epochs']} "
+        "epochs.\n"
+    )
+
+
 def _of_points(document: dict[str, Any], points: dict[str, str], *, with_alpha: bool = False) -> str:
     parts = []
     for task in document["protocol"]["datasets"]:
@@ -117,8 +177,12 @@ def _said(document: dict[str, Any], parts: list[str]) -> str:
 
 BLOCKS = {
     "robust-trained": ("robust.json", trained),
+    "robust-over": ("robust.json", over),
     "robust-wise": ("robust.json", wise),
     "robust-vrf": ("robust.json", vrf),
     "robust-curves": ("robust.json", curves),
     "robust-cost": ("robust-cost.json", cost),
+    "robust-rates": ("robust-rates.json", rates),
+    "robust-base-to-new": ("robust-base-to-new.json", base_to_new),
+    "robust-ogen-search": ("robust-ogen-search.json", search),
 }

@@ -6,6 +6,8 @@ from typing import Any
 
 from hosts_study import HOME, costs, gains, host_variants, with_other_sets
 from ogen_study import SCORES, Variant, ablation, emoji_variants, search_variants, summarize
+from robust_base_to_new import search_variants as robust_search_variants
+from robust_rates import chosen
 from robust_study import costs as robust_costs
 from robust_study import tables as robust_tables_of
 
@@ -151,6 +153,19 @@ def pool_document() -> dict[str, Any]:
     return {"protocol": card, "rows": rows}
 
 
+def rates_document() -> dict[str, Any]:
+    """Full fine-tuning at three factors, two of them equally good, and one that failed; a second method of its kind."""
+    values = {1: 40.0, 3: 44.0, 10: 44.0, 30: None}
+    rows = [{"host": "full_ft", "factor": f, "lr": 1e-4 * f, "val": v} for f, v in values.items()]
+    card = {"validation": {"images": 75}, "seed": 0, "epochs": 10}
+    return {"protocol": card, "rows": rows, "chosen": chosen(rows)}
+
+
+def robust_search_document() -> dict[str, Any]:
+    summary = [entry(v, family, H=60.0) for v in robust_search_variants(["flyp"]) for family in ("tags", "tags apart")]
+    return {"protocol": {"datasets": {"a": {}, "b": {}}, "seeds": [1], "epochs": 10}, "summary": summary}
+
+
 def ood_document() -> dict[str, Any]:
     """`ood.json` with two detectors on all tasks and one that needs names of the unknown."""
     far, near = ("imagenet-dtd", "imagenet-ucf101", "imagenet-flowers"), ("dtd-base-new", "cars-base-new",
@@ -204,6 +219,8 @@ DOCUMENTS = {
     "robust-cost.json": robust_cost_document(), "anchor-pool.json": pool_document(),
     "ood-tries.json": ood_tries_document(), "ood-emoji.json": ood_emoji_document(),
     "ood-speed.json": ood_speed_document(),
+    "robust-rates.json": rates_document(), "robust-base-to-new.json": hosts_document(),
+    "robust-ogen-search.json": robust_search_document(),
 }  # fmt: skip
 SHOWN = {
     "ogen-pixels": ["|  | VPT: base | new | H | joint H | IVLP: base | new | H | joint H |",
@@ -229,6 +246,7 @@ SHOWN = {
     "hosts-cost": ["| zero-shot | 0 | – | 2.5 | – | – | – |", "| CoOp | 512 | 20 | 2.5 | 2.5 | 900 | 910 |"],
     "robust-trained": ["| full fine-tuning | 60.0 ± 0.0 | 20.0 ± 0.0 | 50.0 ± 0.0 | 0.0 ± 0.0 | – |",
                        "| VPT | 58.0 ± 0.0 | 34.0 ± 0.0 | 68.0 ± 0.0 | 13.0 ± 0.0 | +14.0 |", "seeds 1, 2"],
+    "robust-over": ["| VPT | -2.0 / +14.0 / +18.0 | +7.0 / +8.0 / +7.0 |"],
     "robust-wise": ["| VPT | 0.5 ± 0.0 | 50.0 ± 0.0 | 33.0 ± 0.0 | 70.0 ± 0.0 | 8.0 ± 0.0 |"],
     "robust-vrf": ["| VPT · paper | 40.0 ± 0.0 | 33.0 ± 0.0 | 70.0 ± 0.0 | 3.0 ± 0.0 |"],
     "robust-curves": ["| VPT | 40.0 / 30.0 / 70.0 | 50.0 / 33.0 / 70.0 | 58.0 / 34.0 / 68.0 |"],
@@ -239,6 +257,12 @@ SHOWN = {
     "anchor-pool": ["| writing the pool, 4 processes | 60.00 | – | 1,800 | 2,027 | – |",
                     "| exact search | 11.00 | 22.00 | 278 | – | 100.0 |",
                     "| search `ivf`, 8 of 4,096 lists | 0.50 | 1.00 | 1 | – | 78.0 |", "1,000,000 pairs", "2 threads"],
+    "robust-rates": ["|  | own rate | × 1 | × 3 | × 10 | × 30 | used |",
+                     "| full fine-tuning | 0.0001 | 40.0 | 44.0 | 44.0 | failed | 0.0003 |",
+                     "| EMA of weights | 0.0001 | as full fine-tuning |  |  |  | 0.0003 |",
+                     "75 validation images, seed 0"],
+    "robust-base-to-new": ["| CoOp + OGEN | 42.2 ± 0.1 |", "over the 3 seeds"],
+    "robust-ogen-search": ["| zero-shot | 1.0 / 1.0 / 60.0 / 1.0 |", "| FLYP, EMA 0.99 |", "2 tasks in all, seed 1"],
     "ogen-emoji": ["| on noto | base | new | H | joint H | H, twemoji |",
                    "| **CoOp + OGEN** | 1.0 ± 0.2 | 1.0 ± 0.2 | 58.0 ± 0.2 |",
                    "| KgCoOp, all names |", "seeds 1, 2, 3"],

@@ -18,7 +18,7 @@ from ogenlib.ogen_config import PRESETS, ogen_config
 
 def test_presets() -> None:
     assert set(PRESETS) == {"ogenlib", "paper", "released-code", "zero-shot-kl"}
-    assert ogen_config() == ogen_config(kind="fine-tuning") == PRESETS["ogenlib"] == OGENConfig()
+    assert ogen_config() == ogen_config(kind="prompt") == PRESETS["ogenlib"] == OGENConfig()
     paper, released, baseline = (PRESETS[n] for n in ("paper", "released-code", "zero-shot-kl"))
     assert (paper.generator, paper.teacher, paper.joint, paper.synthesize) == ("joint", "almt", True, "unknown")
     assert (released.generator, released.teacher, released.joint) == ("released", None, True)
@@ -35,6 +35,9 @@ def test_overrides_replace_fields_and_nothing_else() -> None:
     assert adapter == replace(OGENConfig(), zero_shot_share=0.3, zero_shot_kl=0.1, name_groups=1)
     assert ogen_config("zero-shot-kl", "adapter") == replace(PRESETS["zero-shot-kl"], name_groups=1)
     assert ogen_config("paper", "adapter") == PRESETS["paper"]  # a published recipe is the same for every host
+    tuned = ogen_config(kind="fine-tuning")
+    assert tuned == replace(ogen_config(), teacher="ema", decay=0.99)  # one copy of a tower, not ten
+    assert ogen_config(kind="fine-tuning", teacher="almt").teacher == "almt"
     assert ogen_config(kind="adapter", zero_shot_share=0.7).zero_shot_share == 0.7
     for kind in ("visual prompt", "anchored prompt"):
         assert ogen_config(kind=kind) == replace(OGENConfig(), zero_shot_kl=0.1)

@@ -1,0 +1,159 @@
+"""Base-to-new for fine-tuning methods, each alone and with OGEN.
+
+    python benchmarks/robust_base_to_new.py          # writes benchmarks/results/robust-base-to-new.json
+    python benchmarks/robust_base_to_new.py choose   # OGEN's settings: benchmarks/results/robust-ogen-search.json
+
+The tables are those of `hosts_study.py`: `emoji-categories`, 16 shots, trained on noto and tested on all icon sets that
+ogen-tiny never saw, with all names of the dataset known to OGEN and no image of the new ones. Learning rates are those
+of `robust_rates.py`. `choose` compares settings of OGEN on tasks that no table reports (`ogen_tasks.selection_tasks`).
+Finished rows are kept in `--work` and read again; `--part 1/2` runs half of them and writes no results file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from hosts_study import datasets_card, gains, host_variants, part_of, with_other_sets
+from ogen_study import SCORES, SEEDS, Variant, make_host, summarize
+from ogen_tasks import TAG_SETS, StudyTask, emoji_tasks, tag_task, task_card
+from robust_rates import EPOCHS, PRECISION, chosen_rates
+from robust_rates import RESULTS as RATES
+from robust_world import KnownPixels, Seen, encoded, trained
+from tqdm import tqdm
+
+from ogenlib import evaluate, results
+from ogenlib.data import PixelBank
+from ogenlib.data.dataset import short_hash
+from ogenlib.files import write_json
+from ogenlib.towers import load_backbone
+from ogenlib.train import PRECISIONS
+
+ROOT = Path(__file__).resolve().parents[1]
+SCHEMA = "ogenlib.robust-base-to-new/1"
+HOSTS = ("full_ft", "flyp", "r_adapter", "lipsum_ft")
+CHOSEN_ON = ("full_ft", "flyp")
+# Of OGEN around fine-tuning: the default's teacher keeps up to ten snapshots of all that is trained.
+TRIED: dict[str, dict[str, Any]] = {
+    "ALMT": {"teacher": "almt"}, "EMA 0.99": {"teacher": "ema", "decay": 0.99},
+}  # fmt: skip
+
+
+def run_one(
+    variant: Variant, task: StudyTask, pixels: tuple[PixelBank, PixelBank], seed: int, epochs: int, precision: str,
+    settings: Mapping[str, float],
+) -> dict[str, Any]:  # fmt: skip
+    """Train and test once; scores of each test domain."""
+    host = make_host(variant, task)
+    began, seconds = time.perf_counter(), 0.0
+    if host.trainable():
+        bank = KnownPixels.of(pixels[0], task.bank)
+        trained(host, bank, precision, epochs=epochs, seed=seed, **settings)
+        seconds = time.perf_counter() - began
+    seen = encoded(host, task.test, pixels[1], precision)
+    outcome = evaluate.base_to_new(Seen(host), seen, task.split)
+    return {
+        "variant": variant.name, "host": variant.host, "task": task.name, "family": task.family, "seed": seed,
+        "epochs": epochs, **settings, "seconds_fit": seconds, "seconds_all": time.perf_counter() - began,
+        "parameters": sum(p.numel() for p in host.trainable().values()),
+        "domains": {d: {k: s[k] for k in SCORES} for d, s in outcome.domains.items()},
+    }  # fmt: skip
+
+
+def run_all(
+    cells: Sequence[tuple[Variant, StudyTask, int]], args: argparse.Namespace, rates: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """All rows, each kept under a name made of everything that decides it."""
+    pixels_of = cache(lambda task: task.pixels())
+    rows = []
+    for variant, task, seed in tqdm(list(cells), desc="base-to-new", unit="run"):
+        settings = {"lr": rates[variant.host]} if variant.host in rates else {}
+        key = short_hash(["base-to-new", asdict(variant), task.name, task.bank.fingerprint, task.test.fingerprint,
+                          task.clip.weights_hash, seed, args.epochs, args.precision, settings])  # fmt: skip
+        path = args.work / f"new-{key}.json"
+        if not path.exists():
+            args.work.mkdir(parents=True, exist_ok=True)
+            found = run_one(variant, task, pixels_of(task), seed, args.epochs, args.precision, settings)
+            write_json(path, found)
+        rows.append(json.loads(path.read_text(encoding="utf-8")))
+    return rows
+
+
+def some_selection_tasks(count: int) -> list[StudyTask]:
+    """The first of `ogen_tasks.selection_tasks`, by turns with base and new tags of the same and of other groups."""
+    clip = load_backbone("ogen-tiny")
+    return [tag_task(clip, TAG_SETS[i % 4], seed=(300 if i % 2 else 200) + i, apart=bool(i % 2)) for i in range(count)]
+
+
+def search_variants(hosts: Sequence[str]) -> list[Variant]:
+    """Zero-shot, each method alone, and with every setting of `TRIED`."""
+    found = [Variant("zero-shot", "zero_shot")]
+    for host in hosts:
+        found += [Variant("host alone", host), *(Variant(name, host, dict(more)) for name, more in TRIED.items())]
+    return found
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", nargs="?", choices=("table", "choose"), default="table", help="(table)")
+    parser.add_argument("--hosts", nargs="+", default=None, metavar="NAME",
+                        help=f"methods ({', '.join(HOSTS)}; choose: {', '.join(CHOSEN_ON)})")  # fmt: skip
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="seeds (1 2 3)")
+    parser.add_argument("--tasks", type=int, default=2, help="selection tasks (2)")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"passes over the training images ({EPOCHS})")
+    parser.add_argument("--precision", choices=list(PRECISIONS), default=PRECISION, help=f"({PRECISION})")
+    parser.add_argument("--rates", type=Path, default=RATES, help="of the learning rates, by robust_rates.py")
+    parser.add_argument("--part", type=part_of, default=None, metavar="I/N", help="only every N-th run from the I-th")
+    parser.add_argument("--work", type=Path, default=Path("runs/robust"), help="finished rows (runs/robust)")
+    parser.add_argument("--out", type=Path, default=None, help="results file")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse(argv)
+    began, rates = time.perf_counter(), chosen_rates(args.rates)
+    choose = args.what == "choose"
+    hosts = tuple(args.hosts or (CHOSEN_ON if choose else HOSTS))
+    if choose:
+        tasks = some_selection_tasks(args.tasks)
+        cells = [(v, task, 1) for v in search_variants(hosts) for task in tasks]
+    else:
+        by_seed = emoji_tasks(args.seeds, keep=args.work / "banks")
+        tasks = [by_seed[args.seeds[0]]]
+        cells = [(v, by_seed[s], s) for v in host_variants(["zero_shot", *hosts]) for s in args.seeds]
+    if args.part is not None:
+        run_all(cells[args.part[0] - 1 :: args.part[1]], args, rates)
+        return
+    rows = run_all(cells, args, rates)
+    if not choose:
+        rows = [with_other_sets(row) for row in rows]
+    cards = {task.name: task_card(task) if choose else datasets_card(task) for task in tasks}
+    document = {
+        "schema": SCHEMA,
+        "protocol": {
+            "study": f"robust-base-to-new, {args.what}", "backbone": tasks[0].clip.fingerprint(), "datasets": cards,
+            "shots": 16, "views": 8, "seeds": sorted({row["seed"] for row in rows}), "epochs": args.epochs,
+            "precision": args.precision, "rates": {host: rates[host] for host in hosts if host in rates},
+            "settings": "each method's own in this library, but for the rates: chosen by robust_rates.py on validation "
+                        "images of emoji-categories; OGEN's default preset",
+            "selection": "none: the last epoch is tested", "new_names_known_in_training": "by OGEN, without images",
+            "versions": results.versions(), "threads": torch.get_num_threads(), "git": results.git_revision(),
+            "command": f"python benchmarks/robust_base_to_new.py {args.what}",
+            "arguments": {"hosts": list(hosts), "epochs": args.epochs, "precision": args.precision},
+            "date": results.now(), "seconds": time.perf_counter() - began,
+        },
+        "rows": rows, "summary": summarize(rows), **({} if choose else {"gains": gains(rows)}),
+    }  # fmt: skip
+    name = "robust-ogen-search.json" if choose else "robust-base-to-new.json"
+    write_json(args.out or ROOT / "benchmarks" / "results" / name, document)
+
+
+if __name__ == "__main__":
+    main()
