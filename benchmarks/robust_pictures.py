@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from markdown_tables import METHOD_NAMES
+from robust_rates import FAMILIES
 
 from ogenlib import plots
 from ogenlib.files import atomic_write
@@ -28,7 +29,9 @@ def pictures(document: Mapping[str, Any]) -> dict[str, list[Key]]:
     found = list(dict.fromkeys((row["host"], row["ogen"]) for row in document["rows"] if row.get("curve")))
     rest = [key for key in found if not key[1] and key != REFERENCE and key[0] not in PAPERS]
     groups = {"robust-methods": [key for key in found if not key[1] and key[0] in PAPERS],
-              "robust-ogen": [key for key in found if key[1]], "robust-baselines": rest}  # fmt: skip
+              "robust-ogen": [key for key in found if key[1]],
+              "robust-baselines": [key for key in rest if FAMILIES.get(key[0]) != "flyp"],
+              "robust-contrastive": [key for key in rest if FAMILIES.get(key[0]) == "flyp"]}  # fmt: skip
     first = [REFERENCE] if REFERENCE in found else []
     return {name: [*first, *keys][: len(plots.HOSTS)] for name, keys in groups.items() if keys}
 
