@@ -171,7 +171,7 @@ class RAdapter(PixelHost, AnchoredHost):
         """
         pixels = self.pixels_of(batch)
         tensors = self._tensors(self.visual, batch.generator)
-        return call_replaced(self.clip.model, tensors, self.clip.encode_image, pixels)
+        return call_replaced(self.clip.model, tensors, self.clip.encode_image, pixels, folded=True)
 
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
         """Unit rows `(C, D)` of any names, re-encoded by the adapted text tower; no adapter is dropped."""
@@ -215,7 +215,7 @@ class RAdapter(PixelHost, AnchoredHost):
         """Unit rows `(B, D)` of token ids `(B, L)`, equal ones encoded once, with one draw of adapters for all."""
         distinct, places = torch.unique(ids, dim=0, return_inverse=True)
         tensors = self._tensors(self.text, generator)
-        rows = call_replaced(self.clip.model, tensors, encode_ids, self.clip.text, distinct)
+        rows = call_replaced(self.clip.model, tensors, encode_ids, self.clip.text, distinct, folded=True)
         return F.normalize(rows, dim=-1)[places]
 
     @torch.no_grad()

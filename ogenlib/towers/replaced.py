@@ -6,7 +6,7 @@ Notation: none; nothing here looks inside tensors.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -30,16 +30,22 @@ class _Call(nn.Module):
 
 
 def call_replaced(
-    model: nn.Module, tensors: Mapping[str, Tensor], function: Callable[..., Any], *args: Any, **kwargs: Any
+    model: nn.Module,
+    tensors: Mapping[str, Tensor],
+    function: Callable[..., Any],
+    *args: Any,
+    folded: bool = False,
+    **kwargs: Any,
 ) -> Any:
     """``function(*args, **kwargs)``, in which `model` has `tensors` instead of its own of the same names.
 
     The model's parameters are not written to, and gradients reach `tensors`. `function` may use the model in any way:
     through a tower, or a method of the model. Gradient checkpointing, where the model has it switched on, meets
-    `tensors` in the second forward pass too. Attention layers multiply as in `folded_attention`.
+    `tensors` in the second forward pass too.
 
     Args:
         tensors: by the names of ``model.named_parameters()``.
+        folded: attention layers multiply as in `folded_attention`, in the second forward pass too: for training.
 
     Raises:
         ValueError: a name the model does not have, another shape, or gradient checkpointing in a part that is no
@@ -50,7 +56,7 @@ def call_replaced(
         if own is None or own.shape != tensor.shape:
             held = "none" if own is None else tuple(own.shape)
             raise ValueError(f"{name!r} is {tuple(tensor.shape)}, {type(model).__name__}'s is {held}")
-    with _recomputing(model, tensors):
+    with _recomputing(model, tensors, folded):
         return _call(model, tensors, function, *args, **kwargs)
 
 
@@ -69,15 +75,15 @@ def _call_folded(
 
 
 @contextmanager
-def _recomputing(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
-    """Inside, attention is folded, and blocks that are to be recomputed bring their replaced tensors along.
+def _recomputing(model: nn.Module, tensors: Mapping[str, Tensor], folded: bool) -> Iterator[None]:
+    """Inside, attention is `folded`, and blocks that are to be recomputed bring their replaced tensors along.
 
     open_clip's own checkpoints run a block again when the replaced tensors are gone, and would silently take gradients
     at the model's.
     """
     parts = [part for part in model.modules() if getattr(part, "grad_checkpointing", False)]
     if not parts or not torch.is_grad_enabled():
-        with folded_attention(model):
+        with folded_attention(model) if folded else nullcontext():
             yield
         return
     strange = [type(part).__name__ for part in parts if not hasattr(part, "resblocks")]
@@ -97,7 +103,8 @@ def _recomputing(model: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[No
         for name, block in blocks.items():
             start = f"{name}."
             own = {n.removeprefix(start): tensor for n, tensor in tensors.items() if n.startswith(start)}
-            run = partial(_call_folded, block, own, partial(type(block).forward, block))
+            call = _call_folded if folded else _call
+            run = partial(call, block, own, partial(type(block).forward, block))
             block.forward = partial(checkpoint, run, use_reentrant=False)
         yield
     finally:
