@@ -15,20 +15,20 @@ Finished rows of an interrupted run are kept in `--work` and read again.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from clip_features import DATASETS, add_option, file_hashes
+from kept_rows import kept_row
 from ogen_tasks import StudyTask, emoji_tasks, real_tasks, selection_tasks, task_card
 from tqdm import tqdm
 
 from ogenlib import evaluate, results
-from ogenlib.data.dataset import short_hash
 from ogenlib.files import write_json
 from ogenlib.hosts import Host, build, method
 from ogenlib.ogen import OGEN
@@ -109,13 +109,9 @@ def run_all(
     """All rows, each kept in `work` under a name made of everything that decides it."""
     rows = []
     for variant, task, seed, epochs in tqdm(list(cells), desc="study", unit="run"):
-        key = short_hash([asdict(variant), task.name, task.bank.fingerprint, task.test.fingerprint,
-                          task.clip.weights_hash, seed, epochs, curve])  # fmt: skip
-        path = work / f"{key}.json"
-        if not path.exists():
-            work.mkdir(parents=True, exist_ok=True)
-            write_json(path, run_one(variant, task, seed, epochs, curve))
-        rows.append(json.loads(path.read_text(encoding="utf-8")))
+        decides = (asdict(variant), task.name, task.bank.fingerprint, task.test.fingerprint, task.clip.weights_hash,
+                   seed, epochs, curve)  # fmt: skip
+        rows.append(kept_row(work, decides, partial(run_one, variant, task, seed, epochs, curve)))
     return rows
 
 

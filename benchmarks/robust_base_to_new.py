@@ -12,7 +12,6 @@ Finished rows are kept in `--work` and read again; `--part 1/2` runs half of the
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -22,6 +21,7 @@ from typing import Any
 
 import torch
 from hosts_study import datasets_card, gains, host_variants, part_of, with_other_sets
+from kept_rows import kept_row
 from ogen_study import SCORES, SEEDS, Variant, make_host, summarize
 from ogen_tasks import TAG_SETS, StudyTask, emoji_tasks, tag_task, task_card
 from robust_rates import EPOCHS, PRECISION, chosen_rates
@@ -31,7 +31,6 @@ from tqdm import tqdm
 
 from ogenlib import evaluate, results
 from ogenlib.data import PixelBank
-from ogenlib.data.dataset import short_hash
 from ogenlib.files import write_json
 from ogenlib.towers import load_backbone
 from ogenlib.train import PRECISIONS
@@ -75,14 +74,14 @@ def run_all(
     rows = []
     for variant, task, seed in tqdm(list(cells), desc="base-to-new", unit="run"):
         settings = {"lr": rates[variant.host]} if variant.host in rates else {}
-        key = short_hash(["base-to-new", asdict(variant), task.name, task.bank.fingerprint, task.test.fingerprint,
-                          task.clip.weights_hash, seed, args.epochs, args.precision, settings])  # fmt: skip
-        path = args.work / f"new-{key}.json"
-        if not path.exists():
-            args.work.mkdir(parents=True, exist_ok=True)
-            found = run_one(variant, task, pixels_of(task), seed, args.epochs, args.precision, settings)
-            write_json(path, found)
-        rows.append(json.loads(path.read_text(encoding="utf-8")))
+        decides = ("base-to-new", asdict(variant), task.name, task.bank.fingerprint, task.test.fingerprint,
+                   task.clip.weights_hash, seed, args.epochs, args.precision, settings)  # fmt: skip
+
+        def train(variant: Variant = variant, task: StudyTask = task, seed: int = seed,
+                  settings: dict[str, float] = settings) -> dict[str, Any]:  # fmt: skip
+            return run_one(variant, task, pixels_of(task), seed, args.epochs, args.precision, settings)
+
+        rows.append(kept_row(args.work, decides, train, "new-"))
     return rows
 
 

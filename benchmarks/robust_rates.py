@@ -16,18 +16,19 @@ import argparse
 import json
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from hosts_study import part_of
+from kept_rows import kept_row
 from ogen_study import Variant
 from robust_world import MOST, VIEWS, World, encoded, make_host, trained, world
 from tqdm import tqdm
 
 from ogenlib import evaluate, merge, results
 from ogenlib.data import FeatureBank
-from ogenlib.data.dataset import short_hash
 from ogenlib.files import write_json
 from ogenlib.train import PRECISIONS
 
@@ -100,13 +101,9 @@ def run_all(cells: Sequence[tuple[str, float]], here: World, epochs: int, work: 
     """All rows, each kept in `work` under a name made of what decides it."""
     rows = []
     for host, factor in tqdm(list(cells), desc="rates", unit="run"):
-        key = short_hash(["rate", host, factor, here.plan.source.train.hash(), here.plan.parts[-1].images.hash(),
-                          here.clip.weights_hash, here.shots, SEED, epochs, VIEWS, here.precision])  # fmt: skip
-        path = work / f"rate-{key}.json"
-        if not path.exists():
-            work.mkdir(parents=True, exist_ok=True)
-            write_json(path, tried(host, factor, here, epochs))
-        rows.append(json.loads(path.read_text(encoding="utf-8")))
+        decides = ("rate", host, factor, here.plan.source.train.hash(), here.plan.parts[-1].images.hash(),
+                   here.clip.weights_hash, here.shots, SEED, epochs, VIEWS, here.precision)  # fmt: skip
+        rows.append(kept_row(work, decides, partial(tried, host, factor, here, epochs), "rate-"))
     return rows
 
 

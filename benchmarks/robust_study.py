@@ -19,11 +19,13 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from hosts_study import host_variants, part_of
+from kept_rows import kept_row
 from ogen_study import SEEDS, Variant
 from robust_pictures import draw
 from robust_rates import EPOCHS, PRECISION, chosen_rates
@@ -33,7 +35,6 @@ from tqdm import tqdm
 
 from ogenlib import results
 from ogenlib.bench_config import ALL_SHOTS, ALPHAS
-from ogenlib.data.dataset import short_hash
 from ogenlib.data.emoji import emoji_datasets
 from ogenlib.files import write_json
 from ogenlib.hosts import METHODS, Host
@@ -102,14 +103,10 @@ def run_all(
     for variant, here, seed, epochs in tqdm(list(cells), desc="study", unit="run"):
         card = {k: v for k, v in here.plan.card.items() if k != "effective_robustness"}  # of the table, not of a run
         settings = {"lr": rates[variant.host]} if rates and variant.host in rates else {}
-        key = short_hash([asdict(variant), card, here.plan.source.hash(), here.plan.source.train.hash(), settings,
-                          here.clip.weights_hash, here.shots, seed, epochs, VIEWS, here.most, here.precision,
-                          SCHEMA])  # fmt: skip
-        path = work / f"{key}.json"
-        if not path.exists():
-            work.mkdir(parents=True, exist_ok=True)
-            write_json(path, run_one(variant, here, seed, epochs, settings))
-        rows.append(json.loads(path.read_text(encoding="utf-8")))
+        decides = (asdict(variant), card, here.plan.source.hash(), here.plan.source.train.hash(), settings,
+                   here.clip.weights_hash, here.shots, seed, epochs, VIEWS, here.most, here.precision,
+                   SCHEMA)  # fmt: skip
+        rows.append(kept_row(work, decides, partial(run_one, variant, here, seed, epochs, settings)))
     return rows
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import inspect
 import json
 import math
 from collections.abc import Sequence
 from typing import Any, get_args, get_type_hints
 
-from ogenlib.hosts import method
+from ogenlib.hosts import method, option_names
 from ogenlib.ogen_config import OGENConfig
 
 WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word", type(None): "null"}
@@ -54,7 +53,7 @@ def host_options(name: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     Raises:
         ValueError: a key that is none of its arguments.
     """
-    own = [k for k in inspect.signature(method(name)).parameters if k not in ("clip", "names", "generator")]
+    own = option_names(method(name))
     for key, _ in pairs:
         if key not in own:
             close = difflib.get_close_matches(key, own, n=1)

@@ -343,6 +343,8 @@ def test_help_explains_every_option_with_its_default(command: str, capsys) -> No
         (["bench", "--ogen-set", "generator=joined"], "'joined': must be one of None, joint"),
         (["train", "--unknown", "banana"], "--unknown is an option of OGEN; add --ogen"),
         (["train", "--host", "promptkd", "--set", "teachers=x"], "no setting 'teachers'; did you mean 'teacher'?"),
+        (["train", "--host", "prograd", "--set", "strenght=1"], "did you mean 'strength'?"),
+        (["train", "--host", "prograd", "--set", "n_contexts=1"], "did you mean 'n_context'?"),  # CoOp's own
         (["train", "--host", "zero_shot", "--set", "k"], "'k' is not KEY=VALUE"),
         (["train", "--preset", "paper"], "--preset is an option of OGEN"),
         (["train", "--ogen", "--host", "zero_shot"], "zero_shot has nothing to train"),

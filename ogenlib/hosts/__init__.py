@@ -85,10 +85,22 @@ def method(name: str) -> type[Host]:
     return METHODS[method_name(name)]
 
 
+def option_names(cls: type[Host]) -> list[str]:
+    """Keyword arguments that a method is made with: its own, then those that it hands on to what it is built on."""
+    found: list[inspect.Parameter] = []
+    for kind in cls.__mro__:
+        if "__init__" in vars(kind):
+            own = list(inspect.signature(vars(kind)["__init__"]).parameters.values())
+            found += own
+            if not any(p.kind is p.VAR_KEYWORD for p in own):
+                break
+    named = [p.name for p in found if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return [name for name in dict.fromkeys(named) if name not in ("self", "clip", "names", "generator")]
+
+
 def takes_option(cls: type[Host], option: str) -> bool:
     """Whether a method is made with this keyword argument."""
-    makers = (vars(kind)["__init__"] for kind in cls.__mro__ if "__init__" in vars(kind))
-    return any(option in inspect.signature(maker).parameters for maker in makers)
+    return option in option_names(cls)
 
 
 def takes_texts(cls: type[Host]) -> bool:
