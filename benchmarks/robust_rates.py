@@ -39,7 +39,7 @@ DATASET, SEED = "emoji-categories", 0
 EPOCHS, PRECISION = 10, "bf16"
 FACTORS: dict[str, tuple[float, ...]] = {
     "full_ft": (1, 3, 10, 30), "lipsum_ft": (3, 10, 30, 100), "flyp": (3, 10, 30, 100),
-    "r_adapter": (0.3, 1, 3), "linear_probe": (1, 3, 10),
+    "r_adapter": (0.3, 1, 3, 6, 10), "linear_probe": (1, 3, 10),
 }  # fmt: skip
 FAMILIES = {
     "lp_ft": "full_ft", "ema": "full_ft", "l2_sp": "full_ft", "kd": "full_ft", "car_ft": "full_ft", "arf": "flyp",
