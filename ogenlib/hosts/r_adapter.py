@@ -8,7 +8,7 @@ rank; adapter dropping (p = 0.2, kept adapters divided by 1 - p), accumulation (
 retrieval, 0.4 for segmentation); exact re-parameterisation into the layer before; MPM-NCE with margin 0.05 and
 temperature 0.01; AdamW 5e-4 without weight decay, 10 epochs, 500 steps of warm-up, cosine. Class weights are those of
 the adapted text tower.
-Different: training runs through the merged layers too; one draw decides for each adapter and step, for the whole batch
+Different: one draw decides for each adapter and step, for the whole batch
 (whether the paper drops by batch or by image was not found); the accumulated adapters take the trained ones' place
 after the last epoch, and are re-scaled from then on; unless `paper` is asked for, the accumulation follows closely in
 the first steps, because a run of a few hundred would otherwise end near its start. Not found, so this library's: the
@@ -20,7 +20,7 @@ Notation: `B` images, `C` classes, `D` embedding, `N` adapters of a tower.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -38,6 +38,7 @@ from ogenlib.hosts.text_pool import TextPool, Texts, class_texts, mean_rows
 from ogenlib.hosts.tuned_towers import whole_model
 from ogenlib.hosts.zero_shot import AnchoredHost, filled
 from ogenlib.towers import Backbone, ClipLike
+from ogenlib.towers.folded import folded_attention, recomputes
 from ogenlib.towers.replaced import call_replaced
 from ogenlib.towers.text import encode_ids
 
@@ -170,16 +171,14 @@ class RAdapter(PixelHost, AnchoredHost):
             ValueError: the batch holds no pixels.
         """
         pixels = self.pixels_of(batch)
-        tensors = self._tensors(self.visual, batch.generator)
-        return call_replaced(self.clip.model, tensors, self.clip.encode_image, pixels, folded=True)
+        return self._run(self.visual, batch.generator, self.clip.encode_image, pixels)
 
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
         """Unit rows `(C, D)` of any names, re-encoded by the adapted text tower; no adapter is dropped."""
         given = self.texts or {}
         wanted = self.names if names is None else names
         groups = [given.get(name) or filled(self.anchor.templates, [name]) for name in wanted]
-        tensors = self._tensors(self.text, None)
-        return mean_rows(partial(call_replaced, self.clip.model, tensors, self.clip.encode_text), groups)
+        return mean_rows(partial(self._run, self.text, None, self.clip.encode_text), groups)
 
     def losses(self, batch: Batch, *, z: Tensor | None = None, w: Tensor | None = None) -> dict[str, Tensor]:
         """``mpm_nce`` of the images and a text of each, over the whole batch of all processes.
@@ -204,18 +203,27 @@ class RAdapter(PixelHost, AnchoredHost):
 
     # --- what the adapters are -------------------------------------------------------------------------
 
-    def _tensors(self, adapters: TowerAdapters, generator: torch.Generator | None) -> dict[str, Tensor]:
-        """The tower's changed tensors; some adapters dropped in a training step."""
-        if not (self.drop and self.training and torch.is_grad_enabled() and generator is not None):
-            return adapters.merged(self.scale)
-        kept = torch.rand(len(adapters), generator=generator) >= self.drop
-        return adapters.merged(self.scale, (kept.float() / (1 - self.drop)).to(self.device))
+    def _run(
+        self, adapters: TowerAdapters, generator: torch.Generator | None, function: Callable[..., Tensor], *args: Any
+    ) -> Tensor:
+        """`function` of the model's tower with the adapters in it; some dropped in a training step.
+
+        They stand beside the frozen layers in a training step, which is faster, and melt into them otherwise.
+        """
+        model, shares = self.clip.model, None
+        training = self.training and torch.is_grad_enabled()
+        if self.drop and training and generator is not None:
+            kept = torch.rand(len(adapters), generator=generator) >= self.drop
+            shares = (kept.float() / (1 - self.drop)).to(self.device)
+        if training and not recomputes(model):
+            with adapters.beside(self.scale, shares), folded_attention(model):
+                return function(*args)
+        return call_replaced(model, adapters.merged(self.scale, shares), function, *args, folded=True)
 
     def _encode_ids(self, ids: Tensor, generator: torch.Generator | None) -> Tensor:
         """Unit rows `(B, D)` of token ids `(B, L)`, equal ones encoded once, with one draw of adapters for all."""
         distinct, places = torch.unique(ids, dim=0, return_inverse=True)
-        tensors = self._tensors(self.text, generator)
-        rows = call_replaced(self.clip.model, tensors, encode_ids, self.clip.text, distinct, folded=True)
+        rows = self._run(self.text, generator, encode_ids, self.clip.text, distinct)
         return F.normalize(rows, dim=-1)[places]
 
     @torch.no_grad()

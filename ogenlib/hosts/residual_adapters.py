@@ -1,16 +1,19 @@
-"""Linear residual adapters in the blocks of a transformer, and the frozen layers they melt into.
+"""Linear residual adapters in the blocks of a transformer, beside its frozen layers or melted into them.
 
 An adapter stands behind a linear layer and adds ``x @ P`` to its output ``x``. Nothing curves between the two, so the
 layer with other numbers in it does the same: ``W' = (I + P)^T W`` and ``b' = b (I + P)`` in torch's layout, where
 ``x = h W^T + b``. There is one behind attention (its output projection is the layer) and one behind the MLP (its
 second layer) in every block; where a block scales its branches (LayerScale), the adapter stands before the scaling.
+A melted layer needs a gradient of its own size in every training step; beside it, the adapter alone does.
 
 Notation: `W` width, `R` rank, `N` adapters of a tower, two a block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -54,6 +57,15 @@ class ResidualAdapter(nn.Module):
         """``P`` `(W, W)`."""
         return self.weight if self.rank is None else self.down @ self.up
 
+    def forward(self, x: Tensor, factor: Tensor | float = 1.0) -> Tensor:
+        """``x + factor * x @ P`` of rows `(..., W)`, in their dtype."""
+        rows = x.reshape(-1, x.shape[-1])
+        if self.rank is None:
+            inner, last = rows, self.weight
+        else:
+            inner, last = rows @ self.down.to(x.dtype), self.up
+        return torch.addmm(rows, inner, (factor * last).to(x.dtype)).view(x.shape)
+
     def after(self, layer: Tensor) -> Tensor:
         """``P^T @ layer`` for a layer's weight `(W, inputs)` or its bias `(W,)`."""
         return self.weight.T @ layer if self.rank is None else self.up.T @ (self.down.T @ layer)
@@ -88,6 +100,7 @@ class TowerAdapters(nn.Module):
         source = seeded(generator)
         names = {module: name for name, module in model.named_modules()}
         found: list[nn.Linear] = []
+        branches: list[nn.Module] = []
         self.layers: tuple[str, ...] = ()
         self.resblocks = nn.ModuleList()
         for block in blocks:
@@ -102,11 +115,14 @@ class TowerAdapters(nn.Module):
                 width = layer.out_features
                 adapters[place] = ResidualAdapter(width, rank, generator=source, device=layer.weight.device)
                 found.append(layer)
+                branches.append(block.get_submodule(place))
                 self.layers += (names[layer],)
             self.resblocks.append(adapters)
         object.__setattr__(self, "_frozen", tuple(found))
+        object.__setattr__(self, "_branches", tuple(branches))
 
     _frozen: tuple[nn.Linear, ...]
+    _branches: tuple[nn.Module, ...]
 
     def __len__(self) -> int:
         """`N`."""
@@ -115,6 +131,22 @@ class TowerAdapters(nn.Module):
     def adapters(self) -> list[ResidualAdapter]:
         """All `N`, in the order of `layers`."""
         return [block[place] for block in self.resblocks for place in LAYERS]  # type: ignore[index]
+
+    @contextmanager
+    def beside(self, scale: Tensor | float = 1.0, shares: Tensor | None = None) -> Iterator[None]:
+        """Inside, the model's blocks have the adapters behind their attention and their MLP.
+
+        For training steps: what `merged` gives is the same but for rounding, and takes a gradient of the whole layer.
+        Not where activations are recomputed (`recomputes`): the second forward pass would run outside of the block.
+
+        Args:
+            scale, shares: as for `merged`.
+        """
+        with ExitStack() as hooks:
+            for i, (branch, adapter) in enumerate(zip(self._branches, self.adapters(), strict=True)):
+                factor = scale if shares is None else scale * shares[i]
+                hooks.callback(branch.register_forward_hook(partial(_behind, adapter, factor)).remove)
+            yield
 
     def merged(self, scale: Tensor | float = 1.0, shares: Tensor | None = None) -> dict[str, Tensor]:
         """Weights and biases of `layers` with the adapters in them, by their names in the model; in its dtypes.
@@ -168,6 +200,11 @@ def text_blocks(clip: Backbone) -> Sequence[nn.Module]:
             "open_clip's own text transformer (the CLIP and TextTransformer classes)"
         )
     return list(clip.text.blocks)
+
+
+def _behind(adapter: ResidualAdapter, factor: Tensor | float, _: nn.Module, __: Any, out: Any) -> Any:
+    """A branch's output with the adapter's; attention gives its weights along."""
+    return (adapter(out[0], factor), *out[1:]) if isinstance(out, tuple) else adapter(out, factor)
 
 
 def _layer(block: nn.Module, path: str) -> nn.Linear | None:

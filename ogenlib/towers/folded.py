@@ -23,6 +23,11 @@ def folds(layer: nn.Module) -> bool:
     return isinstance(layer, nn.MultiheadAttention) and layer.batch_first and layer.in_proj_weight is not None
 
 
+def recomputes(model: nn.Module) -> bool:
+    """Whether open_clip runs a part of `model` again in the backward pass (`set_grad_checkpointing`)."""
+    return any(getattr(part, "grad_checkpointing", False) for part in model.modules())
+
+
 @contextmanager
 def folded_attention(model: nn.Module) -> Iterator[None]:
     """Inside, attention layers of `model` multiply their input at once where it gets a gradient.
@@ -30,9 +35,7 @@ def folded_attention(model: nn.Module) -> Iterator[None]:
     Nothing is changed without gradients, nor where open_clip recomputes activations (`set_grad_checkpointing`): the
     second forward pass would run outside of the block.
     """
-    parts = list(model.modules()) if torch.is_grad_enabled() else []
-    if any(getattr(part, "grad_checkpointing", False) for part in parts):
-        parts = []
+    parts = list(model.modules()) if torch.is_grad_enabled() and not recomputes(model) else []
     with ExitStack() as hooks:
         for part in parts:
             if folds(part):

@@ -32,20 +32,23 @@ def tower(clip: Any, side: str, rank: int | None = None) -> tuple[TowerAdapters,
 
 @pytest.mark.parametrize("rank", [None, 3])
 @pytest.mark.parametrize("side", ["image", "text"])
-def test_merged_layers_equal_adapters_of_their_own_in_value_and_gradient(world, side: str, rank: int | None) -> None:
+def test_both_forms_equal_adapters_of_their_own_in_value_and_gradient(world, side: str, rank: int | None) -> None:
     adapters, blocks, run = tower(world, side, rank)
     scale = torch.tensor(0.7)
     shares = torch.linspace(0, 1.25, len(adapters))
     parameters = list(adapters.parameters())
     merged = call_replaced(world.model, adapters.merged(scale, shares), run)
-    grads = torch.autograd.grad(merged.sin().sum(), parameters)
+    with adapters.beside(scale, shares):
+        beside = run()
+    grads, grads_beside = (torch.autograd.grad(out.sin().sum(), parameters) for out in (merged, beside))
     with unmerged(blocks, [scale * s * a.matrix() for s, a in zip(shares, adapters.adapters(), strict=True)]):
         plain = run()
         expected = torch.autograd.grad(plain.sin().sum(), parameters)
-    torch.testing.assert_close(merged, plain, atol=1e-5, rtol=1e-5)
-    for got, want in zip(grads, expected, strict=True):
-        torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-3)
-    assert (plain - run()).abs().max() > 0.05  # the adapters do something
+    for out, own in ((merged, grads), (beside, grads_beside)):
+        torch.testing.assert_close(out, plain, atol=1e-5, rtol=1e-5)
+        for got, want in zip(own, expected, strict=True):
+            torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-3)
+    assert (plain - run()).abs().max() > 0.05  # the adapters do something, and are gone afterwards
 
 
 @pytest.mark.parametrize("rank", [None, 3])
@@ -106,6 +109,8 @@ def test_a_low_precision_model_is_changed_in_fp32_and_keeps_its_dtype() -> None:
         merged = adapters.merged()
     assert merged[name].dtype == torch.bfloat16 and torch.equal(merged[name], expected.to(torch.bfloat16))
     call_replaced(clip.model, merged, run).float().sum().backward()
+    with adapters.beside(0.5):
+        run().float().sum().backward()
     assert all(p.dtype == torch.float32 and torch.isfinite(p.grad).all() for p in adapters.parameters())
 
 
