@@ -1,4 +1,4 @@
-"""Tables of docs/robust.md from the results of `robust_study.py`, `robust_rates.py` and `robust_base_to_new.py`."""
+"""Tables of docs/robust.md and docs/r-adapter.md from the results of the `robust_*.py` and of `r_adapter_tries.py`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Any
 
 import hosts_tables
 from markdown_tables import METHOD_NAMES, number, spread, table
+
+from ogenlib.results import mean_std
 
 MEASURES = {"id": "ID", "ood": "mean OOD", "zero_shot": "mean zero-shot", "effective_robustness": "effective"}
 REFERENCE = ("full_ft", False)
@@ -116,6 +118,23 @@ def rates(document: dict[str, Any]) -> str:
     )
 
 
+def r_adapter_tries(document: dict[str, Any]) -> str:
+    """Validation accuracy of every setting, and the scores of those that were tested too."""
+    lines = []
+    for name in dict.fromkeys(row["setting"] for row in [*document["tried"], *document["tested"]]):
+        validated = [row["val"] for row in document["tried"] if row["setting"] == name]
+        tested = [row for row in document["tested"] if row["setting"] == name]
+        cells = [spread(mean_std([row[key] for row in tested])) if tested else "" for key in ("id", "ood", "zero_shot")]
+        shown = f"**{name}**" if name == document["chosen"] else name
+        lines.append([shown, spread(mean_std(validated)) if validated else "–", *cells])
+    card = document["protocol"]
+    seeds, of_choice = (", ".join(map(str, card[key])) for key in ("seeds", "seeds_of_choice"))
+    return table(["", "validation", "ID", "mean OOD", "mean zero-shot"], lines) + (
+        f"\nPercent, means ± standard deviation: of the {card['validation']['images']} validation images over seeds "
+        f"{of_choice}, of the tests over seeds {seeds}. Emphasis: chosen by validation.\n"
+    )
+
+
 def base_to_new(document: dict[str, Any]) -> str:
     """As the tables of docs/hosts.md."""
     return hosts_tables.scores(document, "emoji")
@@ -183,6 +202,7 @@ BLOCKS = {
     "robust-curves": ("robust.json", curves),
     "robust-cost": ("robust-cost.json", cost),
     "robust-rates": ("robust-rates.json", rates),
+    "r-adapter-tries": ("r-adapter-tries.json", r_adapter_tries),
     "robust-base-to-new": ("robust-base-to-new.json", base_to_new),
     "robust-ogen-search": ("robust-ogen-search.json", search),
 }
