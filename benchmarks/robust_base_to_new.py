@@ -110,7 +110,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--hosts", nargs="+", default=None, choices=sorted({*HOSTS, *TRIED}), metavar="NAME",
                         help=f"methods ({', '.join(HOSTS)}; choose: {', '.join(CHOSEN_ON)})")  # fmt: skip
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="seeds (1 2 3)")
-    parser.add_argument("--tasks", type=int, default=2, help="selection tasks (2)")
+    parser.add_argument("--tasks", type=int, default=4, help="selection tasks (4)")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"passes over the training images ({EPOCHS})")
     parser.add_argument("--precision", choices=list(PRECISIONS), default=PRECISION, help=f"({PRECISION})")
     parser.add_argument("--rates", type=Path, default=RATES, help="of the learning rates, by robust_rates.py")
