@@ -39,7 +39,12 @@ ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = "ogenlib.robust-base-to-new/1"
 HOSTS = ("full_ft", "flyp", "r_adapter", "lipsum_ft")
 CHOSEN_ON = ("full_ft", "flyp", "r_adapter")
-TEACHERS: dict[str, dict[str, Any]] = {"ALMT": {"teacher": "almt"}, "EMA 0.99": {"teacher": "ema", "decay": 0.99}}
+# ALMT keeps up to ten snapshots of all that is trained, up to four with m_max 3, an average over steps one.
+TEACHERS: dict[str, dict[str, Any]] = {
+    "ALMT": {"teacher": "almt", "decay": 0.9}, "ALMT, m_max 3": {"teacher": "almt", "decay": 0.9, "m_max": 3},
+    "ALMT, decay 0.99": {"teacher": "almt", "decay": 0.99},
+    "EMA 0.99": {"teacher": "ema", "decay": 0.99}, "EMA 0.95": {"teacher": "ema", "decay": 0.95},
+}  # fmt: skip
 # What names without images are scored by, for methods whose text tower learns too; less pull to zero-shot.
 SCORED: dict[str, dict[str, Any]] = {
     "tuned images": {"frozen_images": False}, "half zero-shot": {"zero_shot_share": 0.5},
