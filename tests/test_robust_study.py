@@ -17,7 +17,7 @@ from ogen_study import Variant
 from study_documents import rates_document, robust_document
 
 from ogenlib import fit
-from ogenlib.data import ImageSet, PixelBank
+from ogenlib.data import ImageSet, PixelBank, few_shot, load_dataset
 from ogenlib.data.dataset import Item
 from ogenlib.hosts import METHODS, build
 from ogenlib.protocols import Tested
@@ -39,6 +39,14 @@ def test_tables_keep_points_by_dataset() -> None:
     assert ("vpt", "VRF, paper") in points and ("full_ft", "chosen") in points and ("zero_shot", "chosen") not in points
     assert {e["task"] for e in document["summary"]} == {"emoji-categories"}
     assert document["costs"][1] == {"host": "full_ft", "ogen": False, "epochs": 20, "seconds": 15.0, "parameters": 4000}
+
+
+def test_sixteen_shots_are_all_images() -> None:
+    """What docs/robust.md says of the embedded datasets."""
+    for name in ("emoji-categories", "emoji-concepts/objects"):
+        train = load_dataset(name).train
+        assert len(few_shot(train, 16, 1)) == len(train)
+    assert len(train) == 3 * len(train.classnames)
 
 
 def small(tmp_path: Path, *hosts: str) -> robust_world.World:
