@@ -162,13 +162,12 @@ PRESETS: Mapping[str, OGENConfig] = MappingProxyType({
 # better than the zero-shot ones; what an adapter learns from images of other names carries over in part, and to it all
 # names at once cost little. Prompts on the image side, trained for fewer epochs, and those whose own loss holds them at
 # zero-shot would hardly learn under the same pull. Fine-tuning trains whole towers, of which ALMT would keep up to ten
-# snapshots; a moving average over steps keeps one, for a quarter point of H on the tasks that settings are chosen on
-# (docs/robust.md).
+# snapshots; up to four are as good on the tasks that settings are chosen on (docs/robust.md).
 FOR_KIND: Mapping[tuple[str, str], Mapping[str, Any]] = MappingProxyType({
     ("ogenlib", "adapter"): MappingProxyType({"zero_shot_share": 0.3, "zero_shot_kl": 0.1, "name_groups": 1}),
     ("ogenlib", "visual prompt"): MappingProxyType({"zero_shot_kl": 0.1}),
     ("ogenlib", "anchored prompt"): MappingProxyType({"zero_shot_kl": 0.1}),
-    ("ogenlib", "fine-tuning"): MappingProxyType({"teacher": "ema", "decay": 0.99}),
+    ("ogenlib", "fine-tuning"): MappingProxyType({"m_max": 3}),
     ("zero-shot-kl", "adapter"): MappingProxyType({"name_groups": 1}),
 })  # fmt: skip
 

@@ -36,8 +36,8 @@ def test_overrides_replace_fields_and_nothing_else() -> None:
     assert ogen_config("zero-shot-kl", "adapter") == replace(PRESETS["zero-shot-kl"], name_groups=1)
     assert ogen_config("paper", "adapter") == PRESETS["paper"]  # a published recipe is the same for every host
     tuned = ogen_config(kind="fine-tuning")
-    assert tuned == replace(ogen_config(), teacher="ema", decay=0.99)  # one copy of a tower, not ten
-    assert ogen_config(kind="fine-tuning", teacher="almt").teacher == "almt"
+    assert tuned == replace(ogen_config(), m_max=3)  # up to four copies of a tower, not ten
+    assert ogen_config(kind="fine-tuning", m_max=9) == ogen_config()
     assert ogen_config(kind="adapter", zero_shot_share=0.7).zero_shot_share == 0.7
     for kind in ("visual prompt", "anchored prompt"):
         assert ogen_config(kind=kind) == replace(OGENConfig(), zero_shot_kl=0.1)
