@@ -46,15 +46,13 @@ TEACHERS: dict[str, dict[str, Any]] = {
     "EMA 0.99": {"teacher": "ema", "decay": 0.99}, "EMA 0.95": {"teacher": "ema", "decay": 0.95},
 }  # fmt: skip
 # What names without images are scored by, for methods whose text tower learns too; less pull to zero-shot.
-SCORED: dict[str, dict[str, Any]] = {
-    f"EMA 0.99, {name}": {**TEACHERS["EMA 0.99"], **more}
-    for name, more in {
-        "tuned images": {"frozen_images": False}, "half zero-shot": {"zero_shot_share": 0.5},
-        "no zero-shot": {"zero_shot_share": 0.0}, "KL 0.1": {"zero_shot_kl": 0.1},
-        "half zero-shot, KL 0.1": {"zero_shot_share": 0.5, "zero_shot_kl": 0.1},
-        "no zero-shot, KL 1": {"zero_shot_share": 0.0, "zero_shot_kl": 1.0},
-    }.items()
-}
+SCORING: dict[str, dict[str, Any]] = {
+    "tuned images": {"frozen_images": False}, "half zero-shot": {"zero_shot_share": 0.5},
+    "no zero-shot": {"zero_shot_share": 0.0}, "KL 0.1": {"zero_shot_kl": 0.1},
+    "half zero-shot, KL 0.1": {"zero_shot_share": 0.5, "zero_shot_kl": 0.1},
+    "no zero-shot, KL 1": {"zero_shot_share": 0.0, "zero_shot_kl": 1.0},
+}  # fmt: skip
+SCORED = {f"EMA 0.99, {name}": {**TEACHERS["EMA 0.99"], **more} for name, more in SCORING.items()}
 TRIED = {"full_ft": TEACHERS, "flyp": {**TEACHERS, **SCORED}, "r_adapter": {**TEACHERS, **SCORED}}
 
 

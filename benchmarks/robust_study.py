@@ -3,6 +3,7 @@
     python benchmarks/robust_rates.py                # first: the learning rates, by validation images alone
     python benchmarks/robust_study.py                # writes benchmarks/results/robust.json
     python benchmarks/robust_study.py --part 1/2     # half of the runs and no results file; the other half is 2/2
+    python benchmarks/robust_study.py --concepts     # fewer methods on all emoji-concepts: robust-concepts.json
     python benchmarks/robust_study.py --picture      # only draws docs/images/robust-*.svg from that file
 
 The protocol is that of ``ogen bench --protocol domain-shift``: train on noto (`emoji-categories`) or on three icon sets
@@ -42,7 +43,7 @@ from ogenlib.robustness import ZERO_SHOT, robustness_tables
 from ogenlib.train import PRECISIONS
 from ogenlib.wise import interpolated, obstacle, start_state
 
-ROOT = Path(__file__).resolve().parents[1]
+RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "robust.json"
 SCHEMA = "ogenlib.robust/2"
 
 
@@ -146,6 +147,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
                         help=f"methods that are run with OGEN too ({', '.join(WITH_OGEN)})")  # fmt: skip
     parser.add_argument("--datasets", nargs="+", choices=emoji_datasets(), default=["emoji-categories"],
                         metavar="NAME", help="trained on, each by itself (emoji-categories)")  # fmt: skip
+    parser.add_argument("--concepts", action="store_true", help="the papers' methods on each of the emoji-concepts, "
+                        "without OGEN")  # fmt: skip
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="seeds (1 2 3)")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"passes over the training images ({EPOCHS})")
     parser.add_argument("--shots", type=int, default=ALL_SHOTS, help="training images of a class, 0 for all (0)")
@@ -160,10 +163,13 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--part", type=part_of, default=None, metavar="I/N", help="only every N-th run from the I-th")
     parser.add_argument("--picture", action="store_true", help="only draw the pictures from the results file")
     parser.add_argument("--work", type=Path, default=Path("runs/robust"), help="finished runs (runs/robust)")
-    parser.add_argument(
-        "--out", type=Path, default=ROOT / "benchmarks" / "results" / "robust.json", help="results file"
-    )
-    return parser.parse_args(argv)
+    parser.add_argument("--out", type=Path, default=None, help="results file")
+    args = parser.parse_args(argv)
+    if args.concepts:
+        args.datasets = [name for name in emoji_datasets() if name.startswith("emoji-concepts/")]
+        args.hosts, args.ogen = [ZERO_SHOT, *FIRST], []
+    args.out = args.out or (RESULTS.with_name("robust-concepts.json") if args.concepts else RESULTS)
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -210,7 +216,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         **tables(rows), "costs": costs(rows),
     }  # fmt: skip
     write_json(args.out, document)
-    draw(document)
+    if args.out == RESULTS:
+        draw(document)
 
 
 def command_line(args: argparse.Namespace) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from statistics import mean
 from typing import Any
 
 import hosts_tables
 from markdown_tables import METHOD_NAMES, number, spread, table
 
-from ogenlib.results import mean_std
+from ogenlib import results
 
 MEASURES = {"id": "ID", "ood": "mean OOD", "zero_shot": "mean zero-shot", "effective_robustness": "effective"}
 REFERENCE = ("full_ft", False)
@@ -27,6 +28,31 @@ def trained(document: dict[str, Any]) -> str:
             lines.append([_named(key), *[spread(entry[m]) for m in MEASURES], gain])
         parts.append(_part(document, task, table(["", *MEASURES.values(), "OOD, over full fine-tuning"], lines)))
     return _said(document, parts)
+
+
+def concepts(document: dict[str, Any]) -> str:
+    """The end of every training, and WiSE-FT of full fine-tuning: means over the datasets."""
+    tasks = list(document["protocol"]["datasets"])
+    wanted = [("trained", key) for key in _points(document, tasks[0], "trained")]
+    wanted.insert(2, ("chosen", REFERENCE))
+    reference = [_points(document, task, "trained")[REFERENCE] for task in tasks]
+    lines = []
+    for point, key in wanted:
+        entries = [_points(document, task, point)[key] for task in tasks]
+        found = {m: [entry[m][0] for entry in entries] for m in list(MEASURES)[:3]}
+        gains = [mean(values) - mean(entry[m][0] for entry in reference) for m, values in found.items()]
+        shown = key != ("zero_shot", False) and (point, key) != ("trained", REFERENCE)
+        lines.append([
+            _named(key) + (", WiSE-FT at the chosen alpha" if point == "chosen" else ""),
+            *[spread(results.mean_std(values)) for values in found.values()],
+            " / ".join(f"{gain:+.1f}" for gain in gains) if shown else "–",
+        ])  # fmt: skip
+    header = ["", "ID", "mean OOD", "mean zero-shot", "over full fine-tuning"]
+    card = document["protocol"]
+    return table(header, lines) + (
+        f"\nPercent, means ± standard deviation over {len(tasks)} datasets ({', '.join(tasks)}), each the mean of "
+        f"seeds {', '.join(map(str, card['seeds']))}.\n"
+    )
 
 
 def over(document: dict[str, Any]) -> str:
@@ -124,9 +150,9 @@ def r_adapter_tries(document: dict[str, Any]) -> str:
     for name in dict.fromkeys(row["setting"] for row in [*document["tried"], *document["tested"]]):
         validated = [row["val"] for row in document["tried"] if row["setting"] == name]
         tested = [row for row in document["tested"] if row["setting"] == name]
-        cells = [spread(mean_std([row[key] for row in tested])) if tested else "" for key in ("id", "ood", "zero_shot")]
+        cells = [spread(results.mean_std([row[m] for row in tested])) if tested else "" for m in list(MEASURES)[:3]]
         shown = f"**{name}**" if name == document["chosen"] else name
-        lines.append([shown, spread(mean_std(validated)) if validated else "–", *cells])
+        lines.append([shown, spread(results.mean_std(validated)) if validated else "–", *cells])
     card = document["protocol"]
     seeds, of_choice = (", ".join(map(str, card[key])) for key in ("seeds", "seeds_of_choice"))
     return table(["", "validation", "ID", "mean OOD", "mean zero-shot"], lines) + (
@@ -197,6 +223,7 @@ def _said(document: dict[str, Any], parts: list[str]) -> str:
 BLOCKS = {
     "robust-trained": ("robust.json", trained),
     "robust-over": ("robust.json", over),
+    "robust-concepts": ("robust-concepts.json", concepts),
     "robust-wise": ("robust.json", wise),
     "robust-vrf": ("robust.json", vrf),
     "robust-curves": ("robust.json", curves),

@@ -31,6 +31,9 @@ def test_every_fine_tuning_method_is_run() -> None:
     assert found[:2] == ["zero_shot", "full_ft"] and "coop" not in found
     assert set(found[1:]) - {"linear_probe"} == {n for n, cls in METHODS.items() if cls.info.kind == "fine-tuning"}
     assert robust_study.parse([]).hosts == found and robust_study.parse([]).part is None
+    concepts = robust_study.parse(["--concepts"])
+    assert len(concepts.datasets) == 8 and concepts.hosts == ["zero_shot", *robust_study.FIRST]
+    assert concepts.out.name == "robust-concepts.json" and robust_study.parse([]).out.name == "robust.json"
 
 
 def test_tables_keep_points_by_dataset() -> None:
