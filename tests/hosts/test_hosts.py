@@ -69,7 +69,8 @@ def test_save_and_load_give_the_same_weights(host: Host, clip, tmp_path) -> None
             p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
     host.save(tmp_path / "run")
     again = load_run(tmp_path / "run", clip=clip)
-    assert type(again) is type(host) and again.names == host.names
+    assert type(again) is type(host) and again.names == host.names and not again.training
+    host.eval()  # as the loaded one is: some round otherwise in training steps
     torch.testing.assert_close(again.class_weights(["fox", "bus"]), host.class_weights(["fox", "bus"]), atol=0, rtol=0)
 
 

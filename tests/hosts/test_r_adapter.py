@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from adapted_world import shake, unmerged
 from pixel_world import KNOWN, NEW, pictures
-from prompted_world import NAMES, OTHERS, batch, make_clip, pixels
+from prompted_world import NAMES, OTHERS, TEXT, VISION, batch, make_clip, new_clip, pixels
 
 import ogenlib as og
 from ogenlib.data import PixelBank
@@ -295,7 +295,7 @@ def test_recomputed_activations_give_the_same_steps(clip, bank, monkeypatch) -> 
 
 
 def test_gradients_are_those_of_recomputed_activations() -> None:
-    world = make_clip()
+    world = new_clip(VISION, TEXT)
     host, parameters = adapted(world, drop=0.4), []
     for recomputed in (False, True):
         world.model.set_grad_checkpointing(recomputed)
