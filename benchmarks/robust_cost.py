@@ -2,6 +2,7 @@
 
     python benchmarks/robust_cost.py                                 # writes benchmarks/results/robust-cost.json
     python benchmarks/robust_cost.py --models ogen-tiny --rounds 3   # one model anew, fewer rounds
+    python benchmarks/robust_cost.py --cases tracer                  # one method anew, the others' rows stay
     python benchmarks/robust_cost.py --peak flyp --model ViT-B-16    # prints the peak memory of a process of its own
 
 A step is a batch of images of as many classes: forward, backward, clipping where the method has it, AdamW, and what the
@@ -167,16 +168,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(json.dumps({"peak_mib": peak(args.model, known[args.peak])}))
         return
     chosen = cases() if args.cases is None else [known[name] for name in args.cases]
-    git, began, rows = results.git_revision(), time.perf_counter(), list[dict[str, Any]]()
+    git, began = results.git_revision(), time.perf_counter()
     others = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {"protocol": {"models": {}}}
-    kept = [row for row in others.get("rows", []) if row["model"] not in args.models]
-    cards = {m: card for m, card in others["protocol"]["models"].items() if m not in args.models}
+    again = [*known] if args.cases is None else args.cases
+    old = ((row["model"], row["case"], row) for row in others.get("rows", []))
+    rows = {(model, case): row for model, case, row in old if model not in args.models or case not in again}
+    before = others["protocol"]["models"]  # of the rows that stay
+    cards = {m: card for m, card in before.items() if m not in args.models}
 
     def keep(model: str) -> None:
         cards[model] = {
             "batch": BATCHES[model], "classes": BATCHES[model], "rounds": args.rounds or ROUNDS[model],
             "threads": torch.get_num_threads(), "git": git, "date": results.now(),
             "seconds": time.perf_counter() - began,
+            **({} if args.cases is None or model not in before else {"earlier": before[model]}),
         }  # fmt: skip
         write_json(args.out, {
             "schema": SCHEMA,
@@ -187,18 +192,18 @@ def main(argv: Sequence[str] | None = None) -> None:
                 "arf_has": "captions, and as many retrieved pairs a step as images",
                 "versions": results.versions(), "command": "python benchmarks/robust_cost.py",
             },
-            "rows": [*kept, *rows],
+            "rows": [rows[m, case] for m in BATCHES for case in known if (m, case) in rows],
         })  # fmt: skip
 
     for model in args.models:
         for start in range(0, len(chosen), TOGETHER):
             found = timed(Setting.load(model), chosen[start : start + TOGETHER], args.rounds or ROUNDS[model])
             # of the reference, the first group's rounds are shown; ratios are each group's own
-            fresh: list[dict[str, Any]] = found[1:] if start else [{"case": LOADED, "host": LOADED}, *found]
+            fresh = [row for row in ({"case": LOADED, "host": LOADED}, *found) if (model, row["case"]) not in rows]
             for row in fresh:
                 row |= {"model": model, "peak_mib": None}
                 print({k: row[k] for k in ("case", "seconds", "ratio") if k in row}, flush=True)
-            rows += fresh
+            rows |= {(model, row["case"]): row for row in fresh}
             for row in fresh:
                 keep(model)  # a run that is stopped keeps what it has
                 row["peak_mib"] = peak_elsewhere(model, known[row["case"]])

@@ -55,7 +55,13 @@ def test_results_of_models_join_in_one_file(tmp_path: Path, monkeypatch: pytest.
         robust_cost.main(["--models", model, "--cases", "kd", "l2_sp", "--rounds", "2", "--out", str(out)])
     document = json.loads(out.read_text(encoding="utf-8"))
     assert list(document["protocol"]["models"]) == ["ogen-tiny", "ViT-B-16"]
-    cases = ["zero_shot", "full_ft", "kd", "l2_sp"]
+    cases = ["zero_shot", "full_ft", "l2_sp", "kd"]
     assert [(row["model"], row["case"]) for row in document["rows"]] == [
         *(("ogen-tiny", case) for case in cases), *(("ViT-B-16", case) for case in cases)
+    ]  # fmt: skip
+    row["seconds"] = 2.0
+    robust_cost.main(["--models", "ViT-B-16", "--cases", "lp_ft", "kd", "--rounds", "2", "--out", str(out)])
+    rows = json.loads(out.read_text(encoding="utf-8"))["rows"][len(cases) :]
+    assert [(row["case"], row.get("seconds")) for row in rows] == [
+        ("zero_shot", None), ("full_ft", 1.0), ("lp_ft", 2.0), ("l2_sp", 1.0), ("kd", 2.0)
     ]  # fmt: skip
