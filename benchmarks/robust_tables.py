@@ -31,10 +31,9 @@ def trained(document: dict[str, Any]) -> str:
 
 
 def concepts(document: dict[str, Any]) -> str:
-    """The end of every training, and WiSE-FT of full fine-tuning: means over the datasets."""
+    """The end of every training, and WiSE-FT of each at the chosen alpha: means over the datasets."""
     tasks = list(document["protocol"]["datasets"])
-    wanted = [("trained", key) for key in _points(document, tasks[0], "trained")]
-    wanted.insert(2, ("chosen", REFERENCE))
+    wanted = [(point, key) for point in ("trained", "chosen") for key in _points(document, tasks[0], point)]
     reference = [_points(document, task, "trained")[REFERENCE] for task in tasks]
     lines = []
     for point, key in wanted:
@@ -43,7 +42,7 @@ def concepts(document: dict[str, Any]) -> str:
         gains = [mean(values) - mean(entry[m][0] for entry in reference) for m, values in found.items()]
         shown = key != ("zero_shot", False) and (point, key) != ("trained", REFERENCE)
         lines.append([
-            _named(key) + (", WiSE-FT at the chosen alpha" if point == "chosen" else ""),
+            _named(key) + (" · WiSE-FT" if point == "chosen" else ""),
             *[spread(results.mean_std(values)) for values in found.values()],
             " / ".join(f"{gain:+.1f}" for gain in gains) if shown else "–",
         ])  # fmt: skip
