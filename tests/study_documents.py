@@ -259,7 +259,7 @@ SHOWN = {
     "robust-over": ["| VPT | -2.0 / +14.0 / +18.0 | +7.0 / +8.0 / +7.0 |"],
     "robust-concepts": ["| full fine-tuning | 60.0 | 20.0 | 50.0 | – |",
                         "| VPT | 58.0 | 34.0 | 68.0 | -2.0 / +14.0 / +18.0 |",
-                        "| full fine-tuning, WiSE-FT at the chosen alpha |", "over 1 datasets (emoji-categories)"],
+                        "| full fine-tuning · WiSE-FT | 51.0 | 26.0 | 61.0 | -9.0 / +6.0 / +11.0 |", "over 1 datasets (emoji-categories)"],
     "robust-wise": ["| VPT | 0.5 ± 0.0 | 50.0 ± 0.0 | 33.0 ± 0.0 | 70.0 ± 0.0 | 8.0 ± 0.0 |"],
     "robust-vrf": ["| VPT · paper | 40.0 ± 0.0 | 33.0 ± 0.0 | 70.0 ± 0.0 | 3.0 ± 0.0 |"],
     "robust-curves": ["| VPT | 40.0 / 30.0 / 70.0 | 50.0 / 33.0 / 70.0 | 58.0 / 34.0 / 68.0 |"],
