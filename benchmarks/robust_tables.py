@@ -74,6 +74,22 @@ def _differences(entry: dict[str, Any], other: dict[str, Any] | None) -> str:
     return " / ".join(f"{entry[m][0] - other[m][0]:+.1f}" for m in ("id", "ood", "zero_shot"))
 
 
+def paired(document: dict[str, Any]) -> str:
+    """What the end of every training has over full fine-tuning's of the same seed."""
+    seeds = document["protocol"]["seeds"]
+    of: dict[tuple[str, bool], dict[int, Any]] = {}
+    for row in document["rows"]:
+        of.setdefault((row["host"], row["ogen"]), {})[row["seed"]] = row
+    lines = []
+    for key, own in of.items():
+        if key not in (REFERENCE, ("zero_shot", False)):
+            gains = [results.mean_std([own[s][m] - of[REFERENCE][s][m] for s in seeds]) for m in list(MEASURES)[:3]]
+            lines.append([_named(key), *[f"{gain[0]:+.1f} ± {number(gain[1])}" for gain in gains]])
+    return table(["over full fine-tuning", *list(MEASURES.values())[:3]], lines) + (
+        f"\nPoints, means ± standard deviation of the differences over {len(seeds)} seeds.\n"
+    )
+
+
 def wise(document: dict[str, Any]) -> str:
     """WiSE-FT at the alpha that validation images choose."""
     return _of_points(document, {"chosen": ""}, with_alpha=True)
@@ -222,6 +238,7 @@ def _said(document: dict[str, Any], parts: list[str]) -> str:
 BLOCKS = {
     "robust-trained": ("robust.json", trained),
     "robust-over": ("robust.json", over),
+    "robust-seeds": ("robust-seeds.json", paired),
     "robust-concepts": ("robust-concepts.json", concepts),
     "robust-wise": ("robust.json", wise),
     "robust-vrf": ("robust.json", vrf),

@@ -228,7 +228,7 @@ DOCUMENTS = {
     "robust-cost.json": robust_cost_document(), "anchor-pool.json": pool_document(),
     "ood-tries.json": ood_tries_document(), "ood-emoji.json": ood_emoji_document(),
     "ood-speed.json": ood_speed_document(),
-    "robust-concepts.json": robust_document(),
+    "robust-concepts.json": robust_document(), "robust-seeds.json": robust_document(),
     "robust-rates.json": rates_document(), "robust-base-to-new.json": hosts_document(),
     "robust-ogen-search.json": robust_search_document(), "r-adapter-tries.json": r_adapter_tries_document(),
 }  # fmt: skip
@@ -257,6 +257,7 @@ SHOWN = {
     "robust-trained": ["| full fine-tuning | 60.0 ± 0.0 | 20.0 ± 0.0 | 50.0 ± 0.0 | 0.0 ± 0.0 | – |",
                        "| VPT | 58.0 ± 0.0 | 34.0 ± 0.0 | 68.0 ± 0.0 | 13.0 ± 0.0 | +14.0 |", "seeds 1, 2"],
     "robust-over": ["| VPT | -2.0 / +14.0 / +18.0 | +7.0 / +8.0 / +7.0 |"],
+    "robust-seeds": ["| VPT | -2.0 ± 0.0 | +14.0 ± 0.0 | +18.0 ± 0.0 |", "over 2 seeds"],
     "robust-concepts": ["| full fine-tuning | 60.0 | 20.0 | 50.0 | – |",
                         "| VPT | 58.0 | 34.0 | 68.0 | -2.0 / +14.0 / +18.0 |",
                         "| full fine-tuning · WiSE-FT | 51.0 | 26.0 | 61.0 | -9.0 / +6.0 / +11.0 |",
