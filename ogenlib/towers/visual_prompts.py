@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ogenlib.towers.folded import folded_attention
 from ogenlib.towers.text import evaluating
 
 _PARTS = ("_embeds", "_pool", "transformer", "class_embedding")
@@ -37,11 +38,12 @@ def encode_prompted(visual: Any, pixels: Tensor, prompts: Tensor, deep: Tensor |
     x = patch_tokens(visual, pixels)
     own = x.shape[1]
     layers = [prompts, *([] if deep is None else deep)]
-    for i, block in enumerate(visual.transformer.resblocks):
-        if i < len(layers):
-            tokens = layers[i].to(x.dtype).expand(len(x), -1, -1)
-            x = torch.cat([x[:, :own], tokens], dim=1)
-        x = _step(visual.transformer, block, x)
+    with folded_attention(visual):
+        for i, block in enumerate(visual.transformer.resblocks):
+            if i < len(layers):
+                tokens = layers[i].to(x.dtype).expand(len(x), -1, -1)
+                x = torch.cat([x[:, :own], tokens], dim=1)
+            x = _step(visual.transformer, block, x)
     pooled, _ = visual._pool(x[:, :own])
     return pooled if visual.proj is None else pooled @ visual.proj
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import open_clip
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ogenlib.towers import ImageTower, load_backbone
+from ogenlib.towers.folded import folds
 
 from .conftest import VIT, Tiny, shake
 
@@ -161,6 +163,21 @@ def test_gradients_reach_the_prompts_and_nothing_else(checkpointing: bool) -> No
     for got, expected in ((prompts.grad, p2.grad), (deep.grad, d2.grad)):
         assert got is not None and expected is not None and expected.flatten(-2).abs().sum(-1).min() > 1e-3
         torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_attention_multiplies_the_tokens_of_all_images_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    tower = ImageTower.from_open_clip(build("deeper"))
+    if not all(folds(block.attn) for block in tower.visual.transformer.resblocks):
+        pytest.skip("this open_clip has attention of its own or takes tokens first")
+    products = []
+    for unfolded in (False, True):
+        if unfolded:
+            monkeypatch.setattr("ogenlib.towers.visual_prompts.folded_attention", nullcontext)
+        prompts = draw(2, 64, seed=1).requires_grad_()
+        with torch.autograd.profiler.profile() as run:
+            tower.encode(images(tower), prompts=prompts).sum().backward()
+        products.append(sum(event.count for event in run.key_averages() if event.key == "aten::bmm"))
+    assert products[0] < products[1]
 
 
 def test_patch_dropout_never_acts_on_a_prompted_image() -> None:
