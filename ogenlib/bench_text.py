@@ -77,12 +77,13 @@ def few_shot_text(summary: Sequence[Mapping[str, Any]], home: str) -> str:
 def retrieval_text(summary: Sequence[Mapping[str, Any]]) -> str:
     """A block of recalls for each domain, the mean over several last."""
     columns = {metric: short_name(metric) for metric in RETRIEVAL_METRICS}
+    width = max(len(name) for name in columns.values()) + 2
     blocks = []
     settings = list(dict.fromkeys((row["dataset"], row["domain"]) for row in summary))
     for dataset, domain in sorted(settings, key=lambda setting: setting[0] == AVERAGE):
         rows = [row for row in summary if (row["dataset"], row["domain"]) == (dataset, domain)]
-        lines = [f"{'recall':<{NAME}}" + "".join(f"{name:>{WIDTH}}" for name in columns.values())]
-        lines += [f"{_name(row):<{NAME}}" + "".join(f"{_cell(row[c]):>{WIDTH}}" for c in columns) for row in rows]
+        lines = [f"{'recall':<{NAME}}" + "".join(f"{name:>{width}}" for name in columns.values())]
+        lines += [f"{_name(row):<{NAME}}" + "".join(f"{_cell(row[c]):>{width}}" for c in columns) for row in rows]
         blocks.append(" / ".join(part for part in (dataset, domain) if part) + "\n" + "\n".join(lines))
     return "\n\n".join(blocks)
 
