@@ -69,7 +69,7 @@ def build_report(results: Mapping[str, Any]) -> str:
     head = (
         tag("h1", title),
         tag("p", ood_finding(results) or finding(found), cls="finding"),
-        tag("p", how(found.protocol, "each dataset by itself" if suite else found.place(found.training)), cls="soft"),
+        tag("p", how(found.protocol, "each dataset by itself" if suite else found.trained_on()), cls="soft"),
         tag("p", said, cls="soft") if said else None,
     )
     detectors = ood_section(results)

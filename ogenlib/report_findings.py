@@ -97,6 +97,21 @@ class Findings:
         several = len({dataset for dataset, _ in self.settings()}) > 1
         return " / ".join(part for part in setting if part) if several or not setting[1] else setting[1]
 
+    def trained_on(self) -> str:
+        """Where training images are from: the setting of training, or other domains that it stands in for."""
+        domains = [str(domain) for domain in self.protocol.get("train_domains") or []]
+        return ", ".join(domains) if self.stands_in() else self.place(self.training)
+
+    def stands_in(self) -> bool:
+        """Whether the setting of training is a reference: tested as its domain, but of another than the images."""
+        domains = self.protocol.get("train_domains") or []
+        return bool(self.training[1] and domains) and self.training[1] not in domains
+
+    def marked(self, setting: Setting) -> str:
+        """`place`, and what the setting of training is."""
+        mark = "" if setting != self.training else " (reference)" if self.stands_in() else " (training)"
+        return (self.place(setting) or setting[0]) + mark
+
     def averaged(self, setting: Setting) -> bool:
         """Whether a setting is part of the headline's mean."""
         domain_fits = not self.headline[1] or setting[1] == self.headline[1]

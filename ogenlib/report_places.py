@@ -15,7 +15,7 @@ def domain_section(found: Findings) -> Html | None:
     metrics = {"base": "Base", "new": "New", "H": "H", "joint_H": "Joint H"}
     groups = []
     for setting in settings:
-        name = found.place(setting) + " (training)" * (setting == found.training and not suite)
+        name = found.place(setting) if suite else found.marked(setting)
         here = [v for v in found.variants if (setting, v) in found.entries]
         cells = [[metric_cell(found, v, metric, setting) for metric in metrics] for v in here]
         groups.append(host_rows(name, here, cells))
@@ -31,10 +31,11 @@ def domain_section(found: Findings) -> Html | None:
     drawn = plots.plots_available()
     one_dataset = len({dataset for dataset, _ in settings}) == 1
     unit = "domain" if one_dataset else "dataset"
+    first = f"the reference {unit}" if found.stands_in() else f"that {unit}"
     return section(
         "Every dataset" if suite else "Every test domain" if one_dataset else "Every test set",
         "Each trained and tested by itself." if suite else
-        f"Trained on {found.place(found.training)} only" + f"; the first row of dots is that {unit}." * drawn,
+        f"Trained on {found.trained_on()} only" + f"; the first row of dots is {first}." * drawn,
         plots.missing_plots(),
         tag("div", *key, cls="key") if drawn else None,
         tag("div", *domain_pictures(found, settings), cls="figures three") if drawn else None,

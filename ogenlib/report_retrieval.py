@@ -53,9 +53,8 @@ def retrieval_section(found: Findings) -> Html | None:
 
 def _group(found: Findings, setting: Setting) -> Html:
     here = [v for v in found.variants if (setting, v) in found.entries]
-    name = (found.place(setting) or setting[0]) + " (training)" * (setting == found.training)
-    return host_rows(name, here, [[metric_cell(found, v, metric, setting) for metric in RETRIEVAL_METRICS]
-                                  for v in here])  # fmt: skip
+    cells = [[metric_cell(found, v, metric, setting) for metric in RETRIEVAL_METRICS] for v in here]
+    return host_rows(found.marked(setting), here, cells)
 
 
 def _runs(found: Findings) -> Html:

@@ -127,6 +127,8 @@ def test_its_report_and_text(finished: tuple[Path, dict[str, Any]]) -> None:
     assert "WiSE chosen" in summary_text(document)
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "Robustness" in page and "all training images" in page
+    assert page.count("Trained on emojione, fluent-emoji-flat, openmoji") == 2
+    assert "noto (reference)" in page and "noto (training)" not in page
     assert build_report(json.loads((out / "results.json").read_text())) == page
 
 
