@@ -181,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "batch": BATCHES[model], "classes": BATCHES[model], "rounds": args.rounds or ROUNDS[model],
             "threads": torch.get_num_threads(), "git": git, "date": results.now(),
             "seconds": time.perf_counter() - began,
-            **({} if args.cases is None or model not in before else {"earlier": before[model]}),
+            **({"earlier": before[model]} if args.cases is not None and model in before else {}),
         }  # fmt: skip
         write_json(args.out, {
             "schema": SCHEMA,

@@ -11,7 +11,8 @@ from markdown_tables import METHOD_NAMES, number, spread, table
 from ogenlib import results
 
 MEASURES = {"id": "ID", "ood": "mean OOD", "zero_shot": "mean zero-shot", "effective_robustness": "effective"}
-REFERENCE = ("full_ft", False)
+SIDES = tuple(MEASURES)[:3]  # what is measured; the last is made of them
+REFERENCE, ZERO_SHOT = ("full_ft", False), ("zero_shot", False)
 
 
 def trained(document: dict[str, Any]) -> str:
@@ -23,7 +24,7 @@ def trained(document: dict[str, Any]) -> str:
         lines = []
         for key, entry in at.items():
             gain = "–"
-            if reference is not None and key not in (REFERENCE, ("zero_shot", False)):
+            if reference is not None and key not in (REFERENCE, ZERO_SHOT):
                 gain = f"{entry['ood'][0] - reference['ood'][0]:+.1f}"
             lines.append([_named(key), *[spread(entry[m]) for m in MEASURES], gain])
         parts.append(_part(document, task, table(["", *MEASURES.values(), "OOD, over full fine-tuning"], lines)))
@@ -38,9 +39,9 @@ def concepts(document: dict[str, Any]) -> str:
     lines = []
     for point, key in wanted:
         entries = [_points(document, task, point)[key] for task in tasks]
-        found = {m: [entry[m][0] for entry in entries] for m in list(MEASURES)[:3]}
+        found = {m: [entry[m][0] for entry in entries] for m in SIDES}
         gains = [mean(values) - mean(entry[m][0] for entry in reference) for m, values in found.items()]
-        shown = key != ("zero_shot", False) and (point, key) != ("trained", REFERENCE)
+        shown = key != ZERO_SHOT and (point, key) != ("trained", REFERENCE)
         lines.append([
             _named(key) + (" · WiSE-FT" if point == "chosen" else ""),
             *[spread(results.mean_std(values)) for values in found.values()],
@@ -61,7 +62,7 @@ def over(document: dict[str, Any]) -> str:
         beside = [_points(document, task, point).get(REFERENCE) for point in ("trained", "chosen")]
         lines = []
         for key, entry in _points(document, task, "trained").items():
-            if key not in (REFERENCE, ("zero_shot", False)):
+            if key not in (REFERENCE, ZERO_SHOT):
                 lines.append([_named(key), *[_differences(entry, one) for one in beside]])
         header = ["ID / mean OOD / mean zero-shot, over", "full fine-tuning", "its WiSE-FT, alpha chosen"]
         parts.append(_part(document, task, table(header, lines)))
@@ -71,7 +72,7 @@ def over(document: dict[str, Any]) -> str:
 def _differences(entry: dict[str, Any], other: dict[str, Any] | None) -> str:
     if other is None:
         return "–"
-    return " / ".join(f"{entry[m][0] - other[m][0]:+.1f}" for m in ("id", "ood", "zero_shot"))
+    return " / ".join(f"{entry[m][0] - other[m][0]:+.1f}" for m in SIDES)
 
 
 def paired(document: dict[str, Any]) -> str:
@@ -82,10 +83,10 @@ def paired(document: dict[str, Any]) -> str:
         of.setdefault((row["host"], row["ogen"]), {})[row["seed"]] = row
     lines = []
     for key, own in of.items():
-        if key not in (REFERENCE, ("zero_shot", False)):
-            gains = [results.mean_std([own[s][m] - of[REFERENCE][s][m] for s in seeds]) for m in list(MEASURES)[:3]]
+        if key not in (REFERENCE, ZERO_SHOT):
+            gains = [results.mean_std([own[s][m] - of[REFERENCE][s][m] for s in seeds]) for m in SIDES]
             lines.append([_named(key), *[f"{gain[0]:+.1f} ± {number(gain[1])}" for gain in gains]])
-    return table(["over full fine-tuning", *list(MEASURES.values())[:3]], lines) + (
+    return table(["over full fine-tuning", *(MEASURES[m] for m in SIDES)], lines) + (
         f"\nPoints, means ± standard deviation of the differences over {len(seeds)} seeds.\n"
     )
 
@@ -165,7 +166,7 @@ def r_adapter_tries(document: dict[str, Any]) -> str:
     for name in dict.fromkeys(row["setting"] for row in [*document["tried"], *document["tested"]]):
         validated = [row["val"] for row in document["tried"] if row["setting"] == name]
         tested = [row for row in document["tested"] if row["setting"] == name]
-        cells = [spread(results.mean_std([row[m] for row in tested])) if tested else "" for m in list(MEASURES)[:3]]
+        cells = [spread(results.mean_std([row[m] for row in tested])) if tested else "" for m in SIDES]
         shown = f"**{name}**" if name == document["chosen"] else name
         lines.append([shown, spread(results.mean_std(validated)) if validated else "–", *cells])
     card = document["protocol"]
@@ -220,7 +221,7 @@ def _named(key: tuple[str, bool]) -> str:
 
 def _triple(points: list[dict[str, Any]]) -> str:
     means = []
-    for key in ("id", "ood", "zero_shot"):
+    for key in SIDES:
         values = [point[key] for point in points]
         means.append(None if None in values else sum(values) / len(values))
     return " / ".join(number(mean) for mean in means)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ogenlib.results import AVERAGE, RETRIEVAL_METRICS
@@ -45,18 +45,14 @@ def summary_text(document: Mapping[str, Any]) -> str:
 def robustness_text(summary: Sequence[Mapping[str, Any]]) -> str:
     """ID, means over shifts and other datasets, and effective robustness of every method and of WiSE-FT on it."""
     named = {"trained": "", "half": " WiSE 0.5", "chosen": " WiSE chosen"}
-    lines = [f"{'robustness':<{WIDE}}" + "".join(f"{head:>{WIDTH}}" for head in ROBUST.values())]
-    for row in summary:
-        name = _name(row) + named[row["point"]]
-        lines.append(f"{name:<{WIDE}}" + "".join(f"{_cell(row[key]):>{WIDTH}}" for key in ROBUST))
-    return "\n".join(lines)
+    lines = [(_name(row) + named[row["point"]], [_cell(row[key]) for key in ROBUST]) for row in summary]
+    return _aligned("robustness", ROBUST.values(), lines, WIDE)
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = tuple(COLUMNS)) -> str:
     """Methods down, metrics across."""
-    lines = [f"{'method':<{NAME}}" + "".join(f"{COLUMNS[c]:>{WIDTH}}" for c in columns)]
-    lines += [f"{_name(row):<{NAME}}" + "".join(f"{_cell(row[c]):>{WIDTH}}" for c in columns) for row in rows]
-    return "\n".join(lines)
+    lines = [(_name(row), [_cell(row[c]) for c in columns]) for row in rows]
+    return _aligned("method", [COLUMNS[c] for c in columns], lines)
 
 
 def few_shot_text(summary: Sequence[Mapping[str, Any]], home: str) -> str:
@@ -66,11 +62,11 @@ def few_shot_text(summary: Sequence[Mapping[str, Any]], home: str) -> str:
     for dataset in sorted(datasets, key=lambda name: name == AVERAGE):
         here = [row for row in summary if (row["dataset"], row["domain"]) == (dataset, home)]
         shots = sorted({row["shots"] for row in here})
-        lines = [f"{'accuracy by shots':<{NAME}}" + "".join(f"{n:>{WIDTH}}" for n in shots)]
+        lines = []
         for name in dict.fromkeys(_name(row) for row in here):
             found = {row["shots"]: _cell(row["base"]) for row in here if _name(row) == name}
-            lines.append(f"{name:<{NAME}}" + "".join(f"{found.get(n, '-'):>{WIDTH}}" for n in shots))
-        blocks.append((f"{dataset}\n" if len(datasets) > 1 else "") + "\n".join(lines))
+            lines.append((name, [found.get(n, "-") for n in shots]))
+        blocks.append((f"{dataset}\n" if len(datasets) > 1 else "") + _aligned("accuracy by shots", shots, lines))
     return "\n\n".join(blocks)
 
 
@@ -82,9 +78,9 @@ def retrieval_text(summary: Sequence[Mapping[str, Any]]) -> str:
     settings = list(dict.fromkeys((row["dataset"], row["domain"]) for row in summary))
     for dataset, domain in sorted(settings, key=lambda setting: setting[0] == AVERAGE):
         rows = [row for row in summary if (row["dataset"], row["domain"]) == (dataset, domain)]
-        lines = [f"{'recall':<{NAME}}" + "".join(f"{name:>{width}}" for name in columns.values())]
-        lines += [f"{_name(row):<{NAME}}" + "".join(f"{_cell(row[c]):>{width}}" for c in columns) for row in rows]
-        blocks.append(" / ".join(part for part in (dataset, domain) if part) + "\n" + "\n".join(lines))
+        lines = [(_name(row), [_cell(row[c]) for c in columns]) for row in rows]
+        body = _aligned("recall", columns.values(), lines, width=width)
+        blocks.append(" / ".join(part for part in (dataset, domain) if part) + "\n" + body)
     return "\n\n".join(blocks)
 
 
@@ -95,13 +91,13 @@ def detection_text(summary: Sequence[Mapping[str, Any]], detectors: Mapping[str,
     """
     blocks = []
     for name, title in detectors.items():
-        lines = [f"{title:<{WIDE}}" + "".join(f"{head:>{WIDTH}}" for _, _, head in DETECTION)]
+        lines = []
         for host, ogen in dict.fromkeys((row["host"], row["ogen"]) for row in summary):
             own = [r for r in summary if (r["host"], r["ogen"], r["detector"]) == (host, ogen, name)]
             cells = [_cell(task_mean(own, task).get(metric)) for task, metric, _ in DETECTION]
             if own:
-                lines.append(f"{_name(own[0]):<{WIDE}}" + "".join(f"{cell:>{WIDTH}}" for cell in cells))
-        blocks.append("\n".join(lines))
+                lines.append((_name(own[0]), cells))
+        blocks.append(_aligned(title, [head for *_, head in DETECTION], lines, WIDE))
     return "\n\n".join(blocks)
 
 
@@ -124,6 +120,15 @@ def published_text(published: Sequence[Mapping[str, Any]], dataset: str) -> str:
             numbers = "".join(f"{_cell((v, None)):>{WIDTH}}" for v in cells)
             lines.append(f"\n{row['method'] + ' (published)':<{NAME}}{numbers}  [{row['tag']}] {row['source']}")
     return "".join(lines)
+
+
+def _aligned(
+    title: str, heads: Iterable[object], lines: Iterable[tuple[str, Iterable[str]]],
+    name: int = NAME, width: int = WIDTH,
+) -> str:  # fmt: skip
+    """Headings and lines of a name and its cells: names `name` wide to the left, cells `width` wide to the right."""
+    return "\n".join(f"{first:<{name}}" + "".join(f"{cell:>{width}}" for cell in cells)
+                     for first, cells in ((title, heads), *lines))  # fmt: skip
 
 
 def _name(row: Mapping[str, Any]) -> str:

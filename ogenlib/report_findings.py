@@ -99,8 +99,7 @@ class Findings:
 
     def trained_on(self) -> str:
         """Where training images are from: the setting of training, or other domains that it stands in for."""
-        domains = [str(domain) for domain in self.protocol.get("train_domains") or []]
-        return ", ".join(domains) if self.stands_in() else self.place(self.training)
+        return ", ".join(self.protocol["train_domains"]) if self.stands_in() else self.place(self.training)
 
     def stands_in(self) -> bool:
         """Whether the setting of training is a reference: tested as its domain, but of another than the images."""
@@ -110,7 +109,7 @@ class Findings:
     def marked(self, setting: Setting) -> str:
         """`place`, and what the setting of training is."""
         mark = "" if setting != self.training else " (reference)" if self.stands_in() else " (training)"
-        return (self.place(setting) or setting[0]) + mark
+        return self.place(setting) + mark
 
     def averaged(self, setting: Setting) -> bool:
         """Whether a setting is part of the headline's mean."""

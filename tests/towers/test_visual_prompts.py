@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ogenlib.towers import ImageTower, load_backbone
-from ogenlib.towers.folded import folds
 
 from .conftest import VIT, Tiny, shake
 
@@ -167,8 +166,6 @@ def test_gradients_reach_the_prompts_and_nothing_else(checkpointing: bool) -> No
 
 def test_attention_multiplies_the_tokens_of_all_images_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     tower = ImageTower.from_open_clip(build("deeper"))
-    if not all(folds(block.attn) for block in tower.visual.transformer.resblocks):
-        pytest.skip("this open_clip has attention of its own or takes tokens first")
     products = []
     for unfolded in (False, True):
         if unfolded:
