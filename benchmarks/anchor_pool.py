@@ -38,7 +38,7 @@ from ogenlib import results
 from ogenlib.anchors import CandidatePool, FaissIndex
 from ogenlib.anchors.pool import BLOCK, POOL_SHARDS, PoolPart
 from ogenlib.anchors.strings import Strings
-from ogenlib.files import write_json
+from ogenlib.utils.documents import write_json
 
 LATENT, PER_CENTRE, SPREAD, NOISE = 64, 50, 0.7, 0.05  # a neighbour's cosine is about 0.7, a stranger's 0
 

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from ogenlib.bench import BenchConfig, run_bench
-from ogenlib.files import atomic_write, write_json
 from ogenlib.plots import Curve, mean_curve, spread
+from ogenlib.utils.documents import write_json
+from ogenlib.utils.files import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "emoji-categories.json"

@@ -13,10 +13,10 @@ from typing import Any
 
 from ogenlib import evaluate, results
 from ogenlib.data import FeatureBank, base_new_split, load_dataset
-from ogenlib.files import write_json
 from ogenlib.hosts import CoOp, ZeroShot
 from ogenlib.towers import load_backbone
 from ogenlib.train import fit
+from ogenlib.utils.documents import write_json
 
 DATASETS = ("emoji-concepts/food-drink", "emoji-concepts/activities", "emoji-concepts/animals-nature")
 FACTORS = (0.25, 1.0, 4.0)

@@ -25,7 +25,6 @@ from torch import Tensor
 
 from ogenlib import results
 from ogenlib.data import FeatureBank, base_new_split, few_shot, load_dataset
-from ogenlib.files import write_json
 from ogenlib.generators import (
     class_cosine,
     fit_generator,
@@ -36,6 +35,7 @@ from ogenlib.generators import (
 )
 from ogenlib.hosts.zero_shot import zero_shot_weights
 from ogenlib.towers import Backbone, load_backbone
+from ogenlib.utils.documents import write_json
 
 SCHEMA = "ogenlib.generators/1"
 DOMAIN, SHOTS, VIEWS = "noto", 16, 8

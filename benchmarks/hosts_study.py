@@ -26,8 +26,8 @@ from ogen_tasks import StudyTask, emoji_tasks, task_card
 
 from ogenlib import results
 from ogenlib.data.emoji import emoji_datasets
-from ogenlib.files import write_json
 from ogenlib.hosts import METHODS, method
+from ogenlib.utils.documents import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = "ogenlib.hosts/1"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ogenlib.data.dataset import short_hash
-from ogenlib.files import write_json
+from ogenlib.utils.documents import write_json
 
 
 def kept_row(

@@ -22,9 +22,9 @@ from ogen_tasks import StudyTask, emoji_tasks
 from torch import Tensor
 
 from ogenlib import results
-from ogenlib.files import write_json
 from ogenlib.hosts import Batch, Host
 from ogenlib.ogen import OGEN
+from ogenlib.utils.documents import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 CASES: dict[str, dict[str, Any]] = {

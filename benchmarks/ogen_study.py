@@ -29,10 +29,10 @@ from ogen_tasks import StudyTask, emoji_tasks, real_tasks, selection_tasks, task
 from tqdm import tqdm
 
 from ogenlib import evaluate, results
-from ogenlib.files import write_json
 from ogenlib.hosts import Host, build, method
 from ogenlib.ogen import OGEN
 from ogenlib.train import fit
+from ogenlib.utils.documents import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = "ogenlib.study/1"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ogenlib.bench import BenchConfig, run_bench
-from ogenlib.files import write_json
+from ogenlib.utils.documents import write_json
 
 HOSTS = ("coop", "kgcoop", "text_adapter", "taskres")
 RESULTS = Path(__file__).resolve().parent / "results" / "ood-emoji.json"

@@ -29,7 +29,7 @@ from torch import Tensor
 from ogenlib import results
 from ogenlib.detect import OGENDetector
 from ogenlib.detect.base import PIECE
-from ogenlib.files import write_json
+from ogenlib.utils.documents import write_json
 
 SCHEMA = "ogenlib.ood-speed/1"
 ROWS, CLASSES, DIM, SHOTS = 1_000_000, 1000, 512, 4

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from ogenlib import results
 from ogenlib.detect.measures import METRICS, histogram, measures, roc
-from ogenlib.files import write_json
+from ogenlib.utils.documents import write_json
 
 SCHEMA = "ogenlib.ood/1"
 SHOTS = 16

@@ -30,7 +30,7 @@ from torch import Tensor
 from ogenlib import results
 from ogenlib.detect import OGENDetector, mine_negatives
 from ogenlib.detect.measures import measures
-from ogenlib.files import write_json
+from ogenlib.utils.documents import write_json
 
 SCHEMA = "ogenlib.ood-tries/1"
 TEMPERATURE, SHARE, SPREAD = 0.01, 0.3, 1.5  # OGENDetector's

@@ -28,7 +28,7 @@ from robust_world import MOST, VIEWS, World, make_host, trained, world
 from tqdm import tqdm
 
 from ogenlib import merge, results
-from ogenlib.files import write_json
+from ogenlib.utils.documents import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = "ogenlib.r-adapter-tries/1"

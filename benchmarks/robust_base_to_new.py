@@ -31,9 +31,9 @@ from tqdm import tqdm
 
 from ogenlib import evaluate, results
 from ogenlib.data import PixelBank
-from ogenlib.files import write_json
 from ogenlib.towers import load_backbone
 from ogenlib.train import PRECISIONS
+from ogenlib.utils.documents import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = "ogenlib.robust-base-to-new/1"

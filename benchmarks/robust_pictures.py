@@ -14,9 +14,9 @@ from markdown_tables import METHOD_NAMES
 from robust_rates import FAMILIES
 
 from ogenlib import plots
-from ogenlib.files import atomic_write
 from ogenlib.report_robust import SIDES, end_of, path_of
 from ogenlib.report_style import CSS
+from ogenlib.utils.files import atomic_write
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 REFERENCE = ("full_ft", False)

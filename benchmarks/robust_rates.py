@@ -29,8 +29,8 @@ from tqdm import tqdm
 
 from ogenlib import evaluate, merge, results
 from ogenlib.data import FeatureBank
-from ogenlib.files import write_json
 from ogenlib.train import PRECISIONS
+from ogenlib.utils.documents import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "robust-rates.json"

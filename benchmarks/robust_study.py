@@ -37,10 +37,10 @@ from tqdm import tqdm
 from ogenlib import results
 from ogenlib.bench_config import ALL_SHOTS, ALPHAS
 from ogenlib.data.emoji import emoji_datasets
-from ogenlib.files import write_json
 from ogenlib.hosts import METHODS, Host
 from ogenlib.robustness import ZERO_SHOT, robustness_tables
 from ogenlib.train import PRECISIONS
+from ogenlib.utils.documents import write_json
 from ogenlib.wise import interpolated, obstacle, start_state
 
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "robust.json"

@@ -33,9 +33,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ogenlib import results
 from ogenlib.data.emoji import concepts
-from ogenlib.files import write_json
 from ogenlib.hosts import Batch, CoCoOp, CoOp, PromptSRC
 from ogenlib.towers import Backbone, load_backbone
+from ogenlib.utils.documents import write_json
 
 BATCH = {"coop": 32, "promptsrc": 4, "cocoop": 1}  # of the released settings
 Cases = dict[str, tuple[Callable[[], Tensor], list[torch.nn.Parameter]]]  # a loss and what it trains

@@ -19,9 +19,9 @@ from ogenlib import results
 from ogenlib.data import FeatureBank, ImageSet, Item, base_new_split, load_dataset
 from ogenlib.data.emoji import PRETRAINING_SETS, TEMPLATES, UNSEEN_SETS, concepts, open_drawing
 from ogenlib.evaluate import base_to_new
-from ogenlib.files import write_json
 from ogenlib.hosts import ZeroShot
 from ogenlib.towers import load_backbone
+from ogenlib.utils.documents import write_json
 
 
 def drawings(icon_set: str) -> ImageSet:

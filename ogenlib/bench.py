@@ -23,7 +23,6 @@ from ogenlib.bench_config import ALL_SHOTS, PROTOCOLS, BenchConfig, Variant, set
 from ogenlib.bench_document import add_thumbnails, cell_name, document
 from ogenlib.data import Augment, FeatureBank, ImageSet, PixelBank, few_shot
 from ogenlib.data.dataset import short_hash
-from ogenlib.files import write_json
 from ogenlib.host_texts import pool_folder, source_for, text_options
 from ogenlib.hosts import Host, build, method, takes_anchors, takes_texts, zero_shot_weights
 from ogenlib.ogen import OGEN
@@ -33,6 +32,7 @@ from ogenlib.protocols import Plan, Tested, domains_of, plan
 from ogenlib.report import write_report
 from ogenlib.towers import Backbone, load_backbone
 from ogenlib.train import TrainConfig, fit
+from ogenlib.utils.documents import write_json
 
 __all__ = ["PROTOCOLS", "BenchConfig", "run_bench"]
 

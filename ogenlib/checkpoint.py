@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ogenlib.files import atomic_write
+from ogenlib.utils.files import atomic_write
 
 FORMAT = "ogenlib.checkpoint/1"
 

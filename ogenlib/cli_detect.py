@@ -21,9 +21,9 @@ from ogenlib.data.dataset import open_image
 from ogenlib.detect import OGENDetector
 from ogenlib.detect.measures import KEPT, threshold_at
 from ogenlib.detect.of_host import detector_of, encoder_of, seen, trained_half
-from ogenlib.files import write_json
 from ogenlib.hosts import Host
 from ogenlib.runs import load_run
+from ogenlib.utils.documents import write_json
 
 BATCH = 64
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from ogenlib.cli_settings import positive
 from ogenlib.export import export_head, export_open_clip
-from ogenlib.files import write_json
 from ogenlib.hosts import Host
 from ogenlib.onnx_graph import export_onnx
 from ogenlib.runs import Classifier, load_run
+from ogenlib.utils.documents import write_json
 from ogenlib.wise import wise_ft
 from ogenlib.words import METRICS, nearest_words
 

@@ -30,7 +30,6 @@ from ogenlib.data import (
     list_suite,
     load_dataset,
 )  # fmt: skip
-from ogenlib.files import atomic_write, write_json
 from ogenlib.host_texts import check_hosts, pool_folder, source_for, text_options
 from ogenlib.hosts import METHODS, Host, build, method, method_name, takes_anchors
 from ogenlib.ogen import OGEN
@@ -41,6 +40,8 @@ from ogenlib.sheet import contact_sheet
 from ogenlib.suite_bench import run_suite
 from ogenlib.towers import Backbone, convert_openai, load_backbone
 from ogenlib.train import TrainConfig, fit
+from ogenlib.utils.documents import write_json
+from ogenlib.utils.files import atomic_write
 
 SHEET_IMAGES = 96  # pictures on a contact sheet
 SHARDS_TIMEOUT = timedelta(days=7)  # one process of an extraction may have much more left to do than another

@@ -18,12 +18,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ogenlib.files import atomic_folder, refuse_existing, write_json
 from ogenlib.hosts import Host
 from ogenlib.ogen import OGEN
 from ogenlib.runs import fixed_weights, names_for
 from ogenlib.towers import Backbone
 from ogenlib.towers.folder import model_config, write_open_clip
+from ogenlib.utils.documents import write_json
+from ogenlib.utils.files import atomic_folder, refuse_existing
 
 HEAD_FORMAT = "ogenlib.head/1"
 HEAD_FILE, HEAD_CARD, TOWER_FILE = "head.safetensors", "head.json", "image_tower.safetensors"

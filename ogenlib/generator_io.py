@@ -12,8 +12,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ogenlib.files import atomic_write
 from ogenlib.generators import ClassConditionalGenerator
+from ogenlib.utils.files import atomic_write
 
 KEY = "generator"
 

@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from ogenlib.export import card, inner_host, obstacle
-from ogenlib.files import atomic_folder, refuse_existing, write_json
 from ogenlib.hosts import Batch, Host
 from ogenlib.runs import fixed_weights, names_for
 from ogenlib.towers import Backbone
+from ogenlib.utils.documents import write_json
+from ogenlib.utils.files import atomic_folder, refuse_existing
 
 ONNX_FORMAT = "ogenlib.onnx/1"
 ONNX_FILE, ONNX_CARD = "classifier.onnx", "classifier.json"

@@ -11,7 +11,6 @@ from typing import Any
 
 from ogenlib import plots
 from ogenlib.feature_plot import feature_section
-from ogenlib.files import atomic_write
 from ogenlib.report_beside import published_section, shots_section
 from ogenlib.report_card import how, names_known, protocol_section, skipped_section
 from ogenlib.report_findings import ZERO, Findings, metric_cell
@@ -42,6 +41,7 @@ from ogenlib.report_style import (
     tests_table,
     variant_of,
 )
+from ogenlib.utils.files import atomic_write
 
 SCHEMA = "ogenlib.results/1"
 MAX_CARDS = 12

@@ -20,11 +20,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ogenlib.data.dataset import check_classnames, open_image
-from ogenlib.files import atomic_write, write_json
 from ogenlib.generator_io import load_generator
 from ogenlib.hosts import Batch, Host, build
 from ogenlib.ogen import OGEN
 from ogenlib.towers import ClipLike, check_fingerprint, load_backbone
+from ogenlib.utils.documents import write_json
+from ogenlib.utils.files import atomic_write
 
 FORMAT = "ogenlib.run/1"
 

@@ -12,10 +12,10 @@ from ogenlib import results
 from ogenlib.bench import run_bench
 from ogenlib.bench_config import NO_TARGETS, BenchConfig
 from ogenlib.bench_document import ending
-from ogenlib.files import write_json
 from ogenlib.protocols import plan
 from ogenlib.published import published_rows
 from ogenlib.report import write_report
+from ogenlib.utils.documents import write_json
 
 # Of a dataset's own card, what differs from dataset to dataset.
 OWN = ("dataset", "data_hash", "split_hash", "n_base", "n_new", "templates", "train_domains", "test_domains",

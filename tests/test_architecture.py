@@ -50,9 +50,10 @@ class Layer:
 LAYERS = {
     "generators": Layer(("ogenlib.generators",), frozenset(("torch", "einops")) | PURE_STDLIB),
     "distill": Layer(("ogenlib.distill",), frozenset(("torch", "einops")) | PURE_STDLIB),
-    "ogenlib/towers": Layer(("ogenlib.towers", "ogenlib.files")),
-    "ogenlib/data": Layer(("ogenlib.data", "ogenlib.files"), typing_only=("ogenlib.towers",)),
-    "ogenlib/anchors": Layer(("ogenlib.anchors", "ogenlib.data", "ogenlib.files"), typing_only=("ogenlib.towers",)),
+    "ogenlib/utils": Layer(("ogenlib.utils",)),
+    "ogenlib/towers": Layer(("ogenlib.towers", "ogenlib.utils")),
+    "ogenlib/data": Layer(("ogenlib.data", "ogenlib.utils"), typing_only=("ogenlib.towers",)),
+    "ogenlib/anchors": Layer(("ogenlib.anchors", "ogenlib.data", "ogenlib.utils"), typing_only=("ogenlib.towers",)),
     "ogenlib/hosts": Layer(None, never=("ogenlib.ogen", "ogenlib.detect", *TOP)),
 }
 
@@ -266,7 +267,7 @@ def test_an_offender_is_reported(file: str, source: str, expected: str) -> None:
 ALLOWED = {
     "generators": ("generators/a.py", "import math\nfrom collections.abc import Sequence\nimport torch.nn as nn\n"
                                       "from einops import rearrange\nfrom .b import c\n"),
-    "towers": ("ogenlib/towers/a.py", "import open_clip\nfrom ogenlib.files import atomic_write\n"),
+    "towers": ("ogenlib/towers/a.py", "import open_clip\nfrom ogenlib.utils.files import atomic_write\n"),
     "data-typing": ("ogenlib/data/a.py", "if TYPE_CHECKING:\n    from ogenlib.towers import Backbone\n"),
     "hosts": ("ogenlib/hosts/a.py", "from ogenlib.data import FeatureBank\nfrom ogenlib.towers import load_backbone\n"),
     "cli": ("ogenlib/cli_bench.py", "from ogenlib.commands import bench\nprint(1)\n"),

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ogenlib.files import atomic_write
 from ogenlib.generator_io import load_generator, save_generator
 from ogenlib.generators import ClassConditionalGenerator, JointGenerator, fit_generator, list_variants
+from ogenlib.utils.files import atomic_write
 
 DIM, KNOWN, UNKNOWN, IMAGES = 8, 12, 3, 6
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from ogenlib.data.dataset import ImageSet, short_hash
-from ogenlib.files import atomic_write, write_json
+from ogenlib.utils.documents import write_json
+from ogenlib.utils.files import atomic_write
 
 CaptionTable = dict[str, tuple[str, ...]]
 SUFFIXES = (".json", ".csv")

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ogenlib.anchors.pool import BLOCK, CandidatePool
-from ogenlib.files import atomic_write
+from ogenlib.utils.files import atomic_write
 
 KINDS = ("auto", "flat", "ivf", "ivf-pq")
 PQ_ABOVE = 10_000_000  # rows whose half-precision copies would take 10 GB at D = 512

@@ -22,7 +22,7 @@ from ogenlib.anchors.strings import Strings
 from ogenlib.anchors.top_k import exact_top_k
 from ogenlib.data.extract import refuse_stale
 from ogenlib.data.shard_plan import ShardFormat
-from ogenlib.files import atomic_write
+from ogenlib.utils.files import atomic_write
 
 FORMAT = "ogenlib.pool/1"
 POOL_SHARDS = ShardFormat(

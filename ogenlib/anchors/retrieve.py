@@ -33,7 +33,7 @@ from ogenlib.data.bank import FeatureBank
 from ogenlib.data.dataset import ImageSet, Item, short_hash
 from ogenlib.data.extract import Encoder
 from ogenlib.data.pixels import PixelBank
-from ogenlib.files import write_json
+from ogenlib.utils.documents import write_json
 
 FORMAT = "ogenlib.anchors/1"
 K, PER_CLASS = 16, 64  # this library's: the paper's summary gives neither

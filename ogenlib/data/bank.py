@@ -27,7 +27,7 @@ from ogenlib.data.dataset import ImageSet, short_hash
 from ogenlib.data.extract import Encoder, Extraction, Parts, refuse_stale
 from ogenlib.data.rows import LabelledRows, selected
 from ogenlib.data.shard_plan import ShardFormat
-from ogenlib.files import atomic_write
+from ogenlib.utils.files import atomic_write
 
 FORMAT = "ogenlib.bank/1"
 SHARDS = ShardFormat(

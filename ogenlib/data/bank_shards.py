@@ -22,7 +22,7 @@ from ogenlib.data.bank import SHARDS, FeatureBank, bank_fingerprint
 from ogenlib.data.dataset import ImageSet
 from ogenlib.data.extract import Encoder
 from ogenlib.data.shard_plan import ShardPlan
-from ogenlib.files import atomic_write
+from ogenlib.utils.files import atomic_write
 
 MERGED = SHARDS.merged[0]
 

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from ogenlib.data.augment import Augment, Augmenter
 from ogenlib.data.dataset import ImageSet, read_failure
-from ogenlib.files import atomic_write
+from ogenlib.utils.files import atomic_write
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ogenlib.data.extract import refuse_stale
-from ogenlib.files import write_json
+from ogenlib.utils.documents import write_json
 
 PLAN, MANIFEST = "plan.json", "manifest.json"
 _SHARDS = "shard-*-of-*.safetensors"

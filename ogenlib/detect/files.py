@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from ogenlib.detect.base import Encoder
 from ogenlib.detect.boundary import Plan
 from ogenlib.detect.ogen_detector import OGENDetector
-from ogenlib.files import atomic_write, write_json
 from ogenlib.generator_io import load_generator, save_generator
+from ogenlib.utils.documents import write_json
+from ogenlib.utils.files import atomic_write
 
 FORMAT = "ogenlib.detector/1"
 GENERATOR = "generator.safetensors"

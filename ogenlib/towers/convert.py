@@ -18,8 +18,8 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ogenlib.files import atomic_folder, refuse_existing
 from ogenlib.towers.source import CONFIG_FILE, WEIGHTS_FILE, is_torchscript
+from ogenlib.utils.files import atomic_folder, refuse_existing
 
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 _NEEDED = ("text_projection", "positional_embedding", "token_embedding.weight", "ln_final.weight", "logit_scale")

@@ -1,0 +1,125 @@
+"""JSON files: one reader that checks what it reads, and documents that carry a digest of what they say.
+
+A *document* is a JSON object with ``"sha256"`` among its keys: the SHA-256 of everything else in it. It tells damage
+and edits, not an attacker, who can compute it too; `ogenlib.utils.tensors` does the same for tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+from ogenlib.utils.files import atomic_write
+
+_log = logging.getLogger(__name__)
+DIGEST = "sha256"
+MAX_BYTES = 2**30  # of a JSON file: a Karpathy split of COCO has 144 MB
+UNSEALED = "%s has no digest: it was written before ogenlib wrote digests, so nothing can tell whether it was changed"
+T = TypeVar("T")
+
+
+class DamagedFile(ValueError):
+    """A file whose contents are not what its writer wrote. The message names it and says what to do."""
+
+
+def read_json(path: str | os.PathLike[str], kind: type[T] | Any = Any, *, what: str, fix: str) -> Any:
+    """The value of a JSON file, checked against a type.
+
+    Args:
+        kind: what it must be, as `msgspec.convert` takes it: a `TypedDict`, a dataclass, ``dict[str, list[str]]``.
+            Keys that a `TypedDict` does not have are left out.
+        what: of a message, what the file should be: "a saved run".
+        fix: of a message, what the reader can do: "train it again".
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedFile: not a file, too large, no UTF-8, no JSON (NaN and infinities are none), nested too deep, or of
+            another shape than `kind`.
+    """
+    return conform(_parse(path, what, fix), kind, path, what, fix)
+
+
+def read_document(path: str | os.PathLike[str], kind: type[T], *, what: str, fix: str, note: bool = True) -> T:
+    """A JSON object checked against its digest, then against a type; see `read_json`.
+
+    Args:
+        note: log a warning for a document without a digest.
+
+    Raises:
+        FileNotFoundError, DamagedFile: as `read_json`, and contents that are not those that were sealed.
+    """
+    value = _parse(path, what, fix)
+    if not isinstance(value, dict):
+        raise DamagedFile(f"{path} is no {what}: it holds a JSON {_name(value)}, not an object; {fix}")
+    sealed = value.pop(DIGEST, None)
+    if sealed is None and note:
+        _log.warning(UNSEALED, path)
+    if sealed is not None and sealed != digest_of(value):
+        raise DamagedFile(f"{path} was changed after it was written: its digest does not fit what it says; {fix}")
+    return cast(T, conform(value, kind, path, what, fix))
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write a JSON-able value, whole or not at all; ValueError for numbers that JSON does not have."""
+    text = json.dumps(value, indent=1, allow_nan=False)
+    with atomic_write(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def write_document(path: str | os.PathLike[str], document: Mapping[str, Any]) -> None:
+    """Write a JSON object with its digest, whole or not at all."""
+    plain = json.loads(json.dumps(dict(document), allow_nan=False))
+    plain.pop(DIGEST, None)
+    write_json(path, {**plain, DIGEST: digest_of(plain)})
+
+
+def digest_of(document: Mapping[str, Any]) -> str:
+    """SHA-256 in hex of a JSON object, whatever the order of its keys and the spaces in its file."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def conform(value: Any, kind: Any, path: str | os.PathLike[str], what: str, fix: str) -> Any:
+    """`value` as `kind`; DamagedFile with the place that does not fit."""
+    try:
+        return msgspec.convert(value, kind, strict=True)
+    except msgspec.ValidationError as error:
+        raise DamagedFile(f"{path} is no {what}: {error}; {fix}") from error
+
+
+def parse(text: str | bytes, path: str | os.PathLike[str], what: str, fix: str) -> Any:
+    """The value of JSON that came out of the file `path`; DamagedFile for what is none."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise DamagedFile(f"{path} is no {what}: its JSON is nested too deep; {fix}") from error
+    except ValueError as error:  # also what is no UTF-8, and numbers with thousands of digits
+        raise DamagedFile(f"{path} cannot be read as JSON ({error}), and should be {what}; {fix}") from error
+
+
+def _parse(path: str | os.PathLike[str], what: str, fix: str) -> Any:
+    file = Path(path)
+    if not file.is_file():
+        if file.exists():
+            raise DamagedFile(f"{path} is no file, and should be {what}; {fix}")
+        raise FileNotFoundError(f"{path}: there is no such file, which should be {what}; {fix}")
+    size = file.stat().st_size
+    if size > MAX_BYTES:
+        raise DamagedFile(f"{path} has {size} bytes, and {what} has {MAX_BYTES} at most; {fix}")
+    return parse(file.read_bytes(), path, what, fix)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"it holds {name}, which is no number")
+
+
+def _name(value: Any) -> str:
+    names = {list: "list", str: "text", bool: "truth value", int: "number", float: "number", type(None): "null"}
+    return names.get(type(value), type(value).__name__)
