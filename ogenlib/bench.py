@@ -5,14 +5,13 @@ Notation: `N` images, `V` views, `C` new names, `D` embedding.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tqdm import tqdm
@@ -20,7 +19,7 @@ from tqdm import tqdm
 from ogenlib.anchors.source import AnchorSource
 from ogenlib.batches import Bank
 from ogenlib.bench_config import ALL_SHOTS, PROTOCOLS, BenchConfig, Variant, settings_for
-from ogenlib.bench_document import add_thumbnails, cell_name, document
+from ogenlib.bench_document import Cell, add_thumbnails, cell_name, document, read_cell
 from ogenlib.data import Augment, FeatureBank, ImageSet, PixelBank, few_shot
 from ogenlib.data.dataset import short_hash
 from ogenlib.host_texts import pool_folder, source_for, text_options
@@ -32,11 +31,12 @@ from ogenlib.protocols import Plan, Tested, domains_of, plan
 from ogenlib.report import write_report
 from ogenlib.towers import Backbone, load_backbone
 from ogenlib.train import TrainConfig, fit
-from ogenlib.utils.documents import write_json
+from ogenlib.utils.documents import write_document
+from ogenlib.utils.locks import claim, hold
 
 __all__ = ["PROTOCOLS", "BenchConfig", "run_bench"]
 
-FORMAT = "cell/2"  # of the files in cells/
+FORMAT = "cell/3"  # of the files in cells/
 SYNTHESIZED = 60  # rows of a class in the picture of features
 CURVES = ("epoch", "base", "new", "H", "joint_H", "ce")
 
@@ -60,6 +60,22 @@ class _Shared:
     card: dict[str, Any]
     ogen_settings: dict[str, Any]
     anchors: AnchorSource | None
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One cell that is to be: a host, with OGEN or without, some shots and a seed."""
+
+    variant: Variant
+    shots: int
+    seed: int
+
+    def name(self, shared: _Shared) -> str:
+        several = f"-{self.shots}shots" if shared.plan.shots_in_rows else ""
+        return f"{cell_name(*self.variant)}{several}-seed{self.seed}"
+
+    def cell(self, shared: _Shared) -> Path:
+        return shared.out / "cells" / f"{self.name(shared)}.json"
 
 
 @dataclass(frozen=True)
@@ -100,23 +116,38 @@ def run_bench(config: BenchConfig, out: Path, *, command: str = "", progress: bo
     ogen_settings = settings_for(config.preset, config.ogen_settings, len(planned.known)) if with_ogen else {}
     card = _card(config, planned, clip) | ({} if anchors is None else {"anchors": dict(anchors.card)})
     shared = _Shared(config, clip, planned, tested, out, card, ogen_settings, anchors)
-    cells = []
-    runs = len(variants) * len(config.seeds) * len(planned.shots)
-    with tqdm(total=runs, desc="bench", unit="run", disable=not progress) as bar:
-        for shots in planned.shots:
-            for seed in config.seeds:
-                images = _training_images(shared, shots, seed)
-                for variant in variants:
-                    bar.set_postfix_str(_run_name(shared, variant, shots, seed))
-                    cells.append(_cell(shared, images, variant, shots, seed))
-                    bar.update()
+    runs = [_Run(variant, shots, seed) for shots in planned.shots for seed in config.seeds for variant in variants]
+    with tqdm(total=len(runs), desc="bench", unit="run", disable=not progress) as bar:
+        cells = _cells(shared, runs, bar)
     left_out = [entry for bank in tested.features for entry in bank.skipped]
     skipped = [*planned.source.info.get("skipped", []), *left_out]
     result = document(cells, shared.card, planned, config.seeds, skipped, command, time.perf_counter() - began)
     add_thumbnails(result["confusions"], planned.parts)
-    write_json(out / "results.json", result)
+    write_document(out / "results.json", result)
     write_report(result, out / "report.html")
     return result
+
+
+def _cells(shared: _Shared, runs: Sequence[_Run], bar: tqdm[Any]) -> list[Cell]:
+    """The cell of every run, in their order.
+
+    Several processes that are started with the same folder share the work: each takes the runs that no other is at,
+    and reads what the others have finished.
+    """
+    images = lru_cache(maxsize=1)(partial(_training_images, shared))
+    found: dict[_Run, Cell] = {}
+    while len(found) < len(runs):
+        open_runs = [run for run in runs if run not in found]
+        for run in open_runs:
+            with claim(shared.out / run.name(shared)) as mine:
+                if mine:
+                    bar.set_postfix_str(run.name(shared))
+                    found[run] = _cell(shared, images(run.shots, run.seed), run)
+                    bar.update()
+        if not any(run in found for run in open_runs):
+            with hold(shared.out / open_runs[0].name(shared)):
+                pass  # another process has just finished it
+    return [found[run] for run in runs]
 
 
 def _tested(config: BenchConfig, clip: Backbone, planned: Plan, out: Path, progress: bool) -> Tested:
@@ -166,33 +197,27 @@ def _both(shared: _Shared, picked: ImageSet, options: dict[str, Any]) -> tuple[F
     return pixels.frozen(shared.clip), pixels  # decoded once for both
 
 
-def _run_name(shared: _Shared, variant: Variant, shots: int, seed: int) -> str:
-    several = f"-{shots}shots" if shared.plan.shots_in_rows else ""
-    return f"{cell_name(*variant)}{several}-seed{seed}"
-
-
-def _cell(shared: _Shared, images: _Training, variant: Variant, shots: int, seed: int) -> dict[str, Any]:
+def _cell(shared: _Shared, images: _Training, run: _Run) -> Cell:
     """Train and test one host with one seed, or read the finished cell."""
     config, planned = shared.config, shared.plan
-    (host, ogen), name = variant, _run_name(shared, variant, shots, seed)
-    card = {**shared.card, "shots": shots}
-    settings = {"epochs": config.epochs, "precision": config.precision, **config.settings, "seed": seed}
+    (host, ogen), name = run.variant, run.name(shared)
+    card = {**shared.card, "shots": run.shots}
+    settings = {"epochs": config.epochs, "precision": config.precision, **config.settings, "seed": run.seed}
     bank = images.of(method(host).uses_cached_features)
-    signature = _signature(shared, card, bank, variant, settings)
-    path = shared.out / "cells" / f"{name}.json"
-    if path.exists():
-        cell = json.loads(path.read_text(encoding="utf-8"))
-        if cell.get("signature") == signature:
-            return cell
-    model = _model(shared, images, variant)
+    signature = _signature(shared, card, bank, run.variant, settings)
+    path = run.cell(shared)
+    finished = read_cell(path, signature)
+    if finished is not None:
+        return finished
+    model = _model(shared, images, run.variant)
     curve: dict[str, list[Any]] = {}
     seconds, epochs = 0.0, 0
     train: dict[str, Any] = {}
     if model.trainable() or model.training_free:
         # Named by the settings: a killed cell goes on, one of other settings starts afresh.
-        partial = shared.out / "cells" / f"{name}-{signature}.partial"
-        history, seconds = _train(shared, model, bank, partial, settings)
-        shutil.rmtree(partial, ignore_errors=True)
+        unfinished = path.with_name(f"{name}-{signature}.partial")
+        history, seconds = _train(shared, model, bank, unfinished, settings)
+        shutil.rmtree(unfinished, ignore_errors=True)
         epochs, curve = len(history), _curve(history)
         train = asdict(replace(TrainConfig(), **{**model.train_settings(), **settings}))
     trained = images.plain or (None, None)
@@ -200,19 +225,19 @@ def _cell(shared: _Shared, images: _Training, variant: Variant, shots: int, seed
     names_known = isinstance(model, OGEN) and model.names_known
     protocol = {**card, "new_names_known_in_training": names_known}
     model.save(shared.out / "runs" / name, {"protocol": protocol, "train": train})
-    who = {"host": host, "ogen": ogen, "seed": seed, **({"shots": shots} if planned.shots_in_rows else {})}
+    who = {"host": host, "ogen": ogen, "seed": run.seed, **({"shots": run.shots} if planned.shots_in_rows else {})}
     cell = {
         "signature": signature, **who, "config": model.config(), "train": train,
         "new_names_known_in_training": names_known,
         "rows": [{"dataset": row["dataset"], "domain": row["domain"], **who, **row, "epochs": epochs,
                   "seconds": seconds} for row in outcome.rows],
         "curve": curve, "confusions": outcome.confusions, "per_class": outcome.per_class,
-        "projection": _projection(shared, model, seed) if isinstance(model, OGEN) else None,
+        "projection": _projection(shared, model, run.seed) if isinstance(model, OGEN) else None,
         **({} if outcome.robustness is None else {"robustness": outcome.robustness}),
         **({} if outcome.detection is None else {"detection": outcome.detection}),
     }  # fmt: skip
-    write_json(path, cell)
-    return cell
+    write_document(path, cell)
+    return cast(Cell, cell)
 
 
 def _signature(

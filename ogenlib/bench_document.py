@@ -8,17 +8,61 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from typing_extensions import NotRequired, TypedDict
 
 from ogenlib import results
 from ogenlib.data import ImageSet
 from ogenlib.protocols import Part, Plan
 from ogenlib.published import published_rows
 from ogenlib.robustness import robustness_tables
+from ogenlib.utils.documents import conform, read_json, unsealed
 
 THUMBNAILS = 4  # pictures beside a confusion
+
+
+class Cell(TypedDict):
+    """One finished cell, as its file holds it.
+
+    signature: of all that decides it. rows: of the results. config, train: settings of method and training.
+    curve: columns over the epochs. confusions, per_class, projection, robustness, detection: see `Outcome`.
+    """
+
+    signature: str
+    host: str
+    ogen: bool
+    seed: int
+    shots: NotRequired[int]
+    config: dict[str, Any]
+    train: dict[str, Any]
+    new_names_known_in_training: bool
+    rows: list[dict[str, Any]]
+    curve: dict[str, list[Any]]
+    confusions: list[dict[str, Any]]
+    per_class: list[dict[str, Any]]
+    projection: dict[str, Any] | None
+    robustness: NotRequired[dict[str, Any]]
+    detection: NotRequired[dict[str, Any]]
+
+
+def read_cell(path: Path, signature: str) -> Cell | None:
+    """The finished cell in a file; None where there is no file, or one of other settings.
+
+    Raises:
+        DamagedFile: no cell, or one that was changed after it was written.
+    """
+    what, fix = "a finished cell", "delete it, and the same command runs the cell again"
+    if not path.exists():
+        return None
+    content = read_json(path, dict[str, Any], what=what, fix=fix)
+    if content.get("signature") != signature:
+        return None
+    content = unsealed(content, path, what=what, fix=fix, required=True)
+    cell: Cell = conform(content, Cell, path, what, fix)
+    return cell
 
 
 def cell_name(host: str, ogen: bool) -> str:
@@ -27,7 +71,7 @@ def cell_name(host: str, ogen: bool) -> str:
 
 
 def document(
-    cells: Sequence[dict[str, Any]], card: Mapping[str, Any], plan: Plan, seeds: Sequence[int],
+    cells: Sequence[Cell], card: Mapping[str, Any], plan: Plan, seeds: Sequence[int],
     skipped: list[dict[str, str]], command: str, seconds: float,
 ) -> dict[str, Any]:  # fmt: skip
     """The whole document but the thumbnails.
@@ -72,13 +116,13 @@ def _means(rows: Sequence[Mapping[str, Any]], over: str) -> list[dict[str, Any]]
             for mean in results.average_rows([row for row in rows if row.get("task") == task], "all")]  # fmt: skip
 
 
-def _detection(shown: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _detection(shown: Sequence[Cell]) -> dict[str, Any]:
     """Histograms and curves of the first seed."""
     found = [{**_who(c), "seed": c["seed"], **c["detection"]} for c in shown if "detection" in c]
     return {"detection": found} if found else {}
 
 
-def _robustness(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _robustness(cells: Sequence[Cell]) -> dict[str, Any]:
     found = [{**_who(c), "seed": c["seed"], **c["robustness"]} for c in cells if "robustness" in c]
     return robustness_tables(found) if found else {}
 
@@ -108,11 +152,12 @@ def _counted_texts(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "texts": sum(map(len, texts.values()))} if isinstance(texts, Mapping) else dict(config)
 
 
-def _who(cell: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: cell[key] for key in ("host", "ogen", "shots") if key in cell}
+def _who(cell: Cell) -> dict[str, Any]:
+    found: Mapping[str, Any] = cell
+    return {key: found[key] for key in ("host", "ogen", "shots") if key in found}
 
 
-def _per_class(cells: Sequence[dict[str, Any]], home: str) -> list[dict[str, Any]]:
+def _per_class(cells: Sequence[Cell], home: str) -> list[dict[str, Any]]:
     merged: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for cell in cells:
         for row in cell["per_class"]:

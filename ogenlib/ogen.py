@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,7 +26,6 @@ from torch import Tensor, nn
 from ogenlib.data import FeatureBank
 from ogenlib.distill import EMA, Teacher, kl_divergence, logit_l2
 from ogenlib.distill.named import copy_into
-from ogenlib.generator_io import save_generator
 from ogenlib.generators import ClassConditionalGenerator
 from ogenlib.hosts import Batch, Host, ZeroShotAnchor, build, method
 from ogenlib.ogen_config import ogen_config
@@ -388,13 +386,3 @@ class OGEN(Host):
         model = cls(host, **names, preset=card["preset"], templates=card["templates"], **card["settings"])
         object.__setattr__(model, "_loaded_generator", generator)
         return model
-
-    def save(self, folder: str | Path, extra: Mapping[str, Any] | None = None) -> Path:
-        """Save the host's tensors with OGEN's settings, and the generator beside them."""
-        path = super().save(folder, extra)
-        kept = path / "generator.safetensors"
-        if self.generator is not None:
-            save_generator(self.generator, kept)
-        else:
-            kept.unlink(missing_ok=True)  # of a run that was saved here before
-        return path

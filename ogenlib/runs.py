@@ -5,7 +5,6 @@ Notation: `B` images, `C` classes, `D` embedding.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,86 +14,182 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
+from typing_extensions import NotRequired, TypedDict
 
 from ogenlib.data.dataset import check_classnames, open_image
-from ogenlib.generator_io import load_generator
+from ogenlib.generator_io import load_generator, save_generator
+from ogenlib.generators import ClassConditionalGenerator
 from ogenlib.hosts import Batch, Host, build
 from ogenlib.ogen import OGEN
 from ogenlib.towers import ClipLike, check_fingerprint, load_backbone
-from ogenlib.utils.documents import write_json
-from ogenlib.utils.files import atomic_write
+from ogenlib.utils.documents import DamagedFile, read_document, write_document
+from ogenlib.utils.tensors import open_tensors, recorded_digest, write_tensors
 
 FORMAT = "ogenlib.run/1"
+CARD, HOST, GENERATOR = "run.json", "host.safetensors", "generator.safetensors"
+AGAIN = "train and save the run again"
+
+
+class Fingerprint(TypedDict):
+    """Of a backbone; `ClipLike.fingerprint` says what the fields are."""
+
+    name: str
+    pretrained: str | None
+    weights_hash: str
+    quick_gelu: bool
+    embed_dim: int
+    preprocess: dict[str, Any]
+
+
+class OGENCard(TypedDict):
+    """As `OGEN.card` writes it."""
+
+    preset: str
+    settings: dict[str, Any]
+    templates: list[str]
+    new_names_known_in_training: bool
+    other_names: list[str]
+
+
+class RunCard(TypedDict):
+    """``run.json``.
+
+    config: what the method is built with. files: digests of the run's other files, which belong to this card alone.
+    extra: facts that nothing is built from.
+    """
+
+    format: str
+    method: str
+    config: dict[str, Any]
+    ogen: OGENCard | None
+    names: list[str]
+    backbone: Fingerprint
+    precision: str
+    extra: dict[str, Any]
+    files: NotRequired[dict[str, str]]
 
 
 def save_run(host: Host, folder: str | Path, extra: Mapping[str, Any] | None = None) -> Path:
-    """Write the host's tensors, then ``run.json``, which makes the folder a run; returns the folder.
+    """Write the host's tensors, OGEN's generator if there is one, then ``run.json``, which makes the folder a run.
 
     Args:
         extra: JSON-able facts to keep beside it (protocol, history).
+
+    Returns:
+        The folder.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     config = host.config()
     ogen = config.pop("ogen", None)
     inner = host.host if isinstance(host, OGEN) else host
-    tensors = {k: v.detach().cpu().clone().contiguous() for k, v in inner.state_dict().items()}
-    with atomic_write(folder / "host.safetensors") as temporary:
-        save_file(tensors, temporary, metadata={"format": FORMAT})
+    files = {HOST: write_tensors(folder / HOST, inner.state_dict(), {"format": FORMAT})}
+    generator = host.generator if isinstance(host, OGEN) else None
+    if generator is None:
+        (folder / GENERATOR).unlink(missing_ok=True)  # of a run that was saved here before
+    else:
+        save_generator(generator, folder / GENERATOR)
+        files[GENERATOR] = str(recorded_digest(folder / GENERATOR))
     record = {
         "format": FORMAT, "method": host.info.name, "config": config, "ogen": ogen, "names": list(host.names),
-        "backbone": host.clip.fingerprint(), "precision": host.clip.precision, "extra": dict(extra or {}),
+        "backbone": host.clip.fingerprint(), "precision": host.clip.precision, "files": files,
+        "extra": dict(extra or {}),
     }  # fmt: skip
-    write_json(folder / "run.json", record)
+    write_document(folder / CARD, record)
     return folder
 
 
-def read_run(folder: str | Path) -> dict[str, Any]:
+def read_run(folder: str | Path) -> RunCard:
     """The contents of ``run.json``; FileNotFoundError or ValueError if the folder is no run."""
-    path = Path(folder) / "run.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} is not a saved run (no run.json); make one with model.save({str(folder)!r})")
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} cannot be read as JSON ({error}); train and save the run again") from error
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise ValueError(f"{path} is not of format {FORMAT}; it was written by something else")
-    return record
+    path = Path(folder) / CARD
+    if not path.exists():
+        raise FileNotFoundError(f"{folder} is not a saved run (no {CARD}); make one with model.save({str(folder)!r})")
+    card = read_document(path, RunCard, what="a saved run's card", fix=AGAIN)
+    if card["format"] != FORMAT:
+        raise DamagedFile(f"{path} is not of format {FORMAT}; it was written by something else")
+    return card
 
 
-def load_run(folder: str | Path, clip: ClipLike | None = None, device: torch.device | str = "cpu") -> Host:
+def load_run(
+    folder: str | Path, clip: ClipLike | None = None, device: torch.device | str = "cpu", *, download: bool = False
+) -> Host:
     """The host of a saved run.
 
     Args:
         clip: a loaded backbone, checked against the run's fingerprint; None loads the one the run names.
+        download: whether a backbone that the run names may be fetched from a hub. False opens it from this machine
+            alone, whatever a run that came from elsewhere says.
 
     Raises:
-        FileNotFoundError, ValueError: not a run, damaged tensors, or another backbone.
+        FileNotFoundError, ValueError: not a run, files that were changed or are of another run, or another backbone.
     """
     record = read_run(folder)
+    state = _tensors(folder, record)
     made_with = record["backbone"]
     if clip is None and not made_with["preprocess"]:
         raise ValueError(f"{folder} was trained on a table of features; pass clip=EmbeddingTable(names, text)")
     if clip is None:
         clip = load_backbone(
             made_with["name"], made_with["pretrained"], device=device,
-            precision=record["precision"], quick_gelu=made_with["quick_gelu"],
+            precision=record["precision"], quick_gelu=made_with["quick_gelu"], download=download,
         )  # fmt: skip
-    check_fingerprint(made_with, clip)
-    host = build(record["method"], clip, record["names"], **record["config"])
-    path = Path(folder) / "host.safetensors"
+    check_fingerprint(dict(made_with), clip)
+    host = _build(folder, record, clip)
     try:
-        host.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError) as error:
-        raise ValueError(f"{path} does not hold this run's tensors ({error}); train it again") from error
-    if not record.get("ogen"):
+        host.load_state_dict(state)
+    except RuntimeError as error:
+        raise DamagedFile(f"{Path(folder) / HOST} does not hold this run's tensors ({error}); {AGAIN}") from error
+    card = record["ogen"]
+    if card is None:
         return host.eval()
-    kept = Path(folder) / "generator.safetensors"
-    return OGEN.from_card(host, record["ogen"], load_generator(kept) if kept.exists() else None).eval()
+    generator = _generator(folder, record)
+    try:
+        return OGEN.from_card(host, card, generator).eval()
+    except Exception as error:
+        raise _unfit(folder, error) from error
+
+
+def _tensors(folder: str | Path, record: RunCard) -> dict[str, Tensor]:
+    path = Path(folder) / HOST
+    try:
+        opened = open_tensors(path, what="a run's tensors", fix=AGAIN)
+    except FileNotFoundError as error:
+        raise DamagedFile(f"{path} is missing, and {CARD} says that there is one; {AGAIN}") from error
+    _check_digest(path, opened.digest, record)
+    return opened.tensors
+
+
+def _generator(folder: str | Path, record: RunCard) -> ClassConditionalGenerator | None:
+    path, files = Path(folder) / GENERATOR, record.get("files")
+    if not (path.exists() if files is None else GENERATOR in files):  # older cards do not say
+        return None
+    try:
+        generator = load_generator(path)
+    except FileNotFoundError as error:
+        raise DamagedFile(f"{path} is missing, and {CARD} says that there is one; {AGAIN}") from error
+    _check_digest(path, recorded_digest(path), record)
+    return generator
+
+
+def _check_digest(path: Path, digest: str | None, record: RunCard) -> None:
+    """The files of a run belong together: training that ends between them leaves those of two runs."""
+    expected = record.get("files", {}).get(path.name, digest)
+    if expected != digest:
+        raise DamagedFile(f"{path} is not the file that {CARD} beside it was written with; {AGAIN}")
+
+
+def _build(folder: str | Path, record: RunCard, clip: ClipLike) -> Host:
+    try:
+        return build(record["method"], clip, record["names"], **record["config"])
+    except Exception as error:
+        raise _unfit(folder, error) from error
+
+
+def _unfit(folder: str | Path, error: Exception) -> DamagedFile:
+    """A card can say anything, and a constructor may do anything with it; the reader of the file gets one line."""
+    said = str(error) if isinstance(error, (ValueError, OSError)) else f"{type(error).__name__}: {error}"
+    return DamagedFile(f"{Path(folder) / CARD}: its settings make no method ({said}); {AGAIN}")
 
 
 def names_for(host: Host, names: Sequence[str] | None = None) -> tuple[str, ...]:
@@ -141,9 +236,16 @@ class Classifier:
         self.names = names_for(host, names)
 
     @classmethod
-    def load(cls, folder: str | Path, clip: ClipLike | None = None, device: torch.device | str = "cpu") -> Classifier:
-        """Open a folder written by `model.save`."""
-        return cls(load_run(folder, clip, device))
+    def load(
+        cls,
+        folder: str | Path,
+        clip: ClipLike | None = None,
+        device: torch.device | str = "cpu",
+        *,
+        download: bool = False,
+    ) -> Classifier:
+        """Open a folder written by `model.save`; arguments as for `load_run`."""
+        return cls(load_run(folder, clip, device, download=download))
 
     def with_names(self, names: Sequence[str], *, add: bool = False) -> Classifier:
         """The same host choosing among other names; with `add`, among its present names and these."""

@@ -15,7 +15,7 @@ from ogenlib.bench_document import ending
 from ogenlib.protocols import plan
 from ogenlib.published import published_rows
 from ogenlib.report import write_report
-from ogenlib.utils.documents import write_json
+from ogenlib.utils.documents import write_document
 
 # Of a dataset's own card, what differs from dataset to dataset.
 OWN = ("dataset", "data_hash", "split_hash", "n_base", "n_new", "templates", "train_domains", "test_domains",
@@ -38,7 +38,7 @@ def run_suite(config: BenchConfig, out: Path, *, command: str = "", progress: bo
             plan(one)
     documents = [run_bench(one, out / one.dataset, command=command, progress=progress) for one in each]
     result = suite_document(str(config.suite), documents, command, time.perf_counter() - began)
-    write_json(out / "results.json", result)
+    write_document(out / "results.json", result)
     write_report(result, out / "report.html")
     return result
 

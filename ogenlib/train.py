@@ -6,6 +6,7 @@ Notation: `N` training images, `B` images a step.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import math
 import os
@@ -27,10 +28,13 @@ from ogenlib.data import FeatureBank, PixelBank
 from ogenlib.hosts import Host
 from ogenlib.rates import Rates, check_rates, frozen
 from ogenlib.sharding import clip_gradients, is_divided, settled
+from ogenlib.utils.differences import differences
+from ogenlib.utils.documents import DamagedFile
 
 _log = logging.getLogger(__name__)
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("epochs", "steps")
+DIFFERENCES = 6  # that a refusal names
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -212,9 +216,13 @@ def _fit(
     if checkpoint is not None and checkpoint.exists():
         states, meta = load_checkpoint(checkpoint, host)
         _check_signature(checkpoint, meta["signature"], signature)
-        optimizer.load_state_dict(states["optimizer"])
-        scaler.load_state_dict(states["scaler"])
-        host.load_training_state(states["host"])
+        try:
+            optimizer.load_state_dict(states["optimizer"])
+            scaler.load_state_dict(states["scaler"])
+            host.load_training_state(states["host"])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise DamagedFile(f"{checkpoint}: its states are not of this training ({error!r}); delete it to start over"
+                              ) from error  # fmt: skip
         history, first = History(meta["history"]), meta["epoch"] + 1
         _log.info("continuing %s after epoch %d", checkpoint, first - 1)
 
@@ -377,10 +385,8 @@ def _signature(host: Host, made_from: dict[str, Any], config: TrainConfig) -> di
 
 
 def _check_signature(path: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
-    import json
-
-    now = json.loads(json.dumps(now))
-    differing = [key for key in now if saved.get(key) != now[key]]
+    differing = list(differences(saved, json.loads(json.dumps(now))))
     if differing:
-        shown = "; ".join(f"{key}: saved {str(saved.get(key))[:80]}, asked {str(now[key])[:80]}" for key in differing)
-        raise ValueError(f"{path} belongs to another run ({shown}); use another output folder or delete it")
+        more = [f"and {len(differing) - DIFFERENCES} more"] if len(differing) > DIFFERENCES else []
+        said = "; ".join([*differing[:DIFFERENCES], *more])
+        raise ValueError(f"{path} belongs to another run ({said}); use another output folder or delete it")

@@ -106,7 +106,7 @@ def test_continued_with_weights_of_every_image(tmp_path) -> None:
 def test_a_checkpoint_of_other_settings_is_refused(change: dict[str, Any], tmp_path) -> None:
     table = make_table()
     train(OGEN(adapter(table), unknown=UNKNOWN, **SMALL), make_bank(table), epochs=1, out=tmp_path)
-    with pytest.raises(ValueError, match=r"belongs to another run \(host: saved"):
+    with pytest.raises(ValueError, match=r"belongs to another run \(host\.ogen\.\S+: saved"):
         train(OGEN(adapter(table), **{"unknown": UNKNOWN, **SMALL, **change}), make_bank(table), epochs=1, out=tmp_path)
     with pytest.raises(ValueError, match="use another output folder"):
         train(adapter(table), make_bank(table), epochs=1, out=tmp_path)

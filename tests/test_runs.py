@@ -14,6 +14,7 @@ from ogenlib import Classifier, load_run
 from ogenlib.data import load_dataset
 from ogenlib.hosts import CoOp
 from ogenlib.runs import read_run
+from ogenlib.utils.documents import write_document
 
 NAMES = ["dog", "red apple", "train"]
 
@@ -41,7 +42,7 @@ def test_another_backbone_is_refused(run, clip) -> None:
     record = json.loads((run / "run.json").read_text())
     record["backbone"]["weights_hash"] = "0" * 16
     record["backbone"]["quick_gelu"] = True
-    (run / "run.json").write_text(json.dumps(record))
+    write_document(run / "run.json", record)
     with pytest.raises(ValueError, match=r"weights_hash.*quick_gelu.*load_backbone\('ogen-tiny'"):
         load_run(run, clip=clip)
 
@@ -52,12 +53,15 @@ def test_damaged_runs_are_named(run, clip, tmp_path) -> None:
     cut = tmp_path / "cut"
     shutil.copytree(run, cut)
     (cut / "host.safetensors").write_bytes((run / "host.safetensors").read_bytes()[:100])
-    with pytest.raises(ValueError, match="does not hold this run's tensors"):
+    with pytest.raises(ValueError, match=r"host\.safetensors cannot be read as a run's tensors"):
         load_run(cut, clip=clip)
     (cut / "run.json").write_text("{")
     with pytest.raises(ValueError, match="cannot be read as JSON"):
         load_run(cut, clip=clip)
     (cut / "run.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"run\.json cannot be read as a saved run's card: it holds a JSON list"):
+        load_run(cut, clip=clip)
+    write_document(cut / "run.json", {**read_run(run), "format": "ogenlib.run/9"})
     with pytest.raises(ValueError, match="not of format"):
         load_run(cut, clip=clip)
 

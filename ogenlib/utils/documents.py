@@ -46,24 +46,36 @@ def read_json(path: str | os.PathLike[str], kind: type[T] | Any = Any, *, what: 
     return conform(_parse(path, what, fix), kind, path, what, fix)
 
 
-def read_document(path: str | os.PathLike[str], kind: type[T], *, what: str, fix: str, note: bool = True) -> T:
+def read_document(path: str | os.PathLike[str], kind: type[T], *, what: str, fix: str) -> T:
     """A JSON object checked against its digest, then against a type; see `read_json`.
 
-    Args:
-        note: log a warning for a document without a digest.
+    A document without a digest opens with a logged warning.
 
     Raises:
         FileNotFoundError, DamagedFile: as `read_json`, and contents that are not those that were sealed.
     """
-    value = _parse(path, what, fix)
+    return cast(T, conform(unsealed(_parse(path, what, fix), path, what=what, fix=fix), kind, path, what, fix))
+
+
+def unsealed(
+    value: Any, path: str | os.PathLike[str], *, what: str, fix: str, required: bool = False
+) -> dict[str, Any]:
+    """A JSON object out of the file `path`, checked against its digest and without it.
+
+    Args:
+        required: refuse an object without a digest; else it is noted.
+
+    Raises:
+        DamagedFile: no object, or contents that are not those that were sealed.
+    """
     if not isinstance(value, dict):
-        raise DamagedFile(f"{path} is no {what}: it holds a JSON {_name(value)}, not an object; {fix}")
-    sealed = value.pop(DIGEST, None)
-    if sealed is None and note:
+        raise DamagedFile(f"{path} cannot be read as {what}: it holds a JSON {_name(value)}, not an object; {fix}")
+    content = {key: entry for key, entry in value.items() if key != DIGEST}
+    if DIGEST not in value and not required:
         _log.warning(UNSEALED, path)
-    if sealed is not None and sealed != digest_of(value):
+    elif value.get(DIGEST) != digest_of(content):
         raise DamagedFile(f"{path} was changed after it was written: its digest does not fit what it says; {fix}")
-    return cast(T, conform(value, kind, path, what, fix))
+    return content
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
@@ -91,7 +103,7 @@ def conform(value: Any, kind: Any, path: str | os.PathLike[str], what: str, fix:
     try:
         return msgspec.convert(value, kind, strict=True)
     except msgspec.ValidationError as error:
-        raise DamagedFile(f"{path} is no {what}: {error}; {fix}") from error
+        raise DamagedFile(f"{path} cannot be read as {what}: {error}; {fix}") from error
 
 
 def parse(text: str | bytes, path: str | os.PathLike[str], what: str, fix: str) -> Any:
@@ -99,7 +111,7 @@ def parse(text: str | bytes, path: str | os.PathLike[str], what: str, fix: str) 
     try:
         return json.loads(text, parse_constant=_refuse_constant)
     except RecursionError as error:
-        raise DamagedFile(f"{path} is no {what}: its JSON is nested too deep; {fix}") from error
+        raise DamagedFile(f"{path} cannot be read as {what}: its JSON is nested too deep; {fix}") from error
     except ValueError as error:  # also what is no UTF-8, and numbers with thousands of digits
         raise DamagedFile(f"{path} cannot be read as JSON ({error}), and should be {what}; {fix}") from error
 

@@ -1,6 +1,7 @@
 """One writer at a time: locks beside the files they guard, freed by the system when their process ends.
 
-Built on https://github.com/tox-dev/filelock. A lock file, ``.name.lock``, stays behind; it holds nothing.
+Built on https://github.com/tox-dev/filelock. Locks are empty files in a hidden folder, ``.locks``, which stays behind:
+to delete a lock that another process may be waiting for would give it to two.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 _log = logging.getLogger(__name__)
+FOLDER = ".locks"
 
 
 def _lock(path: str | os.PathLike[str]) -> FileLock:
     target = Path(os.path.realpath(path))
-    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = target.parent / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
     # One object a path, so that a block inside another of the same thread does not wait for itself.
-    return FileLock(target.parent / f".{target.name}.lock", is_singleton=True)
+    return FileLock(folder / target.name, is_singleton=True)
 
 
 @contextmanager

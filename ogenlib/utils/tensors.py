@@ -91,8 +91,7 @@ def open_tensors(
             metadata = dict(opened.metadata() or {})
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  no mapping
     except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
-        reason = f"cannot be read as a safetensors file ({error}), and should be {what}"
-        raise DamagedFile(f"{path} {reason}; {fix}") from error
+        raise DamagedFile(f"{path} cannot be read as {what} ({error}); {fix}") from error
     recorded = metadata.pop(DIGEST, None)
     if recorded is None and note:
         _log.warning(UNSEALED, path)
@@ -103,7 +102,7 @@ def open_tensors(
         raise DamagedFile(f"{path}: the tensor {unfinished!r} holds numbers that are not finite; {fix}")
     missing = [name for name in needs if name not in tensors]
     if missing:
-        raise DamagedFile(f"{path} is no {what}: it lacks the tensors {', '.join(missing)}; {fix}")
+        raise DamagedFile(f"{path} cannot be read as {what}: it lacks the tensors {', '.join(missing)}; {fix}")
     return TensorFile(file, tensors, metadata, recorded)
 
 

@@ -66,7 +66,7 @@ def test_a_cut_file_is_refused(tmp_path, cut):
     path = tmp_path / "a.safetensors"
     write_tensors(path, tensors())
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(DamagedFile, match="cannot be read as a safetensors file"):
+    with pytest.raises(DamagedFile, match="cannot be read as a bank"):
         open_tensors(path, **ASK)
 
 
