@@ -62,7 +62,7 @@ class RunCard(TypedDict):
     format: str
     method: str
     config: dict[str, Any]
-    ogen: OGENCard | None
+    ogen: NotRequired[OGENCard | None]
     names: list[str]
     backbone: Fingerprint
     precision: str
@@ -140,7 +140,7 @@ def load_run(
         host.load_state_dict(state)
     except RuntimeError as error:
         raise DamagedFile(f"{Path(folder) / HOST} does not hold this run's tensors ({error}); {AGAIN}") from error
-    card = record["ogen"]
+    card = record.get("ogen")
     if card is None:
         return host.eval()
     generator = _generator(folder, record)

@@ -210,7 +210,7 @@ def test_a_run_without_ogen_still_loads(clip, tmp_path) -> None:
     assert record["ogen"] is None
     for change in ({}, {"ogen": "left out"}):  # as runs were written before OGEN
         if change:
-            del record["ogen"]
+            del record["ogen"], record["sha256"], record["files"]
             (folder / "run.json").write_text(json.dumps(record))
         again = og.load_run(folder, clip=clip)
         assert type(again) is CoOp and torch.equal(again.class_weights(OTHER), host.class_weights(OTHER))
