@@ -66,11 +66,14 @@ def read_run(folder: str | Path) -> dict[str, Any]:
     return record
 
 
-def load_run(folder: str | Path, clip: ClipLike | None = None, device: torch.device | str = "cpu") -> Host:
+def load_run(
+    folder: str | Path, clip: ClipLike | None = None, device: torch.device | str = "cpu", *, download: bool = False
+) -> Host:
     """The host of a saved run.
 
     Args:
         clip: a loaded backbone, checked against the run's fingerprint; None loads the one the run names.
+        download: let that one be fetched from a hub.
 
     Raises:
         FileNotFoundError, ValueError: not a run, damaged tensors, or another backbone.
@@ -141,9 +144,12 @@ class Classifier:
         self.names = names_for(host, names)
 
     @classmethod
-    def load(cls, folder: str | Path, clip: ClipLike | None = None, device: torch.device | str = "cpu") -> Classifier:
-        """Open a folder written by `model.save`."""
-        return cls(load_run(folder, clip, device))
+    def load(
+        cls, folder: str | Path, clip: ClipLike | None = None, device: torch.device | str = "cpu", *,
+        download: bool = False,
+    ) -> Classifier:  # fmt: skip
+        """Open a folder written by `model.save`; see `load_run`."""
+        return cls(load_run(folder, clip, device, download=download))
 
     def with_names(self, names: Sequence[str], *, add: bool = False) -> Classifier:
         """The same host choosing among other names; with `add`, among its present names and these."""
