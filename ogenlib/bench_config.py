@@ -121,7 +121,7 @@ class BenchConfig:
             raise ValueError(f"none of the hosts {list(self.hosts)} takes OGEN; those that do: {', '.join(takers)}")
         asked = self.held_out or self.ogen_settings or self.preset != PRESET
         if asked and not any(ogen for _, ogen in self.variants()):
-            why = "--no-ogen, ogen='no'" if self.ogen == "no" else f"nor does any of {', '.join(self.hosts)} take it"
+            why = "--no-ogen, ogen='no'" if self.ogen == "no" else f"none of {', '.join(self.hosts)} takes it"
             raise ValueError(
                 f"held-out names, a preset or settings of OGEN were given, but no run has OGEN ({why}); "
                 "leave out the one or the other"

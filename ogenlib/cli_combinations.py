@@ -84,4 +84,5 @@ def _refuse(args: argparse.Namespace, options: Sequence[str], why: str) -> None:
     """ValueError for the options among these that were given."""
     given = ["NAME" if o == "name" else flag(o) for o in options if was_given(args, o)]
     if given:
-        raise ValueError(f"{', '.join(given)} {'has' if len(given) == 1 else 'have'} no effect: {why}; leave it out")
+        has, it = ("has", "it") if len(given) == 1 else ("have", "them")
+        raise ValueError(f"{', '.join(given)} {has} no effect: {why}; leave {it} out")

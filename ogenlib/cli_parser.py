@@ -148,8 +148,8 @@ def build_parser() -> argparse.ArgumentParser:
                    help="epochs between two points of the curves (default: 1; a tenth of the epochs for methods that "
                         "read pixels)")  # fmt: skip
     p.add_argument("--smoke", action="store_true",
-                   help="the same path in less than a minute: 1 seed, 2 views, at most 4 epochs and 4 images of a class, "
-                        "fewer domains, alphas and numbers of images")  # fmt: skip
+                   help="the same path in less than a minute: 1 seed, 2 views, 4 epochs and 4 images of a class at "
+                        "most, fewer domains, alphas and numbers of images")  # fmt: skip
     _data(p)
     _root(p)
     _model(p)

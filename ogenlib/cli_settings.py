@@ -95,7 +95,7 @@ def _kind(value: Any) -> Any:
         return LIST if all(isinstance(item, str) and item.strip() for item in value) else None
     if isinstance(value, str) and not value.strip():
         return None
-    if type(value) in (int, float) and not (math.isfinite(value) and abs(value) <= LARGEST):
+    if (type(value) is int and abs(value) > LARGEST) or (type(value) is float and not math.isfinite(value)):
         return None
     return type(value)
 

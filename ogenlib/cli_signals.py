@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows lacks the last
-GRACE = 3.0  # seconds in which a second signal does not disturb the cleaning that the first one started
+GRACE = 3.0  # seconds
 
 
 class Ending:
@@ -20,10 +20,12 @@ class Ending:
     Attributes:
         number: of the first signal that came, None while none has. Code that catches KeyboardInterrupt, or turns it
             into an error of its own as extension modules do while they are imported, does not hide it.
+        grace: seconds in which another one does not disturb the cleaning that the first one started.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self.grace = GRACE
         self._since = 0.0
         self._process = os.getpid()
 
@@ -33,7 +35,7 @@ class Ending:
             os.kill(os.getpid(), number)
             return
         now = time.monotonic()
-        if self.number is not None and now - self._since < GRACE:
+        if self.number is not None and now - self._since < self.grace:
             return
         self.number, self._since = self.number or number, now
         raise KeyboardInterrupt

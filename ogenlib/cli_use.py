@@ -49,15 +49,20 @@ def predict(args: argparse.Namespace) -> None:
 
 def run_at(args: argparse.Namespace) -> Host:
     """The saved run, or with --alpha what WiSE-FT makes of it."""
-    if args.alpha is not None:
-        check_alpha(args.alpha)
     host = load_run(args.folder, device=args.device, download=args.download)
     return host if args.alpha is None else wise_ft(host, args.alpha)
 
 
+def _alpha(text: str) -> float:
+    try:
+        return check_alpha(number(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def add_alpha(parser: argparse.ArgumentParser) -> None:
     """Declare --alpha, for commands that read a run with `run_at`."""
-    parser.add_argument("--alpha", type=number, default=None, metavar="A",
+    parser.add_argument("--alpha", type=_alpha, default=None, metavar="A",
                         help="tensors between where training began (0) and where it ended (1), as WiSE-FT does; "
                              "default: where it ended")  # fmt: skip
 

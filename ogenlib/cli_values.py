@@ -19,7 +19,7 @@ class Given(argparse.Action):
         option_string: str | None = None,
     ) -> None:  # fmt: skip
         setattr(namespace, self.dest, values)
-        if values is not self.default:  # what argparse stores for a positional argument that is not there
+        if self.option_strings or values is not self.default:  # stored too for an argument that is not there
             namespace.given = {*getattr(namespace, "given", ()), self.dest}
 
 

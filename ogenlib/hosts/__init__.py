@@ -91,9 +91,11 @@ def option_names(cls: type[Host]) -> list[str]:
 
 
 def option_types(cls: type[Host]) -> dict[str, Any]:
-    """The same with their types, of which the method's own count."""
-    hints = {kind: get_type_hints(vars(kind)["__init__"]) for kind, _ in _options(cls)}
-    return {name: hints[kind].get(name, Any) for kind, name in reversed(_options(cls))}
+    """The same with their types; of an argument that several constructors have, the method's own."""
+    found: dict[str, Any] = {}
+    for kind, name in _options(cls):
+        found.setdefault(name, get_type_hints(vars(kind)["__init__"]).get(name, Any))
+    return found
 
 
 def _options(cls: type[Host]) -> list[tuple[type, str]]:
