@@ -1,16 +1,28 @@
-"""ogenlib: fine-tune CLIP-like models without losing what they already know."""
+"""ogenlib: fine-tune CLIP-like models without losing what they already know.
 
-from ogenlib import evaluate, hosts
-from ogenlib.data import FeatureBank, PixelBank, base_new_split, few_shot, few_shot_train_val, load_dataset
-from ogenlib.export import export_head, export_open_clip, to_linear_head
-from ogenlib.generator_io import load_generator, save_generator
-from ogenlib.ogen import OGEN
-from ogenlib.ogen_config import OGENConfig
-from ogenlib.onnx_graph import export_onnx
-from ogenlib.runs import Classifier, load_run
-from ogenlib.towers import EmbeddingTable, load_backbone
-from ogenlib.train import TrainConfig, fit
-from ogenlib.words import nearest_words
+Nothing is imported before it is used: ``import ogenlib`` and ``ogen --help`` do not wait for torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ogenlib import evaluate, hosts
+    from ogenlib.data import FeatureBank, PixelBank, base_new_split, few_shot, few_shot_train_val, load_dataset
+    from ogenlib.export import export_head, export_open_clip, to_linear_head
+    from ogenlib.generator_io import load_generator, save_generator
+    from ogenlib.ogen import OGEN
+    from ogenlib.ogen_config import OGENConfig
+    from ogenlib.onnx_graph import export_onnx
+    from ogenlib.runs import Classifier, load_run
+    from ogenlib.towers import EmbeddingTable, load_backbone
+    from ogenlib.train import TrainConfig, fit
+    from ogenlib.words import nearest_words
 
 __version__ = "0.1.0"
 
@@ -20,3 +32,34 @@ __all__ = [
     "fit", "hosts", "load_backbone", "load_dataset", "load_generator", "load_run", "nearest_words", "save_generator",
     "to_linear_head",
 ]  # fmt: skip
+
+# The same names as above, for when the program runs.
+_HOMES: Mapping[str, tuple[str, ...]] = MappingProxyType({
+    "data": ("FeatureBank", "PixelBank", "base_new_split", "few_shot", "few_shot_train_val", "load_dataset"),
+    "export": ("export_head", "export_open_clip", "to_linear_head"),
+    "generator_io": ("load_generator", "save_generator"),
+    "ogen": ("OGEN",),
+    "ogen_config": ("OGENConfig",),
+    "onnx_graph": ("export_onnx",),
+    "runs": ("Classifier", "load_run"),
+    "towers": ("EmbeddingTable", "load_backbone"),
+    "train": ("TrainConfig", "fit"),
+    "words": ("nearest_words",),
+})  # fmt: skip
+
+
+if not TYPE_CHECKING:  # a type checker must go on telling names that are not there
+
+    def __getattr__(name: str) -> Any:
+        """A public name, or a module of the package, imported now; later uses find it without this function."""
+        for module, names in _HOMES.items():
+            if name in names:
+                globals()[name] = value = getattr(import_module(f"{__name__}.{module}"), name)
+                return value
+        if not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:
+            return import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,7 +1,5 @@
 """``python -m ogenlib``."""
 
-import sys
+from ogenlib.cli import script
 
-from ogenlib.cli import main
-
-sys.exit(main())
+script()

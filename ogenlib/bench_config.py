@@ -22,6 +22,8 @@ PROTOCOLS = (
 )  # fmt: skip
 WITH_TARGETS = ("cross-dataset", "domain-generalization", "domain-shift")
 TARGETS_TOO = (*WITH_TARGETS, "ood")  # with targets, and as a suite besides
+WITHOUT_NEW = ("few-shot", "ood", "retrieval")  # no names that OGEN could be given
+WITHOUT_CURVES = ("ood", "retrieval")
 NO_TARGETS = "none"  # as a target of `ood`: no far task
 WITH_DOMAINS = ("domain-generalization", "domain-shift")
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -117,11 +119,19 @@ class BenchConfig:
         takers = [name for name, cls in METHODS.items() if cls.info.ogen]
         if self.ogen == "yes" and not set(self.hosts) & set(takers):
             raise ValueError(f"none of the hosts {list(self.hosts)} takes OGEN; those that do: {', '.join(takers)}")
-        if self.ogen == "no" and (self.held_out or self.ogen_settings or self.preset != PRESET):
+        asked = self.held_out or self.ogen_settings or self.preset != PRESET
+        if asked and not any(ogen for _, ogen in self.variants()):
+            why = "--no-ogen, ogen='no'" if self.ogen == "no" else f"none of {', '.join(self.hosts)} takes it"
             raise ValueError(
-                "held-out names, a preset or settings of OGEN were given, but no run has OGEN (--no-ogen, ogen='no'); "
+                f"held-out names, a preset or settings of OGEN were given, but no run has OGEN ({why}); "
                 "leave out the one or the other"
             )
+        if self.held_out and self.protocol in WITHOUT_NEW:
+            raise ValueError(f"held-out names: OGEN is given no new names with --protocol {self.protocol}; leave it "
+                             "out")  # fmt: skip
+        if self.measure_every is not None and self.protocol in WITHOUT_CURVES:
+            raise ValueError(f"measure_every={self.measure_every}: --protocol {self.protocol} measures after training "
+                             "only; leave it out")  # fmt: skip
 
     def _check_retrieval(self) -> None:
         """Pairs of image and text train methods that contrast the two, and no class generator."""

@@ -6,7 +6,6 @@ Notation: `B` images, `C` classes, `D` embedding.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,10 @@ import torch
 from torch import Tensor
 
 from ogenlib.batches import Bank, load_bank
-from ogenlib.cli_use import given_names
+from ogenlib.cli_inputs import check_images, given_names
+from ogenlib.cli_text import printable, say
+from ogenlib.cli_use import add_download
+from ogenlib.cli_values import file_name, number, word
 from ogenlib.data import FeatureBank, ImageSet, load_dataset
 from ogenlib.data.dataset import open_image
 from ogenlib.detect import OGENDetector
@@ -23,7 +25,7 @@ from ogenlib.detect.measures import KEPT, threshold_at
 from ogenlib.detect.of_host import detector_of, encoder_of, seen, trained_half
 from ogenlib.hosts import Host
 from ogenlib.runs import load_run
-from ogenlib.utils.documents import write_json
+from ogenlib.utils.documents import write_document
 
 BATCH = 64
 
@@ -69,9 +71,14 @@ def known_images(host: Host, images: FeatureBank | ImageSet) -> tuple[Tensor, Te
     return seen(host, picked).z, numbers[picked.labels.cpu()]
 
 
+def _shards(folder: Path) -> list[Path]:
+    """The banks in a folder, without the hidden files that stand beside them while they are written."""
+    return [path for path in folder.glob("*.safetensors") if not path.name.startswith(".")]
+
+
 def read_images(path: Path) -> FeatureBank | ImageSet:
     """A bank that `ogen extract` wrote, or all images of a folder or CSV."""
-    if path.suffix == ".safetensors" or (path.is_dir() and any(path.glob("*.safetensors"))):
+    if path.suffix == ".safetensors" or (path.is_dir() and any(_shards(path))):
         return FeatureBank.load(path)
     data = load_dataset(path)
     parts = [part for part in (data.train, data.val, data.test) if part is not None]
@@ -82,7 +89,8 @@ def detect(args: argparse.Namespace) -> None:
     if args.threshold is not None and args.known is not None:
         raise ValueError("--threshold and --known both set the threshold; leave one out")
     unknown = given_names(args.unknown)
-    host = load_run(args.folder, device=args.device)
+    check_images(args.images)
+    host = load_run(args.folder, device=args.device, download=args.download)
     detector = run_detector(host, unknown, None if args.fit is None else read_images(args.fit))
     threshold = args.threshold
     if args.known is not None:
@@ -99,15 +107,15 @@ def detect(args: argparse.Namespace) -> None:
             rows.append({"image": str(path), "nearest": host.names[c], "score": score, "known": known})
     found: dict[str, Any] = {"schema": "ogenlib.detect/1", "run": str(args.folder), "threshold": threshold,
                              "known_kept": KEPT if args.known is not None else None, "images": rows}  # fmt: skip
-    write_json(args.out / "detect.json", found)
+    write_document(args.out / "detect.json", found)
     if args.json:
-        print(json.dumps(found, indent=1))
+        print((args.out / "detect.json").read_text(encoding="utf-8"), end="")
         return
     for row in rows:
         decision = "" if row["known"] is None else ", known" if row["known"] else ", unknown"
-        print(f"{row['image']}: nearest {row['nearest']}, score {row['score']:.4f}{decision}")
+        say(f"{printable(row['image'])}: nearest {printable(row['nearest'])}, score {row['score']:.4f}{decision}")
     if threshold is None and not args.quiet:
-        print("no decision: give images of known classes with --known BANK_OR_FOLDER, or --threshold SCORE")
+        say("no decision: give images of known classes with --known BANK_OR_FOLDER, or --threshold SCORE")
 
 
 def add_commands(
@@ -115,17 +123,18 @@ def add_commands(
 ) -> None:
     """Declare the command of this file; arguments as in `ogenlib.cli_use.add_commands`."""
     p = command("detect", detect, "tell images of a run's classes from images of none")
-    p.add_argument("folder", type=Path, metavar="RUN", help="folder of a saved run")
-    p.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="image files")
-    p.add_argument("--known", type=Path, default=None, metavar="BANK_OR_FOLDER",
+    p.add_argument("folder", type=file_name, metavar="RUN", help="folder of a saved run")
+    p.add_argument("images", type=file_name, nargs="+", metavar="IMAGE", help="image files")
+    p.add_argument("--known", type=file_name, default=None, metavar="BANK_OR_FOLDER",
                    help="images of known classes, as features (ogen extract) or as a folder root/class/image or CSV: "
                         "the threshold lets 95%% of them pass; take others than for --fit")  # fmt: skip
-    p.add_argument("--threshold", type=float, default=None, metavar="SCORE",
+    p.add_argument("--threshold", type=number, default=None, metavar="SCORE",
                    help="scores above are unknown; in place of --known")  # fmt: skip
-    p.add_argument("--fit", type=Path, default=None, metavar="BANK_OR_FOLDER",
+    p.add_argument("--fit", type=file_name, default=None, metavar="BANK_OR_FOLDER",
                    help="a few images of each known class that the detector learns from, given as for --known "
                         "(default: names only)")  # fmt: skip
-    p.add_argument("--unknown", nargs="+", default=None, metavar="NAME",
+    p.add_argument("--unknown", type=word, nargs="+", default=None, metavar="NAME",
                    help="names of classes that are not known, or a file with one a line (default: none)")  # fmt: skip
     p.add_argument("--json", action="store_true", help="print JSON")
+    add_download(p)
     common(p, "runs/detect")

@@ -15,8 +15,11 @@ from ogenlib.batches import load_bank
 from ogenlib.bench import BenchConfig, run_bench
 from ogenlib.bench_config import PRESET, settings_for
 from ogenlib.bench_text import summary_text
+from ogenlib.cli_combinations import check_bench, check_data, check_train
+from ogenlib.cli_inputs import read_names
 from ogenlib.cli_settings import host_options
-from ogenlib.cli_use import read_names, run_at
+from ogenlib.cli_text import printable, say
+from ogenlib.cli_use import run_at
 from ogenlib.data import (
     Dataset,
     FeatureBank,
@@ -35,13 +38,14 @@ from ogenlib.hosts import METHODS, Host, build, method, method_name, takes_ancho
 from ogenlib.ogen import OGEN
 from ogenlib.ogen_config import ogen_config
 from ogenlib.report import write_report
+from ogenlib.results_file import read_results
 from ogenlib.runs import read_run
 from ogenlib.sheet import contact_sheet
 from ogenlib.suite_bench import run_suite
 from ogenlib.towers import Backbone, convert_openai, load_backbone
 from ogenlib.train import TrainConfig, fit
-from ogenlib.utils.documents import write_json
-from ogenlib.utils.files import atomic_write
+from ogenlib.utils.documents import write_document
+from ogenlib.utils.files import atomic_write, refuse_existing
 
 SHEET_IMAGES = 96  # pictures on a contact sheet
 SHARDS_TIMEOUT = timedelta(days=7)  # one process of an extraction may have much more left to do than another
@@ -50,7 +54,7 @@ SETTINGS = ("lr", "batch_size", "optimizer")
 
 def _say(args: argparse.Namespace, text: str) -> None:
     if not args.quiet:
-        print(text)
+        say(text)
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -66,6 +70,7 @@ def _part(data: Dataset, split: str) -> ImageSet:
 
 
 def bench(args: argparse.Namespace) -> None:
+    check_bench(args)
     preset, changes = _recipe(args)
     config = BenchConfig(
         protocol=args.protocol, dataset=args.dataset, model=args.model, pretrained=args.pretrained,
@@ -107,14 +112,15 @@ def _train(args: argparse.Namespace) -> None:
     settings = {"epochs": args.epochs, "seed": args.seed, "precision": args.precision, **_settings(args)}
     TrainConfig(**settings)  # refuses bad settings before anything is loaded
     args.host = method_name(args.host)
+    check_train(args, getattr(args, "set", ()))
     check_hosts([args.host], args.captions, args.pool)
     given = host_options(args.host, getattr(args, "set", ()))
-    unknown = _ogen_asked(args)
+    unknown, chosen = _ogen_asked(args), None if args.names is None else read_names(args.names)
     clip = load_backbone(args.model, args.pretrained, device=args.device)
     data = load_dataset(args.dataset, root=args.root, skip_bad=args.skip_bad)
-    names = read_names(args.names) if args.names else list(data.classnames)
+    names = list(data.classnames) if chosen is None else chosen
     options = method(args.host).dataset_options(data.templates)
-    if args.context and "context" in options:
+    if args.context is not None:
         options["context"] = args.context
     source = source_for([args.host], data, args.captions, args.pool, without=_untrained(data, names, unknown))
     options |= text_options(args.host, source)
@@ -198,7 +204,7 @@ def evaluate_run(args: argparse.Namespace) -> None:
         logits = evaluate.predict_logits(host, bank, data.classnames)
         scores = {"accuracy": evaluate.accuracy(logits, bank.labels), "ece": evaluate.ece(logits, bank.labels)}
         document["scores"] = scores
-    write_json(args.out / "eval.json", document)
+    write_document(args.out / "eval.json", document)
     _say(args, "\n".join(f"{k:<12} {v:6.2f}" for k, v in document["scores"].items()))
     if bank.skipped:
         _say(args, f"skipped      {len(bank.skipped)} unreadable images")
@@ -234,22 +240,23 @@ def _extract(args: argparse.Namespace) -> None:
 
 
 def data(args: argparse.Namespace) -> None:
+    check_data(args)
     if args.action == "list":
         for name in list_datasets():
             one = load_dataset(name)
-            print(f"{name:<34} {len(one.classnames):>4} classes {len(one.train):>6} train {len(one.test):>6} test")
-        print(f"with --root DIR: {', '.join(list_suite())}")
+            say(f"{name:<34} {len(one.classnames):>4} classes {len(one.train):>6} train {len(one.test):>6} test")
+        say(f"with --root DIR: {', '.join(list_suite())}")
         return
     if args.action == "check" and args.root is not None:
         found = check_suite(args.name, args.root, read=args.read, progress=not args.quiet)
-        print("\n".join(found.lines()))
+        say("\n".join(map(printable, found.lines())))
         if not found.ok:
             raise ValueError(found.summary())
         return
     dataset = load_dataset(args.name, root=args.root, skip_bad=args.skip_bad)
     if args.action == "check":
         report = check_dataset(dataset)
-        print("\n".join(report.lines()))
+        say("\n".join(map(printable, report.lines())))
         if report.problems:
             first = report.problems[0]
             raise ValueError(f"{len(report.problems)} images cannot be read, the first: {first.file} ({first.reason}); "
@@ -281,23 +288,16 @@ def methods(args: argparse.Namespace) -> None:
         print(json.dumps(rows, indent=1))
         return
     for row in rows:
-        print(f"{row['name']:<14} {row['kind']:<12} {row['parameters']:>8} parameters  {row['paper']} ({row['year']})")
+        say(f"{row['name']:<14} {row['kind']:<12} {row['parameters']:>8} parameters  {row['paper']} ({row['year']})")
 
 
 def report(args: argparse.Namespace) -> None:
-    path = args.results / "results.json" if args.results.is_dir() else args.results
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; name a results.json that ogen bench wrote")
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} cannot be read as JSON ({error})") from error
-    if not isinstance(document, dict) or document.get("schema") != results.SCHEMA:
-        raise ValueError(f"{path} is not of schema {results.SCHEMA}; name a results.json that ogen bench wrote")
+    document = read_results(args.results / "results.json" if args.results.is_dir() else args.results)
     write_report(document, args.out / "report.html")
     _say(args, f"report   {args.out / 'report.html'}")
 
 
 def convert(args: argparse.Namespace) -> None:
+    refuse_existing(args.out)
     folder = convert_openai(args.file, args.out)
     _say(args, f"model    local-dir:{folder}")

@@ -11,7 +11,8 @@ import sys
 import pytest
 
 from ogenlib.bench import BenchConfig, run_bench
-from ogenlib.cli import build_parser, main
+from ogenlib.cli import main
+from ogenlib.cli_parser import build_parser
 from ogenlib.data import load_dataset
 from ogenlib.results import SCHEMA
 
@@ -296,7 +297,7 @@ def test_report_is_made_again_from_results(bench, tmp_path, capsys) -> None:
     assert main(["report", str(bench), "--out", str(tmp_path), "--quiet"]) == 0
     assert (tmp_path / "report.html").read_text() == (bench / "report.html").read_text()
     (tmp_path / "other.json").write_text('{"schema": "something"}')
-    assert main(["report", str(tmp_path / "other.json")]) == 2
+    assert main(["report", str(tmp_path / "other.json"), "--quiet"]) == 2
     assert "ogenlib.results/1" in one_line(capsys)
 
 
@@ -352,8 +353,8 @@ def test_help_explains_every_option_with_its_default(command: str, capsys) -> No
         (["train", "--ogen", "--unknown-file", "nowhere.txt"], "nowhere.txt"),
         (["train", "--ogen", "--ogen-set", "warmup=0.5"], "warmup needs joint=True"),
         (["train", "--lr", "-1"], "lr=-1.0"),
-        (["predict", "nowhere", "a.png"], "nowhere is not a saved run"),
-        (["report", "nowhere.json"], "nowhere.json does not exist"),
+        (["predict", "nowhere", __file__], "nowhere is not a saved run"),
+        (["report", "nowhere.json"], "nowhere.json: there is no such file"),
         (["convert", "openai", "nowhere.pt"], "nowhere.pt"),
         (["bench", "--device", "warp"], "warp"),
         (["frobnicate"], "frobnicate"),
@@ -364,6 +365,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message: str, capsys, 
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
     assert message in one_line(capsys)
+    assert list(tmp_path.iterdir()) == []  # no folder is left of a command that was refused
 
 
 def test_python_dash_m(tmp_path) -> None:

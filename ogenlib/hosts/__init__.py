@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_type_hints
 
 from ogenlib.hosts.arf import ARF
 from ogenlib.hosts.base import Batch, Host, MethodInfo
@@ -87,15 +87,27 @@ def method(name: str) -> type[Host]:
 
 def option_names(cls: type[Host]) -> list[str]:
     """Keyword arguments that a method is made with: its own, then those that it hands on to what it is built on."""
-    found: list[inspect.Parameter] = []
+    return list(dict.fromkeys(name for _, name in _options(cls)))
+
+
+def option_types(cls: type[Host]) -> dict[str, Any]:
+    """The same with their types; of an argument that several constructors have, the method's own."""
+    found: dict[str, Any] = {}
+    for kind, name in _options(cls):
+        found.setdefault(name, get_type_hints(vars(kind)["__init__"]).get(name, Any))
+    return found
+
+
+def _options(cls: type[Host]) -> list[tuple[type, str]]:
+    """(the class whose constructor has it, keyword argument), the method's own first."""
+    found: list[tuple[type, str]] = []
     for kind in cls.__mro__:
         if "__init__" in vars(kind):
             own = list(inspect.signature(vars(kind)["__init__"]).parameters.values())
-            found += own
+            found += [(kind, p.name) for p in own if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
             if not any(p.kind is p.VAR_KEYWORD for p in own):
                 break
-    named = [p.name for p in found if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    return [name for name in dict.fromkeys(named) if name not in ("self", "clip", "names", "generator")]
+    return [(kind, name) for kind, name in found if name not in ("self", "clip", "names", "generator")]
 
 
 def takes_option(cls: type[Host], option: str) -> bool:
