@@ -21,9 +21,10 @@ def read_table(path: Path, needs: Sequence[str], also: str = "") -> tuple[list[s
         ValueError: no file, no UTF-8 CSV, or one without those columns.
     """
     wanted = ",".join(needs)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; pass a CSV file with the columns {wanted}")
     if not path.is_file():
-        kind = ValueError if path.exists() else FileNotFoundError
-        raise kind(f"{path}: no such file; pass a CSV file with the columns {wanted}")
+        raise ValueError(f"{path} is no regular file; pass a CSV file with the columns {wanted}")
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file, skipinitialspace=True)
