@@ -91,6 +91,8 @@ def _texts_of(captioner: Captioner, images: ImageSet) -> Mapping[str, Sequence[s
 def read_captions(path: str | os.PathLike[str]) -> CaptionTable:
     """Key -> texts of a JSON or CSV file; see `FileCaptions`."""
     file = Path(path)
+    if not file.exists():
+        raise FileNotFoundError(f"{file}: no such file of captions (JSON, or CSV with the columns key,caption)")
     table = _read_csv(file) if _suffix(file) == ".csv" else _read_json(file)
     if not table:
         raise ValueError(f"{file}: holds no captions; give it lines of key,caption or a JSON object of key -> text")

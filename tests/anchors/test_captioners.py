@@ -47,7 +47,7 @@ def test_captions_come_back_from_a_file(name: str, tmp_path: Path) -> None:
 
 def test_bad_files_are_named(tmp_path: Path) -> None:
     images, _ = pictures(3)
-    with pytest.raises(FileNotFoundError, match="there is no such file"):
+    with pytest.raises(FileNotFoundError, match="no such file of captions"):
         read_captions(tmp_path / "none.json")
     with pytest.raises(ValueError, match=r"kept as .json or .csv"):
         write_captions(tmp_path / "captions.txt", {"a": "b"})

@@ -69,7 +69,7 @@ def test_candidates_are_a_folder_a_file_or_a_split(candidates: Path) -> None:
 def test_candidates_that_are_not_there_are_named(candidates: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"holds no captions.json or captions.csv; give a folder of images"):
         read_candidates(candidates / "some")
-    with pytest.raises(FileNotFoundError, match=r"none.csv: no such file; pass a CSV file with .* key,caption"):
+    with pytest.raises(FileNotFoundError, match="no such file of captions"):
         read_candidates(tmp_path / "none.csv")
     (candidates / "some" / "blue.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"some/blue.png: no such image \(1 of 4 that .*captions.csv names"):
