@@ -6,14 +6,15 @@ Notation: `N` images.
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from ogenlib.data.dataset import ImageSet, short_hash
-from ogenlib.utils.documents import write_json
+from ogenlib.data.listing import brief
+from ogenlib.data.table import read_table
+from ogenlib.utils.documents import read_json, write_json
 from ogenlib.utils.files import atomic_write
 
 CaptionTable = dict[str, tuple[str, ...]]
@@ -90,7 +91,7 @@ def _texts_of(captioner: Captioner, images: ImageSet) -> Mapping[str, Sequence[s
 def read_captions(path: str | os.PathLike[str]) -> CaptionTable:
     """Key -> texts of a JSON or CSV file; see `FileCaptions`."""
     file = Path(path)
-    if not file.is_file():
+    if not file.exists():
         raise FileNotFoundError(f"{file}: no such file of captions (JSON, or CSV with the columns key,caption)")
     table = _read_csv(file) if _suffix(file) == ".csv" else _read_json(file)
     if not table:
@@ -130,26 +131,17 @@ def _suffix(path: Path) -> str:
 
 def _read_csv(path: Path) -> CaptionTable:
     found: dict[str, list[str]] = {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        if not {"key", "caption"} <= set(reader.fieldnames or ()):
-            raise ValueError(f"{path}: the first line must name the columns key,caption; it is {reader.fieldnames}")
-        for row in reader:
-            if not row["key"] or not (row["caption"] or "").strip():
-                raise ValueError(f"{path}, line {reader.line_num}: needs a key and a caption")
-            found.setdefault(row["key"], []).append(row["caption"].strip())
+    for number, row in read_table(path, ("key", "caption"))[1]:
+        if not row["key"] or not row["caption"]:
+            raise ValueError(f"{path}, line {number}: needs a key and a caption")
+        found.setdefault(row["key"], []).append(row["caption"])
     return {key: tuple(texts) for key, texts in found.items()}
 
 
 def _read_json(path: Path) -> CaptionTable:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: is no JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: must hold an object of key -> text or list of texts, not a {type(content).__name__}")
+    what = "an object of key -> text or list of texts"
+    content = read_json(path, dict[str, str | list[str]], what=what, fix="write captions so, or as CSV")
     for key, texts in content.items():
-        each = [texts] if isinstance(texts, str) else texts
-        if not isinstance(each, list) or not each or not all(isinstance(t, str) and t.strip() for t in each):
-            raise ValueError(f"{path}: the captions of {key!r} are {texts!r}, not a text or a list of texts")
+        if not _as_texts(texts) or not all(text.strip() for text in _as_texts(texts)):
+            raise ValueError(f"{path}: the captions of {key!r} are {brief(texts)}, not a text or a list of texts")
     return {key: _as_texts(texts) for key, texts in content.items()}

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ogenlib.anchors.faiss_file import read_index, write_index
 from ogenlib.anchors.pool import BLOCK, CandidatePool
-from ogenlib.utils.files import atomic_write
 
 KINDS = ("auto", "flat", "ivf", "ivf-pq")
 PQ_ABOVE = 10_000_000  # rows whose half-precision copies would take 10 GB at D = 512
@@ -157,9 +156,8 @@ class FaissIndex:
         return int(_faiss().serialize_index(self.index).nbytes)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the index in faiss's own format, whole or not at all; the pool is not in it."""
-        with atomic_write(path) as temporary:
-            _faiss().write_index(self.index, str(temporary))
+        """Write the index in faiss's own format and a digest, whole or not at all; the pool is not in it."""
+        write_index(_faiss(), self.index, path)
 
     @classmethod
     def load(
@@ -168,16 +166,9 @@ class FaissIndex:
         """An index that `save` wrote, of the same pool.
 
         options: `probe` and `refine`.
-        Raises FileNotFoundError; ValueError for a file that is no index, or one of another pool.
+        Raises FileNotFoundError; ValueError for a file that is no index or damaged, or one of another pool.
         """
-        faiss = _faiss()
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"{path}: no such index; make it with FaissIndex.build(pool).save(path)")
-        try:
-            index = faiss.read_index(str(path))
-        except RuntimeError as error:
-            raise ValueError(f"{path}: is no faiss index ({str(error).splitlines()[0]})") from error
-        kind = "flat" if not hasattr(index, "nlist") else "ivf-pq" if hasattr(index, "pq") else "ivf"
+        index, kind = read_index(_faiss(), path)
         return cls(index, pool, kind, side, **{"refine": 4 if kind == "ivf-pq" else 1, **options})
 
 

@@ -10,26 +10,32 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ogenlib.anchors.strings import Strings
 from ogenlib.anchors.top_k import exact_top_k
+from ogenlib.data.bank_file import FLOATS, check_fingerprint
 from ogenlib.data.extract import refuse_stale
-from ogenlib.data.shard_plan import ShardFormat
-from ogenlib.utils.files import atomic_write
+from ogenlib.data.shard_plan import MANIFEST, Manifest, ShardFormat
+from ogenlib.utils.documents import DamagedFile, conform
+from ogenlib.utils.tensors import open_tensors, write_tensors
 
 FORMAT = "ogenlib.pool/1"
 POOL_SHARDS = ShardFormat(
     "pool", "extract_pool(clip, images, captions, {})", "ogenlib.pool-plan/1", "ogenlib.pool-manifest/1"
 )
 SIDES = ("images", "texts")
+WHAT, FIX = "a pool of image-text pairs", "make it anew with extract_pool(clip, images, captions, folder)"
+_TENSORS = ("images", "keys", "key_ends", "captions", "caption_ends")
 BLOCK = 65536  # rows that are turned to fp32 at a time: 128 MiB at D = 512
+
+
+class _Header(TypedDict):
+    fingerprint: dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,30 +68,36 @@ class PoolPart:
         }  # fmt: skip
         if self.texts is not None:
             tensors["texts"] = self.texts
-        header = {"format": FORMAT, "fingerprint": fingerprint}
-        with atomic_write(path) as temporary:
-            whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-            save_file(whole, temporary, metadata={"pool": json.dumps(header)})
+        write_tensors(path, tensors, {"pool": json.dumps({"format": FORMAT, "fingerprint": fingerprint})})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> tuple[PoolPart, dict[str, Any]]:
-        """The pairs of a file, mapped from it, and their fingerprint."""
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"{path}: no such pool; make it with extract_pool(clip, images, captions, folder)")
+        """The pairs of a file, mapped from it, and their fingerprint; the file is read once to be checked.
+
+        Raises FileNotFoundError; ValueError for what is no pool, or damaged.
+        """
+        file = open_tensors(path, what=WHAT, fix=FIX)
+        header = file.header("pool", WHAT, FIX)
+        found = header.get("format") if isinstance(header, dict) else None
+        if found != FORMAT:
+            raise DamagedFile(f"{path} is no pool of format {FORMAT} (its format is {found!r}); {FIX}")
+        fingerprint = conform(header, _Header, path, WHAT, FIX)["fingerprint"]
+        check_fingerprint(fingerprint, path, WHAT, FIX)
+        tensors = file.tensors
+        missing = [name for name in _TENSORS if name not in tensors]
+        if missing:
+            raise DamagedFile(f"{path} is no pool: it lacks the tensors {', '.join(missing)}; {FIX}")
+        images, texts = tensors["images"], tensors.get("texts")
         try:
-            with safe_open(path, framework="pt") as file:
-                header = json.loads((file.metadata() or {}).get("pool", "{}"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()} if header else {}  # noqa: SIM118
-        except (SafetensorError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path}: is no safetensors file that can be read ({error})") from error
-        if header.get("format") != FORMAT:
-            raise ValueError(
-                f"{path}: is no pool of format {FORMAT} (found {header.get('format')}); make one with "
-                "extract_pool(clip, images, captions, folder)"
-            )
-        keys = Strings(tensors["keys"], tensors["key_ends"])
-        captions = Strings(tensors["captions"], tensors["caption_ends"])
-        return cls(tensors["images"], tensors.get("texts"), keys, captions), header["fingerprint"]
+            keys = Strings(tensors["keys"], tensors["key_ends"]).check()
+            captions = Strings(tensors["captions"], tensors["caption_ends"]).check()
+            part = cls(images, texts, keys, captions)
+        except ValueError as error:
+            raise DamagedFile(f"{path} is no pool: {error}; {FIX}") from error
+        if images.dtype not in FLOATS or (texts is not None and texts.dtype != images.dtype):
+            kinds = f"{images.dtype}" if texts is None else f"{images.dtype} and {texts.dtype}"
+            raise DamagedFile(f"{path} is no pool: its features are {kinds}, not of one float type; {FIX}")
+        return part, fingerprint
 
 
 class CandidatePool:
@@ -228,12 +240,27 @@ class CandidatePool:
             part, fingerprint = PoolPart.load(path)
             pool = cls([part], fingerprint)
         else:
-            manifest = POOL_SHARDS.read_manifest(path)
-            parts = [PoolPart.load(Path(path) / shard["file"])[0] for shard in manifest["shards"] if shard["rows"]]
-            pool = cls(parts, manifest["fingerprint"])
+            pool = cls._of_shards(Path(path), POOL_SHARDS.read_manifest(path))
         if expect is not None:
             refuse_stale(path, pool.fingerprint, expect)
         return pool
+
+    @classmethod
+    def _of_shards(cls, folder: Path, manifest: Manifest) -> CandidatePool:
+        parts = []
+        for shard in manifest["shards"]:
+            if not shard["rows"]:
+                continue
+            file = POOL_SHARDS.member(folder, shard["file"], shard.get("digest"))
+            part, _ = PoolPart.load(file)
+            if len(part.images) != shard["rows"]:
+                raise DamagedFile(f"{file} has {len(part.images)} pairs, and {MANIFEST} {shard['rows']}; {FIX}")
+            parts.append(part)
+        check_fingerprint(manifest["fingerprint"], folder / MANIFEST, WHAT, FIX)
+        try:
+            return cls(parts, manifest["fingerprint"])
+        except ValueError as error:
+            raise DamagedFile(f"{folder}: {error}") from error
 
 
 def unit_rows(features: Tensor, dtype: torch.dtype) -> Tensor:

@@ -21,6 +21,7 @@ from ogenlib.anchors.strings import Strings
 from ogenlib.data.bank import FeatureBank, bank_fingerprint
 from ogenlib.data.dataset import ImageSet, short_hash
 from ogenlib.data.extract import Encoder
+from ogenlib.utils.tensors import recorded_digest
 
 TEXTS = 4096  # captions that are encoded between two look-ups
 
@@ -81,7 +82,7 @@ def extract_pool(
         bank_file.unlink()
 
     POOL_SHARDS.make(
-        folder, describe, shard, lambda: join_shards(folder), rank=rank, count=count, barrier=barrier,
+        folder, describe, shard, lambda: _join(folder), rank=rank, count=count, barrier=barrier,
         overwrite=overwrite,
     )  # fmt: skip
     return CandidatePool.load(folder)
@@ -92,17 +93,21 @@ def join_shards(folder: str | os.PathLike[str]) -> CandidatePool:
 
     Raises FileNotFoundError naming the shards that are not finished, ValueError for one of another backbone.
     """
+    _join(folder)
+    return CandidatePool.load(folder)
+
+
+def _join(folder: str | os.PathLike[str]) -> None:
     plan = POOL_SHARDS.read_plan(folder)
+    shared = plan.shared(("backbone", "dtype", "texts"))
     shards = []
-    shared = {name: plan.fingerprint[name] for name in ("backbone", "dtype", "texts")}
     for path in plan.finished():
         pool = CandidatePool.load(path, expect=shared)
-        shards.append({"file": path.name, "rows": len(pool)})
+        shards.append({"file": path.name, "rows": len(pool), "digest": recorded_digest(path)})
     POOL_SHARDS.write_manifest(
         plan.folder,
         {"fingerprint": plan.fingerprint, "rows": sum(shard["rows"] for shard in shards), "shards": shards},
     )
-    return CandidatePool.load(folder)
 
 
 @torch.no_grad()

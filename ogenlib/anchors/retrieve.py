@@ -16,12 +16,10 @@ Notation: `N` training images, `A` anchors, `C` classes, `D` embedding, `k` neig
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +31,7 @@ from ogenlib.data.bank import FeatureBank
 from ogenlib.data.dataset import ImageSet, Item, short_hash
 from ogenlib.data.extract import Encoder
 from ogenlib.data.pixels import PixelBank
-from ogenlib.utils.documents import write_json
+from ogenlib.utils.documents import DamagedFile, read_document, write_document
 
 FORMAT = "ogenlib.anchors/1"
 K, PER_CLASS = 16, 64  # this library's: the paper's summary gives neither
@@ -46,6 +44,18 @@ class Search(Protocol):
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Cosines `(Q, k)` and rows `(Q, k)`, best first; a row of -1 is none."""
         ...
+
+
+class _Saved(TypedDict):
+    format: str
+    rows: list[int]
+    labels: list[int]
+    cosines: list[float]
+    keys: list[str]
+    captions: list[str]
+    classnames: list[str]
+    settings: dict[str, Any]
+    pool: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,15 @@ class Anchors:
     classnames: tuple[str, ...]
     settings: dict[str, Any] = field(default_factory=dict)
     pool: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        sizes = {len(part) for part in (self.rows, self.labels, self.cosines, self.keys, self.captions)}
+        if len(sizes) > 1:
+            raise ValueError(f"rows, labels, cosines, keys and captions are of different lengths: {sorted(sizes)}")
+        if any(not 0 <= label < len(self.classnames) for label in self.labels):
+            raise ValueError(f"labels go from 0 to {len(self.classnames) - 1}, got {sorted(set(self.labels))[:8]} ...")
+        if any(row < 0 for row in self.rows):
+            raise ValueError(f"rows are numbers from 0, got {min(self.rows)}")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -89,18 +108,20 @@ class Anchors:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write JSON, whole or not at all."""
-        write_json(path, {"format": FORMAT, **asdict(self)})
+        write_document(path, {"format": FORMAT, **asdict(self)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Anchors:
         """What `save` wrote; FileNotFoundError, or ValueError for another file."""
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"{path}: no such file of anchors; make one with retrieve(pool, bank).save(path)")
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
-            raise ValueError(f"{path}: holds no anchors of format {FORMAT}; make them with retrieve(pool, bank)")
-        values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in content.items()}
-        return cls(**values)
+        what, fix = f"a file of anchors ({FORMAT})", "make one with retrieve(pool, bank).save(path)"
+        saved = dict(read_document(path, _Saved, what=what, fix=fix))
+        if saved.pop("format") != FORMAT:
+            raise DamagedFile(f"{path} is no {what}; {fix}")
+        values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in saved.items()}
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise DamagedFile(f"{path} is no {what}: {error}; {fix}") from error
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,6 @@ Notation: `N` images.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from ogenlib.data.bank import FeatureBank
 from ogenlib.data.captions import read_karpathy
 from ogenlib.data.dataset import Dataset, ImageSet, Item, short_hash
 from ogenlib.data.emoji import PRETRAINING_SETS
+from ogenlib.utils.documents import DamagedFile, read_json
 
 FILES = tuple(f"captions{suffix}" for suffix in SUFFIXES)  # of a folder of candidates
 
@@ -217,11 +217,11 @@ def _candidates_file(path: Path) -> Path:
 
 
 def _is_karpathy(file: Path) -> bool:
-    if file.suffix.lower() != ".json" or not file.is_file():
+    if file.suffix.lower() != ".json":
         return False
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+        content = read_json(file, what="captions", fix="")
+    except (FileNotFoundError, DamagedFile):
         return False  # the reader of captions says what is wrong
     images = content.get("images") if isinstance(content, dict) else None
     return isinstance(images, list) and bool(images) and isinstance(images[0], dict)

@@ -109,7 +109,7 @@ def load_dataset(
             f"{source!r} is read from your disk: pass root=DIR (--root DIR), the folder that holds "
             f"{layout.homes[0]}/ ({layout.page} says what goes there)"
         )
-    if path.is_file() and path.suffix.lower() == ".csv":
+    if path.suffix.lower() == ".csv" and path.exists() and not path.is_dir():
         return from_csv(path, _load_options(skip_bad, options), root=root)
     folder = path if root is None else Path(root) / path
     if folder.is_dir():

@@ -16,20 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from ogenlib.data.augment import Augment
+from ogenlib.data.bank_file import FORMAT, pack_texts, read_bank
 from ogenlib.data.dataset import ImageSet, short_hash
 from ogenlib.data.extract import Encoder, Extraction, Parts, refuse_stale
 from ogenlib.data.rows import LabelledRows, selected
-from ogenlib.data.shard_plan import ShardFormat
-from ogenlib.utils.files import atomic_write
+from ogenlib.data.shard_plan import MANIFEST, Manifest, ShardFormat
+from ogenlib.utils.documents import DamagedFile
+from ogenlib.utils.locks import hold
+from ogenlib.utils.tensors import write_tensors
 
-FORMAT = "ogenlib.bank/1"
 SHARDS = ShardFormat(
     "bank", "extract_shards(clip, images, {})", "ogenlib.bank-plan/1", "ogenlib.bank-manifest/1", ("bank.safetensors",)
 )
@@ -104,9 +104,7 @@ class FeatureBank(LabelledRows):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file, whole or not at all; an existing file is replaced."""
         header, tensors = self.contents()
-        with atomic_write(path) as temporary:
-            whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-            save_file(whole, temporary, metadata={"bank": json.dumps(header)})
+        write_tensors(path, tensors, {"bank": json.dumps(header)})
 
     def contents(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """What a file of this bank holds: a JSON-able header, and tensors."""
@@ -123,35 +121,28 @@ class FeatureBank(LabelledRows):
             "features": self.features,
             "labels": self.labels,
             "domain": torch.tensor([code[domain] for domain in self.domains], dtype=torch.int32),
-            # as a tensor: safetensors limits its header to 100 MB, which a million keys would reach
-            "keys": _to_bytes(self.keys),
+            "keys": pack_texts(self.keys),
         }
         return header, tensors
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], expect: Mapping[str, Any] | None = None) -> FeatureBank:
-        """Open a saved bank; features are mapped from the file and read when they are used.
+        """Open a saved bank: read once to be checked; features are mapped from the file, and read when they are used.
 
         path: a file, or the folder of a bank that several processes made (`extract_shards`).
         expect: the fingerprint the bank must have (`bank_fingerprint(...)`, or only some of its fields).
-        Raises FileNotFoundError; ValueError if the file is no bank, or for a stale bank, naming every field
-        that differs.
+        Raises FileNotFoundError; ValueError if the file is no bank or damaged, or for a stale bank, naming every
+        field that differs. A bank from before ogenlib wrote digests opens with a note in the log.
         """
-        path = _bank_file(path)
-        header = _read_header(path)
+        folder = Path(path)
+        manifest = read_manifest(folder) if folder.is_dir() else None
+        file = folder if manifest is None else SHARDS.member(folder, manifest["bank"], manifest.get("digest"))
+        bank = cls(**read_bank(file))
+        if manifest is not None and (manifest["rows"], manifest["fingerprint"]) != (len(bank), bank.fingerprint):
+            raise DamagedFile(f"{file} is not the bank that {folder / MANIFEST} was written for; extract it again")
         if expect is not None:
-            refuse_stale(path, header["fingerprint"], expect)
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in ("features", "labels", "domain", "keys")}
-        return cls(
-            features=tensors["features"],
-            labels=tensors["labels"],
-            classnames=tuple(header["classnames"]),
-            domains=[header["domains"][i] for i in tensors["domain"].tolist()],
-            keys=_from_bytes(tensors["keys"]),
-            fingerprint=header["fingerprint"],
-            skipped=header["skipped"],
-        )
+            refuse_stale(file, bank.fingerprint, expect)
+        return bank
 
     # ------------------------------------------------------------------ making
 
@@ -227,54 +218,82 @@ class FeatureBank(LabelledRows):
             raise ValueError(f"chunk_views={chunk_views}: must be 1 or more")
         extraction = Extraction(clip, data, views, augment, seed, dtype, batch_size, skip_bad)
         fingerprint = extraction.fingerprint()
-        if path is not None and Path(path).exists() and not overwrite:
-            bank = cls.load(path, expect=fingerprint)
-            if bank.skipped and not skip_bad:
-                raise ValueError(
-                    f"{path}: this bank was made without {len(bank.skipped)} bad images, the first of them "
-                    f"{bank.skipped[0]}; accept that with skip_bad=True, or repair them and overwrite=True"
-                )
+
+        def make() -> FeatureBank:
+            parts = Parts(path, fingerprint, max(1, chunk_views // views), overwrite)
+            bank = cls(**_gather(extraction, parts, progress), fingerprint=fingerprint)
+            if path is not None:
+                bank.save(path)
+                parts.remove()
             return bank
-        parts = Parts(path, fingerprint, max(1, chunk_views // views), overwrite)
-        features = torch.empty(0)
-        kept: list[int] = []
-        skipped: list[dict[str, str]] = []
-        with tqdm(total=len(data), desc="extracting features", unit="image", disable=not progress) as bar:
-            for start in range(0, len(data), parts.images):
-                rows = range(start, min(start + parts.images, len(data)))
-                part = parts.load(start)
-                if part is None:
-                    part = extraction.encode(rows)
-                    parts.save(start, part)
-                if part.skipped and not skip_bad:
-                    raise ValueError(
-                        f"{part.skipped[0]['file']}: was left out by an earlier run with skip_bad=True; "
-                        f"pass it again, or repair the image and overwrite=True"
-                    )
-                if part.rows:
-                    if not features.numel():
-                        features = torch.empty(len(data), *part.features.shape[1:], dtype=dtype)
-                    features[len(kept) : len(kept) + len(part.rows)] = part.features
-                kept += part.rows
-                skipped += part.skipped
-                bar.update(len(rows))
-        if not kept:
-            raise ValueError(f"none of the {len(data)} images can be read, the first: {skipped[0]}")
-        items = [data[i] for i in kept]
-        bank = cls(
-            features=features[: len(kept)],
-            labels=torch.tensor([item.label for item in items], dtype=torch.long),
-            classnames=data.classnames,
-            domains=[item.domain for item in items],
-            keys=[item.key for item in items],
-            fingerprint=fingerprint,
-            skipped=skipped,
-        )
+
         if path is None:
-            return bank
-        bank.save(path)
-        parts.remove()
+            return make()
+        found = None if overwrite else cls._finished(path, fingerprint, skip_bad)
+        if found is not None:
+            return found
+        with hold(path):
+            # another process may have finished it while this one waited
+            found = None if overwrite else cls._finished(path, fingerprint, skip_bad)
+            if found is not None:
+                return found
+            make()
         return cls.load(path)
+
+    @classmethod
+    def _finished(
+        cls, path: str | os.PathLike[str], fingerprint: Mapping[str, Any], skip_bad: bool
+    ) -> FeatureBank | None:
+        """The bank that is at `path`; None if there is none, ValueError for one that was made otherwise."""
+        if not Path(path).exists():
+            return None
+        bank = cls.load(path, expect=fingerprint)
+        if bank.skipped and not skip_bad:
+            raise ValueError(
+                f"{path}: this bank was made without {len(bank.skipped)} bad images, the first of them "
+                f"{bank.skipped[0]}; accept that with skip_bad=True, or repair them and overwrite=True"
+            )
+        return bank
+
+
+def _gather(extraction: Extraction, parts: Parts, progress: bool) -> dict[str, Any]:
+    """The fields of a bank of all parts, but for its fingerprint; those that are not finished are encoded and kept."""
+    data = extraction.data
+    features = torch.empty(0)
+    kept: list[int] = []
+    skipped: list[dict[str, str]] = []
+    with tqdm(total=len(data), desc="extracting features", unit="image", disable=not progress) as bar:
+        for start in range(0, len(data), parts.images):
+            rows = range(start, min(start + parts.images, len(data)))
+            part = parts.load(rows)
+            if part is None:
+                part = extraction.encode(rows)
+                parts.save(start, part)
+            if part.skipped and not extraction.skip_bad:
+                raise ValueError(
+                    f"{part.skipped[0].get('file')}: was left out by an earlier run with skip_bad=True; "
+                    f"pass it again, or repair the image and overwrite=True"
+                )
+            if part.rows:
+                if not features.numel():
+                    features = torch.empty(len(data), *part.features.shape[1:], dtype=extraction.dtype)
+                if part.features.shape[1:] != features.shape[1:]:
+                    raise DamagedFile(f"{parts}: its parts are not of one shape; delete it, or pass overwrite=True")
+                features[len(kept) : len(kept) + len(part.rows)] = part.features
+            kept += part.rows
+            skipped += part.skipped
+            bar.update(len(rows))
+    if not kept:
+        raise ValueError(f"none of the {len(data)} images can be read, the first: {skipped[0]}")
+    items = [data[i] for i in kept]
+    return {
+        "features": features[: len(kept)],
+        "labels": torch.tensor([item.label for item in items], dtype=torch.long),
+        "classnames": data.classnames,
+        "domains": [item.domain for item in items],
+        "keys": [item.key for item in items],
+        "skipped": skipped,
+    }
 
 
 def bank_fingerprint(
@@ -293,29 +312,9 @@ def bank_fingerprint(
     return Extraction(clip, data, views, augment, seed, dtype).fingerprint()
 
 
-def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
+def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
     """The manifest of a bank that `extract_shards` made; FileNotFoundError if it is not finished, ValueError if bad."""
     return SHARDS.read_manifest(folder)
-
-
-def _bank_file(path: str | os.PathLike[str]) -> Path:
-    return Path(path) / read_manifest(path)["bank"] if Path(path).is_dir() else Path(path)
-
-
-def _read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such bank; make it with FeatureBank.extract(..., path=...)")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("bank", "{}"))
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: is no safetensors file that can be read ({error})") from error
-    if header.get("format") != FORMAT:
-        raise ValueError(
-            f"{path}: is no feature bank of format {FORMAT} (found {header.get('format')}); "
-            f"make one with FeatureBank.extract(..., path=...)"
-        )
-    return header
 
 
 def _check_features(rows: Tensor, labels: Tensor, names: tuple[str, ...], backbone: Mapping[str, Any]) -> None:
@@ -335,11 +334,3 @@ def _check_features(rows: Tensor, labels: Tensor, names: tuple[str, ...], backbo
     bad = (~(lengths.isfinite() & (lengths > 0))).nonzero().flatten().tolist()
     if bad:
         raise ValueError(f"features in rows {bad[:3]} are zero or not finite ({len(bad)} of {len(rows)}); drop them")
-
-
-def _to_bytes(texts: list[str]) -> Tensor:
-    return torch.frombuffer(bytearray(json.dumps(texts).encode()), dtype=torch.uint8)
-
-
-def _from_bytes(raw: Tensor) -> list[str]:
-    return json.loads(raw.numpy().tobytes().decode())

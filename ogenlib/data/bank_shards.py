@@ -22,14 +22,16 @@ from ogenlib.data.bank import SHARDS, FeatureBank, bank_fingerprint
 from ogenlib.data.dataset import ImageSet
 from ogenlib.data.extract import Encoder
 from ogenlib.data.shard_plan import ShardPlan
+from ogenlib.utils.documents import DIGEST, DamagedFile
 from ogenlib.utils.files import atomic_write
+from ogenlib.utils.tensors import EMPTY, seal
 
 MERGED = SHARDS.merged[0]
 
 # the safetensors format's own names, https://github.com/huggingface/safetensors#format
 _DTYPES = {
-    torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64", torch.int32: "I32",
-    torch.uint8: "U8",
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+    torch.int32: "I32", torch.uint8: "U8",
 }  # fmt: skip
 
 
@@ -68,7 +70,7 @@ def extract_shards(
         FeatureBank.extract(clip, part, views, augment=augment, seed=seed, dtype=dtype, path=path, **options)
 
     SHARDS.make(
-        folder, describe, shard, lambda: merge_shards(folder, keep_shards=keep_shards),
+        folder, describe, shard, lambda: _merge(folder, keep_shards),
         rank=rank, count=count, barrier=barrier, overwrite=overwrite,
     )  # fmt: skip
     return FeatureBank.load(folder)
@@ -85,28 +87,35 @@ def merge_shards(folder: str | os.PathLike[str], *, keep_shards: bool = False) -
     Features are copied shard by shard, so memory does not grow with N.
     Raises FileNotFoundError naming the shards that are not finished, ValueError for one of other settings.
     """
+    _merge(folder, keep_shards)
+    return FeatureBank.load(folder)
+
+
+def _merge(folder: str | os.PathLike[str], keep_shards: bool) -> None:
     plan = read_plan(folder)
-    shared = {name: plan.fingerprint[name] for name in ("backbone", "views", "augment", "seed", "dtype")}
+    shared = plan.shared(("backbone", "views", "augment", "seed", "dtype"))
     banks = [FeatureBank.load(path, expect=shared) for path in plan.finished()]
-    _write_merged(plan.folder / MERGED, banks, plan.fingerprint)
+    digest = _write_merged(plan.folder / MERGED, banks, plan.fingerprint)
     shards = [
         {"file": path.name, "images": [start, stop], "rows": len(bank), "skipped": len(bank.skipped)}
         for path, bank, start, stop in zip(plan.files, banks, plan.bounds[:-1], plan.bounds[1:], strict=True)
     ]
     SHARDS.write_manifest(
         plan.folder,
-        {"bank": MERGED, "fingerprint": plan.fingerprint, "rows": sum(map(len, banks)),
+        {"bank": MERGED, "digest": digest, "fingerprint": plan.fingerprint, "rows": sum(map(len, banks)),
          "shards": shards, "shards_kept": keep_shards},
     )  # fmt: skip
     if not keep_shards:
         for path in plan.files:
             path.unlink(missing_ok=True)
-    return FeatureBank.load(plan.folder)
 
 
-def _write_merged(path: Path, banks: list[FeatureBank], fingerprint: dict[str, Any]) -> None:
-    """One bank file of all rows; the features go from file to file without being in memory together."""
+def _write_merged(path: Path, banks: list[FeatureBank], fingerprint: dict[str, Any]) -> str:
+    """One bank file of all rows, and its digest; features go from file to file without being in memory together."""
     first = banks[0]
+    for bank in banks:
+        if (bank.classnames, bank.features.shape[1:]) != (first.classnames, first.features.shape[1:]):
+            raise DamagedFile(f"{path.parent}: its shards differ in classes or shape; pass overwrite=True")
     rows = sum(len(bank) for bank in banks)
     whole = FeatureBank(
         features=torch.empty(rows, *first.features.shape[1:], dtype=first.features.dtype, device="meta"),
@@ -121,17 +130,19 @@ def _write_merged(path: Path, banks: list[FeatureBank], fingerprint: dict[str, A
     pieces = {name: [tensor] for name, tensor in tensors.items()} | {"features": [bank.features for bank in banks]}
     # falling element sizes keep every tensor aligned without gaps, which the format does not allow
     names = sorted(tensors, key=lambda name: -tensors[name].element_size())
-    described: dict[str, Any] = {"__metadata__": {"bank": json.dumps(header)}}
+    described: dict[str, Any] = {"__metadata__": {"bank": json.dumps(header), DIGEST: EMPTY}}
     offset = 0
     for name in names:
         tensor = tensors[name]
         end = offset + tensor.numel() * tensor.element_size()
         described[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
         offset = end
-    text = json.dumps(described).encode()
+    text = json.dumps(described, separators=(",", ":")).encode()  # as `seal` looks for the digest's place
     text += b" " * (-len(text) % 8)
-    with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for name in names:
-            for piece in pieces[name]:
-                file.write(piece.contiguous().view(torch.uint8).numpy().data)
+    with atomic_write(path) as temporary:
+        with open(temporary, "wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for name in names:
+                for piece in pieces[name]:
+                    file.write(piece.contiguous().view(torch.uint8).numpy().data)
+        return seal(temporary)

@@ -9,7 +9,6 @@ Notation: `N` images.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ogenlib.data.dataset import Dataset, ImageSet, Item, short_hash
+from ogenlib.data.listing import brief
+from ogenlib.utils.documents import read_json
 
 SPLITS = ("train", "restval", "val", "test")  # restval: images of COCO's validation set that are left over
 PLAIN = ("{}",)  # the template of texts that are sentences already
@@ -115,12 +116,7 @@ def read_karpathy(
         ValueError: not of this form, an image without a caption, an unknown split, or no training or test images.
     """
     file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file; pass the split's JSON, as dataset_coco.json")
-    try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} cannot be read as JSON ({error}); pass the split's JSON file") from error
+    document = read_json(file, what="a Karpathy split", fix="pass the split's JSON file, as dataset_coco.json")
     entries = document.get("images") if isinstance(document, Mapping) else None
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{file} has no list 'images'; pass a Karpathy split, as dataset_flickr30k.json")
@@ -131,7 +127,8 @@ def read_karpathy(
         found[split].append((item, texts))
     if restval:
         found["train"] += found["restval"]
-    name = str(document.get("dataset") or file.stem.removeprefix("dataset_"))
+    told = document.get("dataset")
+    name = told if told and isinstance(told, str) else file.stem.removeprefix("dataset_")
     parts = {split: _split(file, split, found[split]) for split in ("train", "test", "val") if found[split]}
     for split in ("train", "test"):
         if split not in parts:
@@ -146,9 +143,10 @@ def _entry(file: Path, number: int, entry: Any, folder: Path) -> tuple[str, Item
         raise ValueError(f"{where} has no 'filename'; pass a Karpathy split, as dataset_coco.json")
     split = entry.get("split")
     if split not in SPLITS:
-        raise ValueError(f"{where} ({entry['filename']}) is of the split {split!r}; known are {', '.join(SPLITS)}")
-    key = "/".join(part for part in (str(entry.get("filepath") or ""), entry["filename"]) if part)
-    texts = tuple(text for text in map(_sentence, entry.get("sentences") or ()) if text)
+        raise ValueError(f"{where} ({entry['filename']}) is of the split {brief(split)}; known are {', '.join(SPLITS)}")
+    below = entry.get("filepath")
+    key = "/".join(part for part in (below if isinstance(below, str) else "", entry["filename"]) if part)
+    texts = tuple(text for text in map(_sentence, _list(entry.get("sentences"))) if text)
     if not texts:
         raise ValueError(f"{where} ({key}) has no 'sentences' with words; every image needs a caption")
     return split, Item(folder / key, 0, key=key), texts
@@ -157,8 +155,12 @@ def _entry(file: Path, number: int, entry: Any, folder: Path) -> tuple[str, Item
 def _sentence(sentence: Any) -> str:
     if not isinstance(sentence, Mapping):
         return ""
-    raw = sentence.get("raw")
-    return raw.strip() if isinstance(raw, str) else " ".join(map(str, sentence.get("tokens") or ()))
+    raw, tokens = sentence.get("raw"), _list(sentence.get("tokens"))
+    return raw.strip() if isinstance(raw, str) else " ".join(token for token in tokens if isinstance(token, str))
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _split(file: Path, split: str, pairs: Iterable[tuple[Item, tuple[str, ...]]]) -> CaptionedImages:

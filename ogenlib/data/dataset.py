@@ -21,10 +21,12 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from ogenlib.data.decode import decoded, open_file
+
 # what Pillow raises on damaged files, over all of its formats
 _READ_ERRORS = (
     OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, OverflowError,
-    struct.error, zlib.error, Image.DecompressionBombError,
+    RuntimeError, struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
 
 
@@ -70,10 +72,11 @@ def _default_key(image: Any) -> str:
 def image_digest(image: Any) -> str:
     """SHA-256 (hex) of a file's bytes, or of a picture's mode, size and pixels.
 
-    Raises FileNotFoundError for a path that does not exist, ValueError for pixels that cannot be read.
+    Raises FileNotFoundError for a path that does not exist, ValueError for one that is no regular file, and for pixels
+    that cannot be read.
     """
     if isinstance(image, (str, os.PathLike)):
-        with open(image, "rb") as file:
+        with open_file(image) as file:
             return _digest(iter(lambda: file.read(1 << 20), b""))
     if isinstance(image, np.ndarray):
         return _digest([f"{image.dtype}{image.shape}".encode(), np.ascontiguousarray(image).tobytes()])
@@ -94,12 +97,13 @@ def _digest(parts: Iterable[bytes]) -> str:
 def open_image(image: Any, name: str = "") -> Image.Image:
     """Decode anything an `Item` may hold: RGB, upright (EXIF), transparency composited on white.
 
-    Raises FileNotFoundError for a missing file, ValueError naming `name` for one that cannot be decoded.
+    Raises FileNotFoundError for a missing file, ValueError naming `name` for one that cannot be decoded: see
+    `ogenlib.data.decode` for the formats and sizes that are read.
     """
     name = name or (os.fspath(image) if isinstance(image, (str, os.PathLike)) else repr(image))
     try:
         if isinstance(image, (str, os.PathLike)):
-            with Image.open(image) as opened:
+            with decoded(image) as opened:
                 return _to_rgb(opened)
         if isinstance(image, np.ndarray):
             return _to_rgb(_from_array(image))
@@ -268,16 +272,19 @@ class ImageSet(Sequence[Item]):
         """16 hex digits over `hash()` and what the images hold: reads every file once, decodes none.
 
         An image that comes from a function counts with what its `digest()` returns, or with its key where the
-        function has none; a missing file counts as missing.
+        function has none; a missing file, and what is no regular file, counts as missing.
         """
         return short_hash([self.hash(), [_content(item) for item in self.items]])
 
 
 def _content(item: Item) -> str:
+    image = item.image
+    if isinstance(image, (str, os.PathLike)) and not Path(image).is_file():
+        return "missing"
     try:
-        if callable(item.image):
-            return item.image.digest() if hasattr(item.image, "digest") else item.key
-        return image_digest(item.image)
+        if callable(image):
+            return image.digest() if hasattr(image, "digest") else item.key
+        return image_digest(image)
     except FileNotFoundError:
         return "missing"
 

@@ -59,7 +59,7 @@ def _from_lists(layout: Layout, lists: list[tuple[str, str, Path]], images: Path
                 continue
             file, _, written = line.rpartition(" ")
             parts = file.split("/")
-            if not written.isdecimal() or len(parts) < 3:
+            if not written.isdecimal() or len(written) > 9 or len(parts) < 3:
                 raise ValueError(f"{path} line {number}: {line!r}; expected `domain/class/image.jpg label`")
             if file in layout.ignored:
                 continue

@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
-import json
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -23,12 +21,14 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from PIL import Image
 
 from ogenlib.data.captions import CaptionDataset, CaptionedImages
 from ogenlib.data.dataset import Dataset, ImageSet, Item
+from ogenlib.data.decode import decoded
+from ogenlib.utils.documents import read_json
 
 PRETRAINING_SETS = ("noto-v1", "emojione-v1", "twemoji", "fluent-emoji", "fxemoji", "streamline-emojis")
 UNSEEN_SETS = (
@@ -89,7 +89,11 @@ def concepts() -> tuple[Concept, ...]:
 @lru_cache(maxsize=1)
 def icon_sets() -> dict[str, dict[str, Any]]:
     """Name -> title, author, licence, package, version, images, sha256 of each icon set."""
-    return dict(json.loads((bundle_path() / "sets.json").read_text(encoding="utf-8")))
+    path = bundle_path() / "sets.json"
+    return cast(
+        dict[str, dict[str, Any]],
+        read_json(path, dict[str, dict[str, Any]], what="the list of icon sets", fix="install ogenlib again"),
+    )
 
 
 @lru_cache(maxsize=len(PRETRAINING_SETS) + len(UNSEEN_SETS))
@@ -110,7 +114,8 @@ def open_drawing(icon_set: str, concept: str) -> Callable[[], Image.Image] | Non
 
 
 def _open(icon_set: str, concept: str) -> Image.Image:
-    return Image.open(io.BytesIO(_shard(icon_set)[concept])).convert("RGB")
+    with decoded(_shard(icon_set)[concept], ("WEBP",)) as picture:
+        return picture.convert("RGB")
 
 
 def _item(icon_set: str, concept: str, label: int) -> Item:

@@ -12,18 +12,18 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol, TypedDict
 
+import msgspec
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ogenlib.data.augment import Augment, Augmenter
 from ogenlib.data.dataset import ImageSet, read_failure
-from ogenlib.utils.files import atomic_write
+from ogenlib.utils.documents import DamagedFile, conform, read_document, write_document
+from ogenlib.utils.tensors import open_tensors, write_tensors
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -153,6 +153,11 @@ def check_finite(features: Tensor, files: Sequence[str]) -> None:
         )
 
 
+class _Plan(TypedDict):
+    fingerprint: dict[str, Any]
+    images: Annotated[int, msgspec.Meta(ge=1)]
+
+
 class Parts:
     """Finished parts in `path.partial/`, one safetensors file each; keeps nothing where there is no path."""
 
@@ -165,47 +170,67 @@ class Parts:
     ) -> None:
         """images: how many a part holds, unless parts are there already: theirs counts, so that they line up.
 
-        Parts of other settings are deleted with `overwrite`, and a ValueError without.
+        Parts of other settings, and a plan that is damaged, are deleted with `overwrite`, and a ValueError without.
         """
         self.images = images
         self._folder = None if path is None else Path(f"{os.fspath(path)}.partial")
         if self._folder is None:
             return
-        plan = self._folder / "plan.json"
-        if plan.is_file():
-            saved = json.loads(plan.read_text(encoding="utf-8"))
+        saved = self._plan(overwrite)
+        if saved is not None:
             if not overwrite:
                 refuse_stale(self._folder, saved["fingerprint"], fingerprint)
             if saved["fingerprint"] == fingerprint:
                 self.images = saved["images"]
                 return
-            self.remove()
-        with atomic_write(plan) as temporary:
-            temporary.write_text(json.dumps({"fingerprint": fingerprint, "images": images}), encoding="utf-8")
+        self.remove()
+        write_document(self._folder / "plan.json", {"fingerprint": fingerprint, "images": images})
+
+    def _plan(self, overwrite: bool) -> _Plan | None:
+        assert self._folder is not None
+        fix = f"delete {self._folder}, or pass overwrite=True"
+        try:
+            return read_document(self._folder / "plan.json", _Plan, what="the plan of an extraction", fix=fix)
+        except FileNotFoundError:
+            return None
+        except DamagedFile:
+            if not overwrite:
+                raise
+            return None
 
     def _file(self, start: int) -> Path | None:
         return None if self._folder is None else self._folder / f"from-{start:09d}.safetensors"
 
-    def load(self, start: int) -> Part | None:
-        """The part that begins with image `start`, or None if it is not finished (or its file is damaged)."""
-        file = self._file(start)
+    def load(self, images: range) -> Part | None:
+        """The part of these images, or None if it is not finished (or its file is damaged)."""
+        file = self._file(images.start)
         if file is None or not file.is_file():
             return None
         try:
-            with safe_open(file, framework="pt") as opened:
-                skipped = json.loads(opened.metadata()["skipped"])
-                return Part(opened.get_tensor("features"), opened.get_tensor("rows").tolist(), skipped)
-        except SafetensorError:
+            opened = open_tensors(file, what="a finished part", fix="", needs=("features", "rows"), note=False)
+            skipped = opened.header("skipped", "a finished part", "")
+            conform(skipped, list[dict[str, str]], file, "a finished part", "")
+        except DamagedFile:
             return None
+        features, rows = opened.tensors["features"], opened.tensors["rows"]
+        whole = rows.dtype == torch.int64 and rows.ndim == 1 and features.dtype in DTYPES
+        if not whole or (len(rows) and (features.ndim != 3 or len(features) != len(rows))):
+            return None
+        numbers = rows.tolist()
+        if numbers != sorted({*numbers} & {*images}) or len(numbers) + len(skipped) != len(images):
+            return None
+        return Part(features, numbers, skipped)
 
     def save(self, start: int, part: Part) -> None:
         """Keep a finished part."""
         file = self._file(start)
         if file is None:
             return
-        tensors = {"features": part.features.contiguous(), "rows": torch.tensor(part.rows, dtype=torch.long)}
-        with atomic_write(file) as temporary:
-            save_file(tensors, temporary, metadata={"skipped": json.dumps(part.skipped)})
+        tensors = {"features": part.features, "rows": torch.tensor(part.rows, dtype=torch.long)}
+        write_tensors(file, tensors, {"skipped": json.dumps(part.skipped)})
+
+    def __str__(self) -> str:
+        return str(self._folder)
 
     def remove(self) -> None:
         """Delete the folder of parts."""

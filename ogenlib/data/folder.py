@@ -5,7 +5,6 @@ Notation: `C` classes.
 
 from __future__ import annotations
 
-import csv
 import difflib
 import operator
 import os
@@ -16,7 +15,9 @@ from typing import Any, NamedTuple
 
 from ogenlib.data.check import check_images
 from ogenlib.data.dataset import Dataset, ImageSet, Item, check_classnames, normal_name
+from ogenlib.data.listing import brief
 from ogenlib.data.split import stratified_rows
+from ogenlib.data.table import read_table
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif"))
 SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test",
@@ -140,24 +141,9 @@ def from_csv(
     """
     options = options or LoadOptions()
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; pass a CSV file with the columns path,label")
     base = path.parent if root is None else Path(root)
     bad = Bad(options.skip_bad)
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file, skipinitialspace=True)
-            columns = [name.strip().casefold() for name in table.fieldnames or ()]
-            table.fieldnames = columns
-            missing = [name for name in ("path", "label") if name not in columns]
-            if missing:
-                raise ValueError(
-                    f"{path}: the first line must name the columns path,label (and perhaps split,domain), "
-                    f"separated by commas; it has no {' or '.join(missing)}, only {columns}"
-                )
-            lines = [(table.line_num, {k: (v or "").strip() for k, v in row.items() if k in columns}) for row in table]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: is no UTF-8 CSV file ({error}); save it as CSV UTF-8") from error
+    columns, lines = read_table(path, ("path", "label"), "perhaps split,domain")
     rows = []
     for number, line in lines:
         where = f"{path} line {number} ({line['path']})"
@@ -194,7 +180,7 @@ def from_list(
     rows = []
     for number, pair in enumerate(pairs):
         if isinstance(pair, (str, bytes)) or not isinstance(pair, Sequence) or len(pair) != 2:
-            raise TypeError(f"item {number} is {_brief(pair)}; expected (image, label)")
+            raise TypeError(f"item {number} is {brief(pair)}; expected (image, label)")
         image, label = pair
         where, key = f"item {number}", ""
         if isinstance(image, (str, os.PathLike)):
@@ -205,7 +191,7 @@ def from_list(
             try:
                 label = operator.index(label)
             except TypeError:
-                raise TypeError(f"{where}: label {_brief(label)} is neither a class name nor an integer") from None
+                raise TypeError(f"{where}: label {brief(label)} is neither a class name nor an integer") from None
             if options.classnames is None:
                 raise ValueError(
                     f"{where}: label {label} is an integer; name the classes with classnames=['first', ...]"
@@ -214,13 +200,8 @@ def from_list(
     return assemble(rows, replace(options, name=options.name or "images"), "list", bad)
 
 
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
 def _is_integer(label: str | int) -> bool:
-    return isinstance(label, int) or label.lstrip("+-").isdecimal()
+    return isinstance(label, int) or (len(label) < 20 and label.lstrip("+-").isdecimal())
 
 
 def assemble(rows: Sequence[Row], options: LoadOptions, source: str, bad: Bad) -> Dataset:

@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from ogenlib.data.dataset import Dataset
+from ogenlib.data.decode import decoded
 from ogenlib.data.folder import SPLITS, Bad, LoadOptions, Row, assemble
 
 
@@ -27,6 +28,9 @@ class HubImage:
 
     def __call__(self) -> Image.Image:
         picture = self.rows[self.row][self.column]
+        if isinstance(picture, Mapping):
+            with decoded(picture.get("bytes") or str(picture.get("path"))) as opened:
+                return opened.copy()
         if not isinstance(picture, Image.Image):
             raise ValueError(f"column {self.column!r} holds {type(picture).__name__}, no picture: cast it to Image()")
         return picture
@@ -68,14 +72,22 @@ def from_hub(
         names = list(getattr(part.features[label], "names", None) or ())
         if names and options.classnames is None:
             options = replace(options, classnames=names)
-        mark = str(getattr(part, "_fingerprint", ""))
+        mark, pictures = str(getattr(part, "_fingerprint", "")), _undecoded(part, picture)
         for i, value in enumerate(part[label]):
-            image = HubImage(part, i, picture, mark)
+            image = HubImage(pictures, i, picture, mark)
             where = f"{name or 'rows'} row {i}"
             rows.append(Row(image, value, where, f"{name or 'row'}/{i}", SPLITS.get(str(name).casefold(), "")))
     if options.classnames is None and rows and not isinstance(rows[0].label, str):
         raise ValueError("the labels are integers without names; name the classes with classnames=['first', ...]")
     return assemble(rows, replace(options, name=options.name or "datasets"), "datasets object", Bad(options.skip_bad))
+
+
+def _undecoded(part: Any, column: str) -> Any:
+    """The same rows with pictures as bytes: the library would try every format that Pillow knows."""
+    feature = part.features[column]
+    if not (getattr(feature, "decode", False) and hasattr(part, "cast_column")):
+        return part
+    return part.cast_column(column, replace(feature, decode=False))
 
 
 def _column(part: Any, what: str, kind: str, usual: tuple[str, ...]) -> str:

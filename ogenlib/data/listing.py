@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import reprlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ogenlib.data.layouts import Layout
+from ogenlib.utils import documents
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
@@ -60,12 +61,16 @@ def read_lines(path: Path) -> list[str]:
         raise ValueError(f"{path}: is no UTF-8 text ({error}); get it anew") from error
 
 
-def read_json(path: Path, what: str) -> Any:
-    """The JSON value; ValueError naming the file and `what` it should be."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: cannot be read as {what} ({error}); get it anew") from error
+def read_json(path: Path, what: str, kind: Any = Any) -> Any:
+    """The JSON value, of the type `kind`; ValueError naming the file and `what` it should be."""
+    return documents.read_json(path, kind, what=what, fix="get it anew")
+
+
+def brief(value: Any) -> str:
+    """What a message shows of a value that does not belong there: some of it, not deep, on one line."""
+    shown = reprlib.Repr()
+    shown.maxstring = shown.maxother = 60
+    return shown.repr(value)
 
 
 def count_by(entries: Iterable[Entry]) -> dict[str, int]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from ogenlib.data.dataset import image_digest
+from ogenlib.data.decode import decoded
 from ogenlib.data.layouts import Layout
 from ogenlib.data.listing import Entry, Listing, image_files, need, read_json
 from ogenlib.data.place import Place
@@ -29,7 +30,7 @@ class Cropped:
     border: int
 
     def __call__(self) -> Image.Image:
-        with Image.open(self.path) as image:
+        with decoded(self.path) as image:
             return ImageOps.crop(image.convert("RGB"), self.border)
 
     def digest(self) -> str:
@@ -45,8 +46,10 @@ def read_objectnet(layout: Layout, place: Place, home: Path, images: Path) -> Li
     the layout is not strict) for other numbers of classes and images than the published ones.
     """
     mappings = images.parent / "mappings"
-    shared = read_json(need(mappings / "objectnet_to_imagenet_1k.json", layout), "ObjectNet's mapping")
-    labels = read_json(need(mappings / "folder_to_objectnet_label.json", layout), "ObjectNet's mapping")
+    shared, labels = (
+        read_json(need(mappings / name, layout), "ObjectNet's mapping", dict[str, str])
+        for name in ("objectnet_to_imagenet_1k.json", "folder_to_objectnet_label.json")
+    )
     folders = sorted(folder for folder, label in labels.items() if label in shared)
     entries = [
         Entry(f"{folder}/{file}", i, "test")
@@ -54,13 +57,13 @@ def read_objectnet(layout: Layout, place: Place, home: Path, images: Path) -> Li
         if (images / folder).is_dir()
         for file in image_files(images / folder)
     ]
-    classnames = [str(labels[folder]) for folder in folders]
+    classnames = [labels[folder] for folder in folders]
     held = {entry.label for entry in entries}
     empty = [folder for i, folder in enumerate(folders) if i not in held]
     counted = sum(1 for path in images.iterdir() if path.is_dir() and path.name[0] != ".")
     notes = [f"no images of {len(empty)} of {len(folders)} classes, the first {empty[0]}"] if empty else []
     info = {
-        "imagenet": {labels[folder]: str(shared[labels[folder]]).split("; ") for folder in folders},
+        "imagenet": {labels[folder]: shared[labels[folder]].split("; ") for folder in folders},
         "folders": counted,
     }
     return Listing(str(images), classnames, entries, border=BORDER, notes=notes, info=info)

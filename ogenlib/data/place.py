@@ -126,6 +126,8 @@ class Files:
     def find(self, file: str) -> str | None:
         """`file` (relative, with slashes) if it is there, or where an archive unpacked twice puts it (a/a/b.jpg)."""
         path = PurePosixPath(file)
+        if not path.parts:
+            return None  # "" and ".": the folder itself
         if path.name in self.names(path.parent.as_posix()):
             return file
         top, *rest = path.parts

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from ogenlib.data.domains import read_domains
 from ogenlib.data.imagenet import read_numbered, read_wordnet
 from ogenlib.data.layouts import Layout
-from ogenlib.data.listing import Entry, Listing, need, read_json, read_lines
+from ogenlib.data.listing import Entry, Listing, brief, need, read_json, read_lines
 from ogenlib.data.objectnet import read_objectnet
 from ogenlib.data.place import Place, split_file
 
@@ -37,19 +40,22 @@ def read_listing(layout: Layout, place: Place) -> Listing:
 
 def _read_split(layout: Layout, place: Place, home: Path, images: Path) -> Listing:
     path = need(split_file(layout, home, images), layout)
-    split = read_json(path, "a split_zhou file")
-    if not isinstance(split, dict) or not {"train", "test"} <= set(split):
+    split = read_json(path, "a split_zhou file", dict[str, list[Any]])
+    if not {"train", "test"} <= set(split):
         raise ValueError(f"{path}: is no split_zhou file (an object with train, val and test); {layout.page} has it")
     entries: list[Entry] = []
     names: dict[int, str] = {}
     for part in ("train", "val", "test"):
         for number, row in enumerate(split.get(part, ())):
-            if not (isinstance(row, list) and len(row) == 3 and isinstance(row[0], str) and isinstance(row[2], str)):
-                raise ValueError(f"{path}: {part} item {number} is {row!r}; expected [image path, label, class name]")
-            label = int(row[1])
-            if names.setdefault(label, row[2]) != row[2]:
-                raise ValueError(f"{path}: label {label} is {names[label]!r} and {row[2]!r}; a label has one name")
-            entries.append(Entry(row[0].lstrip("/"), label, part))
+            try:
+                file, label, name = msgspec.convert(row, tuple[str, int, str])
+            except msgspec.ValidationError as error:
+                raise ValueError(
+                    f"{path}: {part} item {number} is {brief(row)}; expected [image path, label, class name]"
+                ) from error
+            if names.setdefault(label, name) != name:
+                raise ValueError(f"{path}: label {label} is {names[label]!r} and {name!r}; a label has one name")
+            entries.append(Entry(file.lstrip("/"), label, part))
     if sorted(names) != list(range(len(names))):
         gap = next(i for i in range(len(names) + 1) if i not in names)
         raise ValueError(f"{path}: labels must be 0, 1, 2, ... without a gap, and {gap} is missing; get it anew")

@@ -8,18 +8,53 @@ Notation: `N` items.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ogenlib.data.extract import refuse_stale
-from ogenlib.utils.documents import write_json
+from ogenlib.utils.documents import DamagedFile, conform, read_document, write_document
+from ogenlib.utils.locks import hold
+from ogenlib.utils.tensors import recorded_digest
 
 PLAN, MANIFEST = "plan.json", "manifest.json"
 _SHARDS = "shard-*-of-*.safetensors"
+
+
+class _Plan(TypedDict):
+    fingerprint: dict[str, Any]
+    bounds: list[int]
+
+
+class _ShardFacts(TypedDict, total=False):
+    digest: str | None
+    images: list[int]
+    skipped: int
+
+
+class Shard(_ShardFacts):
+    """One shard as a manifest has it. digest: of its file."""
+
+    file: str
+    rows: int
+
+
+class _Merged(TypedDict, total=False):
+    bank: str
+    digest: str | None
+    shards_kept: bool
+
+
+class Manifest(_Merged):
+    """What a finished folder holds. bank, digest: the merged file and its digest, where shards are merged."""
+
+    fingerprint: dict[str, Any]
+    rows: int
+    shards: list[Shard]
 
 
 @dataclass(frozen=True)
@@ -35,6 +70,13 @@ class ShardPlan:
         """The shards' files, in the order of the items."""
         count = len(self.bounds) - 1
         return [self.folder / f"shard-{i:05d}-of-{count:05d}.safetensors" for i in range(count)]
+
+    def shared(self, names: Iterable[str]) -> dict[str, Any]:
+        """Some fields of the fingerprint, which every shard has too; ValueError for a plan without them."""
+        missing = [name for name in names if name not in self.fingerprint]
+        if missing:
+            raise DamagedFile(f"{self.folder / PLAN}: its fingerprint lacks {', '.join(missing)}; pass overwrite=True")
+        return {name: self.fingerprint[name] for name in names}
 
     def finished(self) -> list[Path]:
         """The shards' files; FileNotFoundError naming how many are not there, and the first of them."""
@@ -64,29 +106,52 @@ class ShardFormat:
     def read_plan(self, folder: str | os.PathLike[str]) -> ShardPlan:
         """What the work in `folder` set out to do; FileNotFoundError or ValueError if there is no plan to read."""
         path = Path(folder) / PLAN
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such plan; start one with {self.start.format(repr(str(folder)))}")
-        plan = json.loads(path.read_text(encoding="utf-8"))
-        if plan.get("format") != self.plan:
-            raise ValueError(f"{path}: is of format {plan.get('format')}, not {self.plan}; use another folder")
-        return ShardPlan(Path(folder), plan["fingerprint"], tuple(plan["bounds"]))
+        what, fix = f"the plan of a {self.name}", f"start one with {self.start.format(repr(str(folder)))}"
+        plan: _Plan = self._read(path, _Plan, self.plan, what, fix)
+        bounds = plan["bounds"]
+        if len(bounds) < 2 or bounds[0] != 0 or any(stop <= start for start, stop in pairwise(bounds)):
+            raise DamagedFile(f"{path} is no {what}: its bounds are not rising numbers from 0; {fix}, overwrite=True")
+        return ShardPlan(Path(folder), plan["fingerprint"], tuple(bounds))
 
-    def read_manifest(self, folder: str | os.PathLike[str]) -> dict[str, Any]:
+    def read_manifest(self, folder: str | os.PathLike[str]) -> Manifest:
         """The manifest; FileNotFoundError if the work is not finished, ValueError if it is of another kind."""
         path = Path(folder) / MANIFEST
-        if not path.is_file():
+        if not path.exists():
             raise FileNotFoundError(
                 f"{folder}: no {MANIFEST}, so no finished {self.name}; run the same extraction again, it goes on "
                 "where it stopped"
             )
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(manifest, dict) or manifest.get("format") != self.manifest:
-            raise ValueError(f"{path}: is no manifest of format {self.manifest}; extract the {self.name} again")
+        fix = f"extract the {self.name} again"
+        manifest: Manifest = self._read(path, Manifest, self.manifest, f"manifest of a {self.name}", fix)
+        if self.merged and "bank" not in manifest:
+            raise DamagedFile(f"{path} is no manifest of a {self.name}: it names none; {fix}")
         return manifest
+
+    def _read(self, path: Path, kind: Any, form: str, what: str, fix: str) -> Any:
+        written = read_document(path, dict[str, Any], what=what, fix=fix)
+        if written.get("format") != form:
+            raise DamagedFile(f"{path}: is no {what}, of format {form}; use another folder, or {fix}")
+        return conform(written, kind, path, what, fix)
 
     def write_manifest(self, folder: Path, content: Mapping[str, Any]) -> None:
         """The last file of all."""
-        write_json(folder / MANIFEST, {"format": self.manifest, **content})
+        write_document(folder / MANIFEST, {"format": self.manifest, **content})
+
+    def member(self, folder: Path, name: str, digest: str | None = None) -> Path:
+        """The file that a manifest names.
+
+        Raises ValueError for a name that leads out of the folder, also through a link, and for a file with another
+        digest than the manifest has.
+        """
+        path = folder / name
+        if name in ("", "..") or Path(name).name != name or "\0" in name or path.resolve().parent != folder.resolve():
+            raise DamagedFile(
+                f"{folder / MANIFEST}: names {name!r}, which is no file of this folder: a finished {self.name} is all "
+                f"in one folder, without links to others"
+            )
+        if digest is not None and recorded_digest(path) != digest:
+            raise DamagedFile(f"{path} is not the file that {MANIFEST} was written for; extract the {self.name} again")
+        return path
 
     def make(
         self,
@@ -107,7 +172,7 @@ class ShardFormat:
         finish: writes the manifest; called on rank 0 when all shards are there.
         barrier: waits for all processes; needed for more than one.
         A folder with a manifest of the same fingerprint is left as it is; shards of an earlier plan of the same
-        fingerprint stay, also where `count` was another.
+        fingerprint stay, also where `count` was another. While other processes are at it, rank 0 waits for them.
         Raises ValueError for a rank that is not below count, a missing barrier, or what is in `folder` for other
         settings; FileExistsError if `folder` is a file.
         """
@@ -117,19 +182,30 @@ class ShardFormat:
             raise ValueError(f"{count} processes need barrier=, a function that waits for all of them")
         wait = barrier or (lambda: None)
         folder = Path(folder)
-        if rank == 0:
-            fingerprint, items = describe()
-            self._prepare(folder, fingerprint, items, count, overwrite)
-        wait()
-        if (folder / MANIFEST).is_file():
+        fingerprint, items = describe() if rank == 0 else ({}, 0)
+        if rank == 0 and not overwrite and self._is_made(folder, fingerprint):
+            wait()
             return
-        plan = self.read_plan(folder)
-        for i in range(rank, len(plan.files), count):
-            shard(plan.files[i], range(plan.bounds[i], plan.bounds[i + 1]))
-        wait()
-        if rank == 0:
-            finish()
-        wait()
+        with hold(folder) if rank == 0 else nullcontext():
+            if rank == 0:
+                self._prepare(folder, fingerprint, items, count, overwrite)
+            wait()
+            if (folder / MANIFEST).is_file():
+                return
+            plan = self.read_plan(folder)
+            for i in range(rank, len(plan.files), count):
+                shard(plan.files[i], range(plan.bounds[i], plan.bounds[i + 1]))
+            wait()
+            if rank == 0:
+                finish()
+            wait()
+
+    def _is_made(self, folder: Path, fingerprint: dict[str, Any]) -> bool:
+        """Whether the work is finished; ValueError if it is of other settings."""
+        if not (folder / MANIFEST).is_file():
+            return False
+        refuse_stale(folder, self.read_manifest(folder)["fingerprint"], fingerprint)
+        return True
 
     def _prepare(self, folder: Path, fingerprint: dict[str, Any], items: int, count: int, overwrite: bool) -> None:
         """Refuse or clear what is of other settings; write the plan if there is none."""
@@ -137,15 +213,17 @@ class ShardFormat:
             raise FileExistsError(f"{folder} is a file; shards need a folder, name another one")
         if overwrite:
             self._clear(folder)
-        elif (folder / MANIFEST).is_file():
-            refuse_stale(folder, self.read_manifest(folder)["fingerprint"], fingerprint)
+        elif self._is_made(folder, fingerprint):
             return
         if (folder / PLAN).is_file():
-            refuse_stale(folder, self.read_plan(folder).fingerprint, fingerprint)
+            plan = self.read_plan(folder)
+            refuse_stale(folder, plan.fingerprint, fingerprint)
+            if plan.bounds[-1] != items:
+                raise DamagedFile(f"{folder / PLAN}: is for {plan.bounds[-1]} items, not {items}; pass overwrite=True")
             return
         shards = min(count, items)
         bounds = [items * i // shards for i in range(shards + 1)]
-        write_json(folder / PLAN, {"format": self.plan, "fingerprint": fingerprint, "bounds": bounds})
+        write_document(folder / PLAN, {"format": self.plan, "fingerprint": fingerprint, "bounds": bounds})
 
     def _clear(self, folder: Path) -> None:
         """Delete what earlier work left, and nothing else; the manifest first, so that none is ever wrong."""
@@ -153,6 +231,9 @@ class ShardFormat:
         for path in (folder / MANIFEST, folder / PLAN, *merged, *folder.glob(_SHARDS)):
             path.unlink(missing_ok=True)
         for parts in folder.glob(f"{_SHARDS}.partial"):
+            if parts.is_symlink():
+                parts.unlink()
+                continue
             for path in parts.iterdir():
                 path.unlink()
             parts.rmdir()

@@ -8,8 +8,6 @@ used, so shards count as an `ImageSet` like any other: few-shot picks, views and
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 import os
 import re
 import tarfile
@@ -20,11 +18,15 @@ from typing import Any
 
 from PIL import Image
 
+from ogenlib.data.braces import refuse_many
 from ogenlib.data.dataset import Dataset
+from ogenlib.data.decode import decoded, open_file
 from ogenlib.data.folder import SPLITS, SUFFIXES, Bad, LoadOptions, Row, assemble
+from ogenlib.utils.documents import DamagedFile, parse
 
 Shards = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 LABELS = ("cls", "txt", "json")
+LABEL_BYTES = 2**20  # of a file that says a class; more is no label
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,13 @@ class TarImage:
 
     def read(self) -> bytes:
         """The file's bytes."""
-        with open(self.path, "rb") as file:
+        with open_file(self.path) as file:
             file.seek(self.offset)
             return file.read(self.size)
 
     def __call__(self) -> Image.Image:
-        image = Image.open(io.BytesIO(self.read()))
-        image.load()
-        return image
+        with decoded(self.read()) as image:
+            return image.copy()
 
     def digest(self) -> str:
         """SHA-256 of the file's bytes."""
@@ -59,8 +60,9 @@ def from_shards(source: Shards | Mapping[str, Shards], options: LoadOptions | No
         test, or that is in a folder of that name, is of that split.
     A sample's label is its `.cls` (an integer, which `classnames=` turns into a name, or a name), `.txt` (a name) or
     `.json` (with "label" or "cls"). Keys are shard and sample names.
-    Raises ModuleNotFoundError without the extra, FileNotFoundError for a missing shard, ValueError for a tar that is
-    compressed or damaged, and a sample without image or label, naming it (skipped with `skip_bad`).
+    Raises ModuleNotFoundError without the extra, FileNotFoundError for a missing shard, ValueError for a pattern of
+    too many names, a tar that is compressed or damaged, and a sample without image or label, naming it (skipped with
+    `skip_bad`).
     """
     options = options or LoadOptions()
     given = source if isinstance(source, Mapping) else {"": source}
@@ -95,14 +97,15 @@ def _paths(shards: Shards) -> list[Path]:
     if isinstance(shards, Sequence) and not isinstance(shards, str):
         return [path for one in shards for path in _paths(one)]
     if Path(shards).is_dir():
-        found = sorted(Path(shards).rglob("*.tar"))
+        found = sorted(path for path in Path(shards).rglob("*.tar") if path.name[0] != ".")
         if not found:
             raise FileNotFoundError(f"{shards}: holds no .tar files; pass a folder of shards")
         return found
     text = os.fspath(shards)
-    paths = [Path(one) for one in expand(text)]
     if "://" in text or text.startswith("pipe:"):
         raise ValueError(f"{text}: shards are read from files, at any place in them; download or mount them first")
+    refuse_many(text)
+    paths = [Path(one) for one in expand(text)]
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise FileNotFoundError(f"{missing[0]}: no such shard ({len(missing)} of {len(paths)} of {text} are missing)")
@@ -118,20 +121,32 @@ def _split_of(path: Path) -> str:
 def _members(path: Path) -> Iterator[dict[str, Any]]:
     """A tar's files as webdataset's grouping takes them, with places instead of bytes."""
     try:
-        with tarfile.open(path, "r:") as tar:
+        with open_file(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            size = os.fstat(file.fileno()).st_size
             for member in tar:
+                if member.issparse() or member.size < 0 or member.offset_data + member.size > size:
+                    kind = "a sparse file" if member.issparse() else f"{member.size} bytes, beyond the tar's end"
+                    raise ValueError(f"its member {member.name} is {kind}")
                 if member.isfile():
                     place = TarImage(path, member.offset_data, member.size)
                     yield {"fname": member.name, "data": place, "__url__": str(path)}
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError, OverflowError, MemoryError, RecursionError) as error:
         raise ValueError(
             f"{path}: cannot be read as an uncompressed tar file ({error}); unpack or replace it"
         ) from error
 
 
-def _rows(path: Path, split: str, bad: Bad) -> Iterator[Row]:
+def _samples(path: Path) -> Iterator[dict[str, Any]]:
     _, group = _webdataset()
-    for sample in group(_members(path)):
+    try:
+        yield from group(_members(path))
+    except ValueError as error:
+        reason = str(error.args[0])  # webdataset adds to the arguments
+        raise ValueError(reason if reason.startswith(str(path)) else f"{path}: {reason}; pack it again") from error
+
+
+def _rows(path: Path, split: str, bad: Bad) -> Iterator[Row]:
+    for sample in _samples(path):
         where = f"{path} sample {sample['__key__']}"
         images = [name for name in sample if f".{name.rpartition('.')[2]}" in SUFFIXES]
         labels = [name for name in LABELS if name in sample]
@@ -139,7 +154,11 @@ def _rows(path: Path, split: str, bad: Bad) -> Iterator[Row]:
             had = sorted(name for name in sample if not name.startswith("__"))
             bad(where, f"needs one image and one of .{', .'.join(LABELS)}; it has {had}")
             continue
-        label = _label(sample[labels[0]].read().decode("utf-8", "replace").strip(), labels[0])
+        written = sample[labels[0]]
+        if written.size > LABEL_BYTES:
+            bad(where, f"its .{labels[0]} has {written.size} bytes, and a label has {LABEL_BYTES} at most")
+            continue
+        label = _label(written.read().decode("utf-8", "replace").strip(), labels[0])
         if label in (None, ""):
             bad(where, f"its .{labels[0]} says no class; write a name or a number")
             continue
@@ -148,11 +167,11 @@ def _rows(path: Path, split: str, bad: Bad) -> Iterator[Row]:
 
 def _label(text: str, kind: str) -> Any:
     if kind != "json":
-        return int(text) if kind == "cls" and text.isdecimal() else text
+        return int(text) if kind == "cls" and text.isdecimal() and len(text) < 10 else text
     try:
-        fields = json.loads(text)
-    except ValueError:
-        return None
+        fields = parse(text, "", "", "")
+    except DamagedFile:
+        return None  # the caller names the sample
     value = (
         next((fields[name] for name in ("label", "cls") if name in fields), None) if isinstance(fields, dict) else None
     )

@@ -52,10 +52,12 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"kept as .json or .csv"):
         write_captions(tmp_path / "captions.txt", {"a": "b"})
     cases = {
-        "a.json": ("[1]", "must hold an object"), "b.json": ("{", "is no JSON"), "c.json": ("{}", "holds no captions"),
-        "d.json": ('{"a": 3}', "captions of 'a' are 3"), "e.json": ('{"a": []}', "captions of 'a'"),
+        "a.json": ("[1]", "an object of key -> text"), "b.json": ("{", "cannot be read as JSON"),
+        "c.json": ("{}", "holds no captions"), "f.json": ("[" * 9999, "nested too deep"),
+        "d.json": ('{"a": 3}', "Expected `str | array`, got `int`"), "e.json": ('{"a": []}', "captions of 'a'"),
         "a.csv": ("name,text\n", "must name the columns key,caption"),
         "b.csv": ("key,caption\na,\n", "line 2: needs a key and a caption"),
+        "c.csv": ("key,caption\n" + 200_000 * "a", "no UTF-8 CSV file .field larger"),
     }  # fmt: skip
     for name, (content, expected) in cases.items():
         (tmp_path / name).write_text(content)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from pool_world import made_bank, made_pool, unit
 
 from ogenlib.anchors import CandidatePool, FaissIndex, retrieve
+from ogenlib.anchors.faiss_file import TAIL
 from ogenlib.anchors.faiss_index import choose_kind, choose_lists
 
 
@@ -107,3 +109,23 @@ def test_what_does_not_fit_is_refused(pool: CandidatePool, tmp_path: Path) -> No
     (tmp_path / "bad").write_bytes(b"no index")
     with pytest.raises(ValueError, match="is no faiss index"):
         FaissIndex.load(tmp_path / "bad", pool)
+
+
+@pytest.mark.parametrize("kind", ["flat", "ivf", "ivf-pq"])
+def test_changed_files_are_refused(kind: str, pool: CandidatePool, tmp_path: Path, caplog: Any) -> None:
+    path = tmp_path / "index.faiss"
+    FaissIndex.build(pool, kind, lists=4, code_bytes=8).save(path)
+    whole = path.read_bytes()
+    FaissIndex.load(path, pool)
+    assert not caplog.records
+    path.write_bytes(whole[:500] + bytes([whole[500] ^ 1]) + whole[501:])
+    with pytest.raises(ValueError, match=r"index.faiss was changed after it was written: .*FaissIndex.build"):
+        FaissIndex.load(path, pool)
+    path.write_bytes(whole[:-TAIL])  # as before indexes had digests
+    assert FaissIndex.load(path, pool).kind == kind and "has no digest" in caplog.text
+    path.write_bytes(whole[:600])
+    with pytest.raises(ValueError, match=r"index.faiss: is no faiss index"):
+        FaissIndex.load(path, pool)
+    path.write_bytes(b"IHNf" + whole[4:])
+    with pytest.raises(ValueError, match="is no faiss index of the kinds flat, ivf, ivf-pq"):
+        FaissIndex.load(path, pool)

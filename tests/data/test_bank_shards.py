@@ -15,6 +15,7 @@ from conftest import FakeClip, write_pictures
 
 from ogenlib.data import FeatureBank, ImageSet, extract_shards, merge_shards
 from ogenlib.data.bank import read_manifest
+from ogenlib.utils.documents import write_document
 
 
 def in_turn(clips: list[FakeClip], data: ImageSet, folder: Path, **options: Any) -> FeatureBank:
@@ -55,7 +56,8 @@ def test_the_merged_bank_is_that_of_one_process(dtype: torch.dtype, pet_images: 
     assert torch.equal(bank.labels, alone.labels) and bank.features.dtype == dtype
     assert (bank.keys, bank.domains, bank.classnames) == (alone.keys, alone.domains, alone.classnames)
     assert bank.fingerprint == alone.fingerprint
-    assert sorted(p.name for p in (tmp_path / "bank").iterdir()) == ["bank.safetensors", "manifest.json", "plan.json"]
+    kept = sorted(p.name for p in (tmp_path / "bank").iterdir() if p.suffix != ".lock")
+    assert kept == ["bank.safetensors", "manifest.json", "plan.json"]
     shards = read_manifest(tmp_path / "bank")["shards"]
     assert [shard["images"] for shard in shards] == [[0, 3], [3, 7], [7, 11], [11, 15]]
     assert FeatureBank.load(tmp_path / "bank", expect=alone.fingerprint).keys == alone.keys
@@ -132,8 +134,88 @@ def test_bad_arguments_are_refused(pet_images: ImageSet, tmp_path: Path) -> None
         extract_shards(FakeClip(), pet_images, tmp_path / "file")
     (tmp_path / "bank").mkdir()
     (tmp_path / "bank" / "manifest.json").write_text(json.dumps({"format": "else"}))
-    with pytest.raises(ValueError, match="is no manifest of format"):
+    with pytest.raises(ValueError, match="is no manifest of a bank, of format"):
         FeatureBank.load(tmp_path / "bank")
+
+
+EXTRACTS = """
+import logging, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import conftest
+from ogenlib.data import FeatureBank, extract_shards
+logging.basicConfig(format="%(message)s")
+
+class Waits(conftest.FakeClip):
+    def encode_image(self, pixels, normalize=True):
+        if not self.batches and sys.argv[4] == "first":
+            print("at it", flush=True)
+            sys.stdin.readline()
+        return super().encode_image(pixels, normalize)
+
+clip, data = Waits(), conftest.folder_images(Path(sys.argv[2]))
+if sys.argv[3].endswith(".safetensors"):
+    bank = FeatureBank.extract(clip, data, path=sys.argv[3], chunk_views=4)
+else:
+    bank = extract_shards(clip, data, sys.argv[3], chunk_views=4)
+print(len(bank), len(clip.batches))
+"""
+
+
+@pytest.mark.parametrize("name", ["bank.safetensors", "bank"])
+def test_of_two_processes_the_second_waits_and_loads(name: str, pets: Path, tmp_path: Path) -> None:
+    def start(which: str) -> subprocess.Popen[str]:
+        arguments = [str(Path(__file__).parent), str(pets), str(tmp_path / name), which]
+        pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        return subprocess.Popen([sys.executable, "-c", EXTRACTS, *arguments], text=True, **pipes)
+
+    first = start("first")
+    assert first.stdout and first.stdout.readline() == "at it\n"
+    second = start("second")
+    assert second.stderr and f"another process writes {tmp_path / name}; waiting" in second.stderr.readline()
+    told = first.communicate("go on\n", timeout=120)
+    assert first.returncode == 0 and told[0] == "15 4\n", told
+    told = second.communicate(timeout=120)
+    assert second.returncode == 0 and told[0] == "15 0\n", told
+
+
+def test_a_plan_or_manifest_that_was_changed_is_refused(pet_images: ImageSet, tmp_path: Path) -> None:
+    folder = tmp_path / "bank"
+    extract_shards(FakeClip(), pet_images, folder)
+    manifest = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(manifest.replace('"rows": 15', '"rows": 14', 1))
+    with pytest.raises(ValueError, match=r"manifest.json was changed after it was written"):
+        FeatureBank.load(folder)
+    (folder / "manifest.json").unlink()
+    write_document(folder / "plan.json", {**json.loads((folder / "plan.json").read_text()), "bounds": [0, 99]})
+    with pytest.raises(ValueError, match=r"plan.json: is for 99 items, not 15"):
+        extract_shards(FakeClip(), pet_images, folder)
+    for bounds in ([0], [0, 7, 7, 15], [3, 15]):
+        write_document(folder / "plan.json", {**json.loads((folder / "plan.json").read_text()), "bounds": bounds})
+        with pytest.raises(ValueError, match=r"plan.json is no .*bounds are not rising numbers from 0"):
+            extract_shards(FakeClip(), pet_images, folder)
+    assert len(extract_shards(FakeClip(), pet_images, folder, overwrite=True)) == 15
+
+
+def test_a_manifest_belongs_to_its_bank(pet_images: ImageSet, tmp_path: Path) -> None:
+    folder = tmp_path / "bank"
+    extract_shards(FakeClip(), pet_images, folder)
+    FeatureBank.extract(FakeClip(weights=1), pet_images).save(folder / "bank.safetensors")
+    with pytest.raises(ValueError, match=r"bank.safetensors is not the file that manifest.json was written for"):
+        FeatureBank.load(folder)
+    write_document(folder / "manifest.json", {**json.loads((folder / "manifest.json").read_text()), "digest": None})
+    with pytest.raises(ValueError, match=r"bank.safetensors is not the bank that .*manifest.json was written for"):
+        FeatureBank.load(folder)
+
+
+def test_overwriting_follows_no_link_out_of_the_folder(pet_images: ImageSet, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "mine.txt").write_text("mine")
+    (tmp_path / "bank").mkdir()
+    (tmp_path / "bank" / "shard-00000-of-00001.safetensors.partial").symlink_to(outside)
+    extract_shards(FakeClip(), pet_images, tmp_path / "bank", overwrite=True)
+    assert (outside / "mine.txt").read_text() == "mine"
 
 
 def test_torchrun_extracts_with_two_processes(tmp_path: Path) -> None:

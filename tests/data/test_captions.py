@@ -81,7 +81,7 @@ def test_a_file_of_another_form_is_refused(tmp_path: Path, images: list[Any], me
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere.json: no such file"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.json: there is no such file, .* a Karpathy split"):
         read_karpathy(tmp_path / "nowhere.json")
     path = coco(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"the first of the split 'train'.*root=DIR.*val2014/000.png lies"):

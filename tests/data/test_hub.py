@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import io
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -101,3 +103,43 @@ def test_real_datasets_objects() -> None:
     assert data.classnames == ("cat", "dog") and data.train.labels.tolist() == [0, 1] * 3
     assert data.train.open(5).getpixel((0, 0)) == (5, 5, 5)
     assert data.train.content_hash() != load_dataset(part, test_fraction=0).train.content_hash()
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """The feature of a column of pictures, as `datasets.Image` is one."""
+
+    decode: bool = True
+
+
+Decoding.__name__ = "Image"
+
+
+class Bytes(Rows):
+    """Rows that decode a picture unless they are told not to."""
+
+    def __init__(self, contents: list[bytes], feature: Decoding) -> None:
+        super().__init__([0] * len(contents), {"photo": feature, "label": ClassLabel("cat")})
+        self.contents, self.feature = contents, feature
+
+    def cast_column(self, column: str, feature: Decoding) -> Bytes:
+        assert column == "photo"
+        return Bytes(self.contents, feature)
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str):
+            return super().__getitem__(key)
+        assert not self.feature.decode, "the library would try every format"
+        return {"photo": {"bytes": self.contents[key], "path": None}, "label": 0}
+
+
+def test_only_pictures_of_known_formats_are_decoded() -> None:
+    contents = []
+    for kind in ("PNG", "EPS"):
+        buffer = io.BytesIO()
+        picture(9).save(buffer, kind)
+        contents.append(buffer.getvalue())
+    data = load_dataset(Bytes(contents, Decoding()), test_fraction=0)
+    assert data.train.open(0).getpixel((0, 0)) == (9, 9, 9)
+    with pytest.raises(ValueError, match="no picture in one of the formats PNG, JPEG"):
+        data.train.open(1)

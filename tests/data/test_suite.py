@@ -217,7 +217,7 @@ def test_a_missing_image_is_named_or_skipped(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text, message",
-    [("{", "cannot be read as a split_zhou file"), ('{"train": []}', "is no split_zhou file"),
+    [("{", "cannot be read as JSON .* should be a split_zhou file"), ('{"train": []}', "is no split_zhou file"),
      ('{"train": [["a.jpg", 0]], "test": []}', r"train item 0 is \['a.jpg', 0\]; expected"),
      ('{"train": [["a.jpg", 1, "x"]], "test": []}', "without a gap, and 0 is missing"),
      ('{"train": [["a.jpg", 0, "x"]], "test": [["b.jpg", 0, "y"]]}', "label 0 is 'x' and 'y'"),

@@ -103,3 +103,50 @@ def test_without_the_extra_it_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     shard(tmp_path / "a.tar", samples(0, 2))
     with pytest.raises(ModuleNotFoundError, match=r"pip install ogenlib\[webdataset\]"):
         load_dataset(tmp_path / "a.tar")
+
+
+@NEEDS
+def test_shards_that_are_made_to_harm_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with pytest.raises(ValueError, match="stands for 300,000,001 names"):
+        load_dataset(str(tmp_path / "x-{000000..300000000}.tar"))
+    shard(path, {**samples(0, 2, "txt"), "0001.json": b"[" * 9999, "0002.png": png(1), "0002.json": b"[" * 9999})
+    with pytest.raises(ValueError, match=r"a.tar sample 0002: its .json says no class"):
+        load_dataset(path)
+    shard(path, {**samples(0, 2, "txt"), "0002.png": png(1), "0002.txt": b"x" * (2**20 + 1)})
+    with pytest.raises(ValueError, match=r"a.tar sample 0002: its .txt has 1048577 bytes, and a label has 1048576"):
+        load_dataset(path)
+    shard(path, {**samples(0, 2, "txt"), "0001.PNG": png(1)})
+    with pytest.raises(ValueError, match=r"a.tar: 0001.PNG: duplicate file name"):
+        load_dataset(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:540])
+    with pytest.raises(
+        ValueError, match=r"a.tar: cannot be read .*its member 0000.png is \d+ bytes, beyond the tar's end"
+    ):
+        load_dataset(path)
+    (tmp_path / "folder").mkdir()
+    path.rename(tmp_path / "folder" / ".a.tmp.tar")  # what a killed writer leaves
+    with pytest.raises(FileNotFoundError, match=r"holds no \.tar files"):
+        load_dataset({"train": str(tmp_path / "folder")})
+
+
+@NEEDS
+def test_members_with_holes_or_made_up_sizes_are_refused(tmp_path: Path) -> None:
+    cases = ((tarfile.GNUTYPE_SPARSE, 0, "a sparse file"), (tarfile.REGTYPE, 8**11 - 1, "beyond the tar's end"))
+    for kind, size, message in cases:
+        member = tarfile.TarInfo("0000.png")
+        member.type, member.size = kind, size
+        (tmp_path / "a.tar").write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(10240))
+        with pytest.raises(ValueError, match=rf"a.tar: cannot be read .*its member 0000.png is .*{message}"):
+            load_dataset(tmp_path / "a.tar")
+
+
+@NEEDS
+def test_only_pictures_of_known_formats_are_decoded(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "EPS")
+    shard(tmp_path / "a.tar", {**samples(0, 2, "txt"), "0000.png": buffer.getvalue()})
+    data = load_dataset(tmp_path / "a.tar", test_fraction=0)
+    with pytest.raises(ValueError, match=r"a.tar/0000: .*no picture in one of the formats PNG, JPEG"):
+        data.train.open(0)
