@@ -144,9 +144,12 @@ def load_backbone(
     with fetching(download):
         source = find_source(name, pretrained, download)
         quick = _settle_quick_gelu(name, source, quick_gelu)
+        text_model = _check_texts(source, download)
         weights = weights_of(source, download)
-        _check(source, weights, download)
-        if weights is None:
+        if weights is not None:
+            check_weights(weights)
+            check_sizes(source.config, source.where, weights, text_model)
+        else:
             _log.warning("%s has random weights: name some with pretrained=", name)
         model = _create(source, quick, precision, target, download)
         check_finite(model, weights or source.where)
@@ -156,30 +159,28 @@ def load_backbone(
             model, tokenizer, name=name, pretrained=source.pretrained, quick_gelu=quick, precision=precision
         )
     except (AssertionError, IndexError, RuntimeError) as error:
-        raise ValueError(f"{source.where}: its tokenizer does not fit its model: {_reason(error)}") from error
+        raise ValueError(f"{source.where}: this model does not run on its own texts: {_reason(error)}") from error
 
 
-def _check(source: Source, weights: Path | None, download: bool) -> None:
-    """Everything that can be seen before open_clip opens anything."""
+def _check_texts(source: Source, download: bool) -> dict[str, Any]:
+    """Look at what transformers would open; returns its configuration of the text tower, where it has one."""
     text = source.config["text_cfg"]
-    tower = check_text_model(text["hf_model_name"], download) if text.get("hf_model_name") else {}
-    if text.get("hf_tokenizer_name"):  # in a folder, whatever the name is
-        here = source.open_clip_name.startswith(LOCAL)
-        check_tokenizer(source.open_clip_name.removeprefix(LOCAL) if here else text["hf_tokenizer_name"])
-    if weights is not None:
-        check_weights(weights)
-        check_sizes(source.config, source.where, weights, tower)
+    tokenizer, tower = text.get("hf_tokenizer_name"), text.get("hf_model_name")
+    if tokenizer:
+        folder = source.open_clip_name.removeprefix(LOCAL)  # in a folder, the tokenizer is there, whatever its name is
+        check_tokenizer(folder if source.open_clip_name.startswith(LOCAL) else tokenizer)
+    return check_text_model(tower, download) if tower else {}
 
 
 def _tokenizer(source: Source, download: bool) -> Any:
+    """open_clip's tokenizer; that of Hugging Face is told not to run code, as it asks on the terminal otherwise."""
     name = source.config["text_cfg"].get("hf_tokenizer_name")
-    if not name:
-        return open_clip.get_tokenizer(source.open_clip_name)
+    options: dict[str, Any] = {"trust_remote_code": False} if name else {}
     try:
-        return open_clip.get_tokenizer(source.open_clip_name, trust_remote_code=False)
-    except OSError as error:
-        raise not_here(source.open_clip_name, f"the tokenizer {name!r}", error, download) from error
-    except _NO_MODEL as error:
+        return open_clip.get_tokenizer(source.open_clip_name, **options)
+    except (*_NO_MODEL, OSError) as error:
+        if isinstance(error, OSError) and not source.open_clip_name.startswith(LOCAL):
+            raise not_here(source.open_clip_name, f"the tokenizer {name!r}", error, download) from error
         raise ValueError(f"{source.where}: the tokenizer {name!r} could not be opened: {_reason(error)}") from error
 
 

@@ -99,8 +99,8 @@ class _Machine:
             self.stack.append(_CONSTANTS[opcode]())
         elif opcode in _ARGUMENTS:
             self.stack.append(argument)
-        elif opcode in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
-            self.memo[len(self.memo) if opcode == "MEMOIZE" else argument] = self.stack[-1]
+        elif opcode in ("BINPUT", "LONG_BINPUT"):
+            self.memo[argument] = self.stack[-1]
         elif opcode in ("BINGET", "LONG_BINGET"):
             self.stack.append(self.memo[argument])
         elif opcode in _STEPS:
@@ -144,10 +144,6 @@ class _Machine:
 
     def name(self, argument: str) -> None:
         self.stack.append(_known(argument.replace(" ", ".")))
-
-    def name_from_stack(self, _: Any) -> None:
-        module, name = self.last(2)
-        self.stack.append(_known(f"{module}.{name}" if isinstance(module, str) and isinstance(name, str) else "?"))
 
     def call(self, _: Any) -> None:
         name, arguments = self.last(2)
@@ -205,14 +201,12 @@ def _is_size(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**62
 
 
-_IGNORED = ("PROTO", "FRAME", "STOP")
+_IGNORED = ("PROTO", "STOP")
 _CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False,
     "EMPTY_TUPLE": tuple, "EMPTY_LIST": list, "EMPTY_DICT": dict,
 }  # fmt: skip
-_ARGUMENTS = (
-    "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "SHORT_BINBYTES", "BINBYTES",
-)  # fmt: skip
+_ARGUMENTS = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINBYTES", "BINBYTES")
 _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "MARK": _Machine.mark, "TUPLE": _Machine.tuple_above_mark,
     "TUPLE1": lambda m, _: m.stack.append(tuple(m.last(1))),
@@ -220,7 +214,7 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
     "TUPLE3": lambda m, _: m.stack.append(tuple(m.last(3))),
     "APPEND": lambda m, _: m.extend(m.last(1)), "APPENDS": lambda m, _: m.extend(m.above_mark()),
     "SETITEM": lambda m, _: m.set_items(m.last(2)), "SETITEMS": lambda m, _: m.set_items(m.above_mark()),
-    "GLOBAL": _Machine.name, "STACK_GLOBAL": _Machine.name_from_stack, "REDUCE": _Machine.call,
+    "GLOBAL": _Machine.name, "REDUCE": _Machine.call,
     "NEWOBJ": _Machine.call, "BUILD": _Machine.build, "BINPERSID": _Machine.storage,
 }  # fmt: skip
 _CALLS: dict[str, Callable[..., Any]] = {

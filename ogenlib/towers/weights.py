@@ -85,4 +85,3 @@ def _check_arrays(path: Path) -> None:
         raise DamagedFile(f"{path} cannot be read as numpy's archive ({error}); {_FIX}") from error
     if packed:
         raise DamagedFile(f"{path}: {packed[0][:80]!r} is compressed, and could be of any size; write it by np.savez")
-
