@@ -11,6 +11,7 @@ import logging
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import open_clip
@@ -21,10 +22,19 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ogenlib.towers.base import ClipLike
+from ogenlib.towers.hub import fetching, not_here
 from ogenlib.towers.image import ImageTower
-from ogenlib.towers.source import BUNDLED, Source, find_source
+from ogenlib.towers.sizes import check_sizes
+from ogenlib.towers.source import BUNDLED, LOCAL, Source, find_source
 from ogenlib.towers.text import TextTower, encode_texts
+from ogenlib.towers.trusted import check_text_model, check_tokenizer
+from ogenlib.towers.weights import check_finite, check_weights, weights_of
 
+# What open_clip, timm and torch raise where a configuration or its weights do not make a model.
+_NO_MODEL = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError,
+    SafetensorError, StopIteration, UnpicklingError,
+)  # fmt: skip
 PRECISIONS = ("fp32", "bf16", "fp16", "pure_bf16", "pure_fp16")
 _log = logging.getLogger(__name__)
 
@@ -104,8 +114,12 @@ def load_backbone(
     device: str | torch.device = "cpu",
     precision: str = "fp32",
     quick_gelu: bool | None = None,
+    download: bool = True,
 ) -> Backbone:
     """Load a CLIP model, frozen, in eval mode.
+
+    No code that comes with a model is run, and nothing asks whether it may be: configuration, tokenizer files and
+    weights are looked at first, and what is more than the description of a model is refused.
 
     Args:
         name: "ogen-tiny" (bundled, offline), an open_clip model name, "local-dir:FOLDER" (open_clip's
@@ -115,23 +129,59 @@ def load_backbone(
         precision: "fp32"; "bf16" or "fp16" (matrices only, norms stay fp32); "pure_bf16" or "pure_fp16".
         quick_gelu: which activation to build. None: what the configuration says, refused where the
             weights are known to want the other one (OpenAI, MetaCLIP and DFN weights want quick-GELU).
+        download: fetch what is not on this machine. False opens what lies in folders and caches only; other threads
+            of the process are kept from the hub while the model is opened.
 
     Raises:
-        ValueError: unknown name, tag, precision or device; a quick-GELU mismatch; a checkpoint that does
-            not fit the model.
-        FileNotFoundError: a named file or folder does not exist.
+        ValueError: unknown name, tag, precision or device; a quick-GELU mismatch; a model that brings code; damaged
+            weights, or weights that do not fit the model.
+        FileNotFoundError: a named file or folder does not exist, or has to be fetched and `download` is False.
         TypeError: the model's text tower is of a class that cannot be handled.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
     target = _device(device)
-    source = find_source(name, pretrained)
-    quick = _settle_quick_gelu(name, source, quick_gelu)
-    if source.pretrained is None and source.open_clip_name == name.replace("/", "-"):
-        _log.warning("%s has random weights: name some with pretrained=", name)
-    model = _create(source, quick, precision, target)
-    tokenizer = open_clip.get_tokenizer(source.open_clip_name)
-    return Backbone(model, tokenizer, name=name, pretrained=source.pretrained, quick_gelu=quick, precision=precision)
+    with fetching(download):
+        source = find_source(name, pretrained, download)
+        quick = _settle_quick_gelu(name, source, quick_gelu)
+        text_model = _check_texts(source, download)
+        weights = weights_of(source, download)
+        if weights is not None:
+            check_weights(weights)
+            check_sizes(source.config, source.where, weights, text_model)
+        else:
+            _log.warning("%s has random weights: name some with pretrained=", name)
+        model = _create(source, quick, precision, target, download)
+        check_finite(model, weights or source.where)
+        tokenizer = _tokenizer(source, download)
+    try:
+        return Backbone(
+            model, tokenizer, name=name, pretrained=source.pretrained, quick_gelu=quick, precision=precision
+        )
+    except (AssertionError, IndexError, RuntimeError) as error:
+        raise ValueError(f"{source.where}: this model does not run on its own texts: {_reason(error)}") from error
+
+
+def _check_texts(source: Source, download: bool) -> dict[str, Any]:
+    """Look at what transformers would open; returns its configuration of the text tower, where it has one."""
+    text = source.config["text_cfg"]
+    tokenizer, tower = text.get("hf_tokenizer_name"), text.get("hf_model_name")
+    if tokenizer:
+        folder = source.open_clip_name.removeprefix(LOCAL)  # in a folder, the tokenizer is there, whatever its name is
+        check_tokenizer(folder if source.open_clip_name.startswith(LOCAL) else tokenizer)
+    return check_text_model(tower, download) if tower else {}
+
+
+def _tokenizer(source: Source, download: bool) -> Any:
+    """open_clip's tokenizer; that of Hugging Face is told not to run code, as it asks on the terminal otherwise."""
+    name = source.config["text_cfg"].get("hf_tokenizer_name")
+    options: dict[str, Any] = {"trust_remote_code": False} if name else {}
+    try:
+        return open_clip.get_tokenizer(source.open_clip_name, **options)
+    except (*_NO_MODEL, OSError) as error:
+        if isinstance(error, OSError) and not source.open_clip_name.startswith(LOCAL):
+            raise not_here(source.open_clip_name, f"the tokenizer {name!r}", error, download) from error
+        raise ValueError(f"{source.where}: the tokenizer {name!r} could not be opened: {_reason(error)}") from error
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -167,7 +217,7 @@ def check_fingerprint(saved: dict[str, Any], backbone: ClipLike) -> None:
         raise ValueError(f"this backbone is not the one it was made with: {'; '.join(differing)}. Open it with {fix}")
 
 
-def _create(source: Source, quick_gelu: bool, precision: str, device: torch.device) -> nn.Module:
+def _create(source: Source, quick_gelu: bool, precision: str, device: torch.device, download: bool) -> nn.Module:
     try:
         with warnings.catch_warnings():
             # open_clip compares the tag with the configuration; that has been settled by now.
@@ -179,11 +229,22 @@ def _create(source: Source, quick_gelu: bool, precision: str, device: torch.devi
                 device=device,
                 quick_gelu=quick_gelu,
             )
-    except (RuntimeError, KeyError, SafetensorError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+    except OSError as error:
+        if source.open_clip_name.startswith(LOCAL):
+            raise
+        raise not_here(source.open_clip_name, "a part of it", error, download) from error
+    except _NO_MODEL as error:
         weights = source.pretrained or source.open_clip_name
-        shown = " ".join(line.strip() for line in reason[:2])
+        shown = _reason(error)
         raise ValueError(f"weights {weights} could not be loaded into {source.open_clip_name}: {shown}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """The start of what a library says, in one line."""
+    if isinstance(error, UnpicklingError):  # torch advises to trust the file and run it
+        return "they are no plain tensors"
+    lines = str(error).strip().splitlines()[:2] or [type(error).__name__]
+    return " ".join(line.strip() for line in lines)[:400]
 
 
 def _settle_quick_gelu(name: str, source: Source, asked: bool | None) -> bool:

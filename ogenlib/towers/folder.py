@@ -5,18 +5,18 @@ Notation: none; nothing here looks inside tensors.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import open_clip
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ogenlib.towers.backbone import Backbone, load_backbone
+from ogenlib.towers.hub import fetching
 from ogenlib.towers.source import CONFIG_FILE, WEIGHTS_FILE, find_source
+from ogenlib.utils.documents import write_json
+from ogenlib.utils.tensors import write_tensors
 
 _PROBE = "a photo of a small dog."
 
@@ -27,10 +27,8 @@ def model_config(clip: Backbone) -> dict[str, Any]:
     Raises:
         ValueError: open_clip has no configuration under the backbone's name.
     """
-    name = find_source(clip.name, clip.pretrained).open_clip_name
-    config = open_clip.get_model_config(name)
-    if not config:
-        raise ValueError(f"open_clip has no configuration of {clip.name!r}; load the backbone with load_backbone(...)")
+    with fetching(False):  # it was opened from what lies here
+        config = find_source(clip.name, clip.pretrained, download=False).config
     return {**deepcopy(config), "quick_gelu": clip.quick_gelu}
 
 
@@ -51,14 +49,12 @@ def write_open_clip(clip: Backbone, folder: Path, replaced: Mapping[str, Tensor]
             raise ValueError(f"merged tensor {name!r} is {tuple(tensor.shape)}, the model's is {given}")
         state[name] = tensor.detach().cpu().to(state[name].dtype).contiguous()
     document = {"model_cfg": model_config(clip), "preprocess_cfg": clip.preprocess_cfg}
-    (folder / CONFIG_FILE).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / CONFIG_FILE, document)
     quick = "true" if clip.quick_gelu else "false"
-    # Tied tensors are written twice: safetensors refuses shared memory.
-    save_file({k: v.clone() for k, v in state.items()}, folder / WEIGHTS_FILE,
-              metadata={"format": "pt", "quick_gelu": quick})  # fmt: skip
+    write_tensors(folder / WEIGHTS_FILE, state, metadata={"format": "pt", "quick_gelu": quick})
     if hasattr(clip.tokenizer, "save_pretrained"):
         clip.tokenizer.save_pretrained(str(folder))  # open_clip reads a Hugging Face tokenizer from the folder
-    again = load_backbone(f"local-dir:{folder}", precision=clip.precision)
+    again = load_backbone(f"local-dir:{folder}", precision=clip.precision, download=False)
     same_text = (again.tokenizer([_PROBE]) == clip.tokenizer([_PROBE])).all()
     same_model = all(v.equal(state[k]) for k, v in again.model.state_dict().items())
     if not (same_text and same_model and again.preprocess_cfg == clip.preprocess_cfg):

@@ -175,7 +175,7 @@ def test_a_checkpoint_with_a_sidecar(folder: Path, registry: dict[str, str], tmp
         load_backbone(registry["clip"], checkpoint)
     assert load_backbone(registry["clip-quick"], str(checkpoint)).pretrained == str(checkpoint)
     (tmp_path / "weights.json").write_text("{")
-    with pytest.raises(ValueError, match=r"weights\.json is not JSON"):
+    with pytest.raises(ValueError, match=r"weights\.json cannot be read as JSON"):
         load_backbone(registry["clip"], checkpoint)
 
 
@@ -200,7 +200,7 @@ def test_names_tags_and_files_that_do_not_exist(folder: Path, registry: dict[str
     (empty / "open_clip_config.json").write_text((folder / "open_clip_config.json").read_text())
     refused(FileNotFoundError, "no weights", f"local-dir:{empty}")
     (empty / "open_clip_model.safetensors").write_bytes(b"torn")
-    refused(ValueError, "could not be loaded", f"local-dir:{empty}")
+    refused(ValueError, "cannot be read as a safetensors file", f"local-dir:{empty}")
     refused(ValueError, "not a readable safetensors", registry["clip"], empty / "open_clip_model.safetensors")
     (empty / "open_clip_config.json").write_text("[]")
     refused(ValueError, "no model_cfg", f"local-dir:{empty}")

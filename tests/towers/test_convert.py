@@ -150,7 +150,7 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
 
     _, weights = openai_weights("vit")
     archive = write_jit(weights, tmp_path / "a.pt")
-    monkeypatch.setattr(convert, "save_file", full)
+    monkeypatch.setattr(convert, "write_tensors", full)
     with pytest.raises(OSError, match="no space"):
         convert_openai(archive, tmp_path / "work" / "out")
     assert list((tmp_path / "work").iterdir()) == []
