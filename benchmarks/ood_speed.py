@@ -1,10 +1,12 @@
 """Speed and memory of detectors on a million features: OGENDetector beside pytorch-ood's MCM.
 
     python benchmarks/ood_speed.py                     # writes results/ood-speed.json
+    python benchmarks/ood_speed.py --only fitting      # measures fitting anew, keeps the rest of the file
 
 Throughput: in one process the detectors take turns on the same pieces of rows, so that whatever else the machine does
 meets all of them. Memory: each case in a process of its own, one call on all rows; the peak is what the process had
-beyond the features at most. Rows are random, for no detector's work depends on what they are. Linux only.
+beyond the features at most. Fitting: the same of one call of `fit_features`, on rows in fp16. Rows are random, for no
+detector's work depends on what they are. Linux only.
 
 Notation: `B` rows, `C` names, `D` embedding.
 """
@@ -29,12 +31,13 @@ from torch import Tensor
 from ogenlib import results
 from ogenlib.detect import OGENDetector
 from ogenlib.detect.base import PIECE
-from ogenlib.utils.documents import write_json
+from ogenlib.utils.documents import read_json, write_json
 
 SCHEMA = "ogenlib.ood-speed/1"
 ROWS, CLASSES, DIM, SHOTS = 1_000_000, 1000, 512, 4
 SHARE = 0.2  # of the rows, for speed: turns are taken often enough, and rows are alike
 FEWER = 0.1  # of the rows, where MCM's memory is measured: it keeps matrices of rows and names, 8 GB for a million
+FITTED = "OGENDetector, fitting"
 DETECTORS = ("MCM", "OGENDetector", "OGENDetector, images")
 Predict = Callable[[Tensor], Tensor]
 
@@ -88,13 +91,43 @@ def memory(name: str, rows: int, classes: int, dim: int) -> dict[str, Any]:
             "peak_over_features_mib": round(status("VmHWM") - before)}  # fmt: skip
 
 
+def fitting(rows: int, classes: int, dim: int) -> dict[str, Any]:
+    """Peak of this process over what it holds with fp16 features, in one call that fits all of them."""
+    detector = OGENDetector(None, class_embeddings=unit(classes, dim, 0))
+    features = torch.empty(rows, dim, dtype=torch.float16)
+    for seed, part in enumerate(features.split(4096)):  # fp32 of all rows would leave memory to fit in unseen
+        part.copy_(unit(len(part), dim, seed))
+    labels = torch.arange(rows) % classes
+    clear_mark()
+    before = status("VmRSS")
+    detector.fit_features(features, labels)
+    return {"detector": FITTED, "rows": rows, "dtype": "float16", "features_mib": round(features.nbytes / 2**20),
+            "peak_over_features_mib": round(status("VmHWM") - before)}  # fmt: skip
+
+
+def facts() -> dict[str, Any]:
+    """Where and when numbers come from."""
+    return {"versions": results.versions(), "git": results.git_revision(), "command": "ood_speed.py",
+            "date": results.now()}  # fmt: skip
+
+
+def run_fitting(document: dict[str, Any], rows: int, path: Path) -> dict[str, Any]:
+    """`document` with `fitting` measured anew, each case in a process of its own."""
+    card = document["protocol"]
+    size = ["--classes", str(card["classes"]), "--dim", str(card["dimensions"])]
+    counts = (str(max(1, round(FEWER * rows))), str(rows))
+    found = [child(["--child", FITTED, "--rows", count, *size]) for count in counts]
+    document["fitting"] = {"protocol": facts(), "rows": found}
+    write_json(path, document)
+    return document
+
+
 def run(rows: int, classes: int, dim: int, threads: Sequence[int], path: Path) -> dict[str, Any]:
     """Everything; each measurement in a process of its own."""
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "protocol": {"name": "ood-speed", "classes": classes, "dimensions": dim, "dtype": "float32", "device": "cpu",
-                     "versions": results.versions(), "git": results.git_revision(),
-                     "command": "ood_speed.py", "date": results.now()},
+                     **facts()},
         "throughput": [], "memory": [],
     }  # fmt: skip
     size = ["--classes", str(classes), "--dim", str(dim)]
@@ -106,7 +139,7 @@ def run(rows: int, classes: int, dim: int, threads: Sequence[int], path: Path) -
         for n in (fewer,) if name == "MCM" else (fewer, str(rows)):
             document["memory"].append(child(["--child", name, "--rows", n, *size]))
             write_json(path, document)
-    return document
+    return run_fitting(document, rows, path)
 
 
 def child(options: Sequence[str]) -> Any:
@@ -122,18 +155,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--classes", type=int, default=CLASSES, metavar="N", help=f"names (default: {CLASSES})")
     parser.add_argument("--dim", type=int, default=DIM, metavar="N", help=f"dimensions (default: {DIM})")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], metavar="N", help="of torch (default: 1 2)")
-    parser.add_argument("--child", default=None, choices=["throughput", *DETECTORS], help="measure one thing, print it")
+    parser.add_argument("--only", default=None, choices=["fitting"], help="measure this anew, keep the file's rest")
+    parser.add_argument("--child", default=None, choices=["throughput", FITTED, *DETECTORS],
+                        help="measure one thing, print it")  # fmt: skip
     out = Path(__file__).parent / "results" / "ood-speed.json"
     parser.add_argument("--out", type=Path, default=out, metavar="FILE",
                         help="what is written (default: benchmarks/results/ood-speed.json)")  # fmt: skip
     args = parser.parse_args(argv)
     if args.child == "throughput":
         print(json.dumps(throughput(args.rows, args.classes, args.dim, args.threads[0])))
+    elif args.child == FITTED:
+        print(json.dumps(fitting(args.rows, args.classes, args.dim)))
     elif args.child:
         print(json.dumps(memory(args.child, args.rows, args.classes, args.dim)))
+    elif args.only:
+        document = read_json(args.out, dict[str, Any], what="a document of this script", fix="run it without --only")
+        print(json.dumps(run_fitting(document, args.rows, args.out)["fitting"]["rows"], indent=1))
     else:
         document = run(args.rows, args.classes, args.dim, args.threads, args.out)
-        print(json.dumps([*document["throughput"], *document["memory"]], indent=1))
+        print(json.dumps([*document["throughput"], *document["memory"], *document["fitting"]["rows"]], indent=1))
     return 0
 
 

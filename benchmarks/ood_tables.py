@@ -113,11 +113,16 @@ def speed(document: dict[str, Any]) -> str:
     header = ["detector", *[f"features/s, {n} thread{'s' * (n > 1)}" for n in threads]]
     header += [f"MiB, {n:,} features" for n in rows_of]
     card, first = document["protocol"], document["throughput"][0]
+    # Absent from results of the time when fitting was not measured.
+    fitted = document.get("fitting", {}).get("rows", ())
     return table(header, lines) + (
         f"\nRandom rows of {card['dimensions']} numbers in fp32, {card['classes']:,} names, "
         f"on {card['device'].upper()}. Speed: detectors take turns on {first['rows']:,} rows in pieces of "
         f"{first['rows_a_call']:,}. "
         "Memory: the peak of a process beyond what it had with the features, in one call on all of them.\n"
+    ) + "".join(
+        f"\nFitting {row['rows']:,} features in {row['dtype']} ({row['features_mib']:,} MiB): "
+        f"{row['peak_over_features_mib']:,} MiB beyond them.\n" for row in fitted
     )
 
 

@@ -17,6 +17,7 @@ from ogenlib.generators.synthesis import synthesize_chunks
 
 SCHEMA = "ogenlib.generator/1"
 SPREADS = ("residual", "none")
+BANK = "known."  # of the names of the tensors of `known`
 
 
 class ClassConditionalGenerator(nn.Module):
@@ -189,20 +190,40 @@ class ClassConditionalGenerator(nn.Module):
         """
         if settings.get("schema") != SCHEMA:
             raise ValueError(f"schema {settings.get('schema')!r}: these settings are not from state() ({SCHEMA!r})")
-        generator = variant_class(settings["variant"])(**settings["config"])
-        prefix = "known."
-        bank = {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
-        if bank:
-            if missing := {"features", "labels", "embeddings"} - bank.keys():
-                raise ValueError(f"tensors lack {sorted(prefix + m for m in missing)}; pass all that state() gave")
-            generator.known = KnownClasses(bank["features"], bank["labels"], bank["embeddings"], unit_rows=True)
+        if missing := {"variant", "config", "history", "training"} - settings.keys():
+            raise ValueError(f"settings lack {sorted(missing)}; pass all that state() gave")
         try:
+            generator = _built(settings["variant"], settings["config"], tensors)
             generator.load_state_dict(tensors)
-        except RuntimeError as error:
-            raise ValueError(f"the tensors are not those of a {settings['variant']} generator: {error}") from error
+        except (TypeError, RuntimeError, OverflowError) as error:
+            raise ValueError(f"these are not from state() of a {settings['variant']} generator: {error}") from error
         generator.history = [dict(record) for record in settings["history"]]
         generator.training_settings = dict(settings["training"])
         return generator.eval()
+
+
+def _built(variant: str, config: dict[str, Any], tensors: dict[str, Tensor]) -> ClassConditionalGenerator:
+    """A new generator of these settings, with the bank of these tensors; nothing larger than they are is made.
+
+    Raises:
+        ValueError, TypeError, RuntimeError, OverflowError: settings or tensors that are not from `state()`.
+    """
+    kind = variant_class(variant)
+    with torch.device("meta"):  # takes no memory, whatever sizes the settings ask for
+        expected = {name: value.shape for name, value in kind(**config).state_dict().items()}
+    found = {name: value.shape for name, value in tensors.items() if not name.startswith(BANK)}
+    if wrong := sorted({name for name, _ in expected.items() ^ found.items()}):
+        raise ValueError(f"the tensors are not those of a {variant} generator of these settings: {', '.join(wrong)}")
+    generator = kind(**config)
+    bank = {name[len(BANK) :]: value for name, value in tensors.items() if name.startswith(BANK)}
+    if bank:
+        if missing := {"features", "labels", "embeddings"} - bank.keys():
+            raise ValueError(f"tensors lack {sorted(BANK + m for m in missing)}; pass all that state() gave")
+        check_rows(f"{BANK}embeddings", bank["embeddings"], generator.dim)
+        generator.known = KnownClasses(bank["features"], bank["labels"], bank["embeddings"], unit_rows=True)
+        if not torch.equal(generator.known.labels, bank["labels"].long()) or generator.k > len(generator.known):
+            raise ValueError(f"the bank of {len(generator.known)} classes is not sorted by class, or has fewer than k")
+    return generator
 
 
 def list_variants() -> tuple[str, ...]:

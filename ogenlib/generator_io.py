@@ -7,30 +7,38 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
-
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from typing import Any, TypedDict
 
 from ogenlib.generators import ClassConditionalGenerator
-from ogenlib.utils.files import atomic_write
+from ogenlib.utils.documents import DamagedFile, conform
+from ogenlib.utils.tensors import open_tensors, write_tensors
 
 KEY = "generator"
+WHAT, FIX = "a generator", "save_generator(generator, path) writes one"
 
 
-def save_generator(generator: ClassConditionalGenerator, path: str | os.PathLike[str]) -> None:
-    """Write `generator.state()` to `path`, whole or not at all; tensors go to the CPU.
+class _Settings(TypedDict):
+    """The settings of `generator.state()`."""
+
+    schema: str
+    variant: str
+    config: dict[str, int | float | str | None]
+    training: dict[str, Any]
+    history: list[dict[str, int | float]]
+
+
+def save_generator(generator: ClassConditionalGenerator, path: str | os.PathLike[str]) -> str:
+    """Write `generator.state()` to `path`, whole or not at all; tensors go to the CPU. Returns the file's digest.
 
     Raises:
         TypeError: not a generator.
-        ValueError: the generator was not fitted.
+        ValueError: the generator was not fitted, or its settings hold numbers that are not finite.
     """
     if not isinstance(generator, ClassConditionalGenerator):
         raise TypeError(f"a {type(generator).__name__} is not a generator; make one with fit_generator(...)")
     generator.require_known()
     tensors, settings = generator.state()
-    with atomic_write(path) as temporary:
-        save_file({k: v.cpu() for k, v in tensors.items()}, temporary, metadata={KEY: json.dumps(settings)})
+    return write_tensors(path, tensors, {KEY: json.dumps(settings, allow_nan=False)})
 
 
 def load_generator(path: str | os.PathLike[str], device: str = "cpu") -> ClassConditionalGenerator:
@@ -38,19 +46,14 @@ def load_generator(path: str | os.PathLike[str], device: str = "cpu") -> ClassCo
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not a generator's file, one of another format, or a damaged one.
+        DamagedFile: not a generator's file, one of another format, or contents that were not written so.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no generator at {path}; save_generator(generator, path) writes one")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(KEY)
-            tensors = {k: file.get_tensor(k) for k in file.keys()} if header else {}  # noqa: SIM118  no mapping
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file, or damaged ({error}); save the generator again") from error
+    opened = open_tensors(path, what=WHAT, fix=FIX)
+    header = opened.header(KEY, WHAT, FIX)
     if header is None:
-        raise ValueError(f"{path} is a file of tensors, not of a generator; save_generator(generator, path) writes one")
+        raise DamagedFile(f"{path} is a file of tensors, not of a generator; {FIX}")
+    settings = conform(header, _Settings, path, WHAT, FIX)
     try:
-        return ClassConditionalGenerator.from_state(tensors, json.loads(header)).to(device)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} does not hold a whole generator: {error}; save it again") from error
+        return ClassConditionalGenerator.from_state(opened.tensors, settings).to(device)
+    except ValueError as error:
+        raise DamagedFile(f"{path} does not hold a whole generator: {error}; save it again") from error

@@ -26,6 +26,8 @@ def test_children_fill_the_document(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         rows = int(options[options.index("--rows") + 1])
         if "throughput" in options:
             return ood_speed.throughput(rows, 8, 16, 1)
+        if ood_speed.FITTED in options:
+            return ood_speed.fitting(rows, 8, 16)
         return ood_speed.memory(options[1], rows, 8, 16)
 
     monkeypatch.setattr(ood_speed, "child", child)
@@ -36,3 +38,10 @@ def test_children_fill_the_document(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ]  # fmt: skip
     table = speed(document)
     assert "| MCM |" in table and "MiB, 100 features" in table and "/tmp" not in json.dumps(document)
+    assert table.count("\nFitting ") == 2 and "Fitting 100 features in float16 (0 MiB)" in table
+    kept = {**document, "fitting": None}
+    (tmp_path / "speed.json").write_text(json.dumps(kept))
+    again = ["--only", "fitting", "--rows", "100", "--out", str(tmp_path / "speed.json")]
+    assert ood_speed.main(again) == 0
+    found = json.loads((tmp_path / "speed.json").read_text())
+    assert {**found, "fitting": None} == kept and [row["rows"] for row in found["fitting"]["rows"]] == [10, 100]

@@ -1,17 +1,17 @@
 """What every detector here shares: rows of any length and dtype, scored in pieces without gradients.
 
-Notation: `B` images, `N` fitted images, `C` classes, `U` other names, `D` embedding.
+Notation: `B` images, `C` classes, `D` embedding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from pytorch_ood.api import FeaturesDetector, ModelNotSetException, RequiresFittingException
-from pytorch_ood.utils import extract_features, is_known
+from pytorch_ood.utils import extract_features
 from torch import Tensor
 from torch.utils.data import DataLoader
 from typing_extensions import Self
@@ -22,6 +22,26 @@ PIECE = 1 << 24
 Encoder = Callable[[Tensor], Tensor]
 
 
+def check_rows(name: str, rows: Any, dim: int | None = None) -> None:
+    """Refuse what is no `(count, dim)` tensor; TypeError or ValueError, `name` is named."""
+    if not isinstance(rows, Tensor):
+        raise TypeError(f"{name} is a {type(rows).__name__}; pass a tensor of rows (count, dimensions)")
+    if rows.ndim != 2 or (dim is not None and rows.shape[1] != dim):
+        wanted = "(count, dimensions)" if dim is None else f"(count, {dim}), as wide as the class embeddings"
+        raise ValueError(f"{name} has shape {tuple(rows.shape)}; rows of shape {wanted} are needed")
+
+
+def check_finite(name: str, pieces: Iterable[Tensor]) -> None:
+    """ValueError if rows hold NaN or infinity, with how many do in all pieces."""
+    bad = count = 0
+    for rows in pieces:
+        count += len(rows)
+        finite = torch.isfinite(rows)
+        bad += 0 if bool(finite.all()) else int((~finite.all(dim=1)).sum())
+    if bad:
+        raise ValueError(f"{bad} of {count} rows of {name} hold NaN or infinity; leave these out, or encode in fp32")
+
+
 def unit_rows(name: str, rows: Any, dim: int | None = None) -> Tensor:
     """fp32 rows of length one (a row of zeros stays zero).
 
@@ -29,17 +49,9 @@ def unit_rows(name: str, rows: Any, dim: int | None = None) -> Tensor:
         TypeError: not a tensor.
         ValueError: not two-dimensional, another width than `dim`, or not finite; `name` is named.
     """
-    if not isinstance(rows, Tensor):
-        raise TypeError(f"{name} is a {type(rows).__name__}; pass a tensor of rows (count, dimensions)")
-    if rows.ndim != 2 or (dim is not None and rows.shape[1] != dim):
-        wanted = "(count, dimensions)" if dim is None else f"(count, {dim}), as wide as the class embeddings"
-        raise ValueError(f"{name} has shape {tuple(rows.shape)}; rows of shape {wanted} are needed")
+    check_rows(name, rows, dim)
     rows = rows.detach().float()
-    if not torch.isfinite(rows).all():
-        bad = int((~torch.isfinite(rows).all(dim=1)).sum())
-        raise ValueError(
-            f"{bad} of {len(rows)} rows of {name} hold NaN or infinity; leave these out, or encode in fp32"
-        )
+    check_finite(name, [rows])
     return F.normalize(rows, dim=-1)
 
 
@@ -136,29 +148,3 @@ class ChunkedDetector(FeaturesDetector):
             raise ModelNotSetException("When using fit(), encoder must not be None; fit_features(z, y) needs none")
         z, y = extract_features(data_loader, self.encoder, self.device)
         return self.fit_features(z, y)
-
-
-def known_rows(x: Tensor, y: Tensor, classes: int, dim: int) -> tuple[Tensor, Tensor]:
-    """Unit rows `(N, D)` and int64 labels `(N,)` of the known classes; rows with a negative label are dropped.
-
-    Raises:
-        TypeError: not tensors.
-        ValueError: shapes or labels that do not fit, or no row of a known class.
-    """
-    if not isinstance(y, Tensor):
-        raise TypeError(f"y is a {type(y).__name__}; pass a tensor of class numbers (N,)")
-    if y.ndim != 1 or not isinstance(x, Tensor) or x.ndim != 2 or len(x) != len(y):
-        shape = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"features {shape} and labels {tuple(y.shape)} do not fit; pass (N, {dim}) and (N,)")
-    if y.is_floating_point() or y.dtype == torch.bool:
-        raise ValueError(f"labels are {y.dtype}; whole numbers are needed, such as y.long()")
-    kept = is_known(y)
-    if not bool(kept.any()):
-        raise ValueError(f"none of the {len(y)} rows belongs to a known class (labels below 0 are unknown)")
-    labels = y[kept].long()
-    if int(labels.max()) >= classes:
-        raise ValueError(
-            f"label {int(labels.max())} has no class: there are {classes} class embeddings, so labels are 0 to "
-            f"{classes - 1} (below 0: unknown, ignored)"
-        )
-    return unit_rows("features", x[kept], dim), labels

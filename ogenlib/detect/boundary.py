@@ -13,21 +13,22 @@ Notation: `N` images, `C` classes, `U` other names, `D` embedding, `E` columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ogenlib.detect.evidence import Evidence, Means
+from ogenlib.detect.images import ROWS, Images
 from ogenlib.generators import ClassConditionalGenerator
 
 MIN_CLASSES = 4  # two on each side of a division
 # Without a division to learn from. Chosen on the validation tasks of benchmarks/ood_study.py.
 WITHOUT_OTHERS = {"text": 1.0, "rival": 0.3, "image": 0.1}
 WITH_OTHERS = {"text": 1.0, "rival": 1.0, "image": 0.1}
-ROWS = 4096  # a piece of rows whose evidence is computed at a time
 HALF = 512  # rows synthesized from a half of the names at least: covariances of fewer vary with the seed
 
 
@@ -83,12 +84,12 @@ def default_weights(evidence: Evidence) -> Tensor:
 def learn(
     classes: Tensor,
     others: Tensor | None,
-    images: tuple[Tensor, Tensor] | None,
+    images: Images | None,
     generator: ClassConditionalGenerator | None,
     plan: Plan,
 ) -> tuple[Evidence, Tensor]:
     """The evidence of all classes, and weights `(E,)` of its columns."""
-    means = None if images is None else Means.of(*images, classes)
+    means = None if images is None else Means.of(images.pieces(), classes)
     evidence = Evidence(classes, others, means, plan.temperature, plan.image_temperature)
     pairs = [] if len(classes) < MIN_CLASSES else list(_divisions(classes, others, images, generator, plan))
     weights = separating_weights([k for k, _ in pairs], [u for _, u in pairs], plan.shrink)
@@ -98,7 +99,7 @@ def learn(
 def _divisions(
     classes: Tensor,
     others: Tensor | None,
-    images: tuple[Tensor, Tensor] | None,
+    images: Images | None,
     generator: ClassConditionalGenerator | None,
     plan: Plan,
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -106,29 +107,29 @@ def _divisions(
     draws = torch.Generator().manual_seed(plan.seed)
     for _ in range(plan.repeats):
         half = (torch.randperm(len(classes), generator=draws) % 2 == 0).to(classes.device)
-        held = None if images is None else _held_out(images[1], len(classes), draws)
+        held = None if images is None else _held_out(images.labels, len(classes), draws)
         for stays in (half, ~half):
             names, away = classes[stays], classes[~stays]
             rivals = None if others is None else torch.cat([away, others])
-            means, inside, outside = None, None, []
+            means: Means | None = None
+            inside: Iterable[Tensor] | None = None
+            outside: list[Iterable[Tensor]] = []
             if images is not None and held is not None:
-                z, y = images
-                known, number = stays[y], stays.cumsum(0) - 1
-                fitted = known & ~held
-                means = Means.of(z[fitted], number[y[fitted]], names)
-                inside = z[known & held]
+                known, number = stays[images.labels], stays.cumsum(0) - 1
+                means = Means.of(((z, number[y]) for z, y in images.pieces(known & ~held)), names)
+                inside = images.units(known & held)
                 if plan.negatives != "synthesized":
-                    outside.append(z[~known])
+                    outside.append(images.units(~known))
             if images is None or plan.negatives != "held-out":
-                outside.append(_named_rows(away, classes, generator, plan, draws))
+                outside.append(_named_rows(away, classes, generator, plan, draws).split(ROWS))
             if inside is None:
-                inside = _named_rows(names, classes, generator, plan, draws)
+                inside = _named_rows(names, classes, generator, plan, draws).split(ROWS)
             measure = Evidence(names, rivals, means, plan.temperature, plan.image_temperature)
-            yield _in_pieces(measure, inside), _in_pieces(measure, torch.cat(outside))
+            yield _of_pieces(measure, inside), _of_pieces(measure, chain(*outside))
 
 
-def _in_pieces(measure: Evidence, rows: Tensor) -> Tensor:
-    return torch.cat([measure(piece) for piece in rows.split(ROWS)])
+def _of_pieces(measure: Evidence, pieces: Iterable[Tensor]) -> Tensor:
+    return torch.cat([measure(piece) for piece in pieces])
 
 
 def _held_out(y: Tensor, classes: int, draws: torch.Generator) -> Tensor:

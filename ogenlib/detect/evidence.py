@@ -15,6 +15,7 @@ Notation: `B` images, `N` fitted images, `C` classes, `U` other names, `D` embed
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -42,14 +43,17 @@ class Means:
     directions: Tensor
 
     @classmethod
-    def of(cls, z: Tensor, y: Tensor, names: Tensor) -> Means:
-        """From unit rows `(N, D)`, labels `(N,)` and the class names' embeddings `(C, D)`.
+    def of(cls, pieces: Iterable[tuple[Tensor, Tensor]], names: Tensor) -> Means:
+        """From pieces of unit rows `(N, D)` with labels `(N,)`, and the class names' embeddings `(C, D)`.
 
         A class without images gets a mean too, by ridge regression from the names of those that have some: with
         none at all its images would all look unknown.
         """
-        count = torch.bincount(y, minlength=len(names)).to(z.dtype)
-        total = torch.zeros(len(names), z.shape[1], dtype=z.dtype, device=z.device).index_add_(0, y, z)
+        total, number = torch.zeros_like(names), torch.zeros(len(names), dtype=torch.long, device=names.device)
+        for z, y in pieces:
+            total.index_add_(0, y, z)
+            number += torch.bincount(y, minlength=len(names))
+        count = number.to(names.dtype)
         seen = count > 0
         means = total / count.clamp(min=1)[:, None]
         centre = means[seen].mean(dim=0)

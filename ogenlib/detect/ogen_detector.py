@@ -19,9 +19,10 @@ from pytorch_ood.api import DetectorInfo, Paper, Task
 from torch import Tensor
 from typing_extensions import Self
 
-from ogenlib.detect.base import ChunkedDetector, Encoder, known_rows, unit_rows
+from ogenlib.detect.base import ChunkedDetector, Encoder, unit_rows
 from ogenlib.detect.boundary import Plan, learn
 from ogenlib.detect.evidence import Evidence, Means
+from ogenlib.detect.images import Images
 from ogenlib.generators import ClassConditionalGenerator
 
 if TYPE_CHECKING:
@@ -112,8 +113,8 @@ class OGENDetector(ChunkedDetector):
         self.temperature, self.image_temperature, self.n_synth = temperature, image_temperature, n_synth
         self.repeats, self.shrink, self.spread, self.seed = repeats, shrink, spread, seed
         self.requires_fit = requires_fit
-        self._features: Tensor | None = None
-        self._labels: Tensor | None = None
+        # Fields of `Images`; `to` moves tuples and would not look into a dataclass.
+        self._images: tuple[Tensor, Tensor, Tensor] | None = None
         # What was learned, and the settings it was learned with.
         self._learned: dict[str, Tensor] = {}
         self._learned_with: Plan | None = None
@@ -157,21 +158,21 @@ class OGENDetector(ChunkedDetector):
 
     @property
     def fitted(self) -> bool:
-        return self._features is not None
+        return self._images is not None
 
     @torch.no_grad()
     def fit_features(self, x: Tensor, y: Tensor) -> Self:
         """Take images of the known classes: features `(N, D)` and labels `(N,)`; rows with `y < 0` are ignored.
 
-        Classes may lack images. What was fitted before is forgotten.
+        Classes may lack images. What was fitted before is forgotten. `x` itself is kept, for settings that change,
+        and not copied, so memory does not grow with `N`: write nothing else into it.
 
         Raises:
             TypeError, ValueError: not rows and labels that fit the class embeddings, or none of a known class.
         """
         classes, dim = self.class_embeddings.shape
-        z, labels = known_rows(x, y, classes, dim)
-        self._features = z.to(self.class_embeddings.device)
-        self._labels = labels.to(self.class_embeddings.device)
+        images = Images.known(x, y, classes, dim, self.class_embeddings.device)
+        self._images = (images.rows, images.places, images.labels)
         self._learned_with = None
         self.ready()
         return self
@@ -182,7 +183,7 @@ class OGENDetector(ChunkedDetector):
         plan = self._plan()
         if self._learned_with == plan:
             return
-        images = None if self._features is None or self._labels is None else (self._features, self._labels)
+        images = None if self._images is None else Images(*self._images)
         with torch.autocast(device_type=self.class_embeddings.device.type, enabled=False):
             evidence, weights = learn(self.class_embeddings, self.unknown_embeddings, images, self.generator, plan)
         self._learned = {"weights": weights}
@@ -228,8 +229,9 @@ class OGENDetector(ChunkedDetector):
     def state(self) -> tuple[dict[str, Tensor], Plan]:
         """Tensors by name, and the settings that the learned ones belong to."""
         self.ready()
+        features, labels = (None, None) if self._images is None else Images(*self._images).tensors()
         found = {"class_embeddings": self.class_embeddings, "unknown_embeddings": self.unknown_embeddings,
-                 "features": self._features, "labels": self._labels, **self._learned}  # fmt: skip
+                 "features": features, "labels": labels, **self._learned}  # fmt: skip
         return {name: rows for name, rows in found.items() if rows is not None}, self._plan()
 
     def load_state(self, tensors: Mapping[str, Tensor], learned_with: Plan) -> None:
@@ -237,7 +239,9 @@ class OGENDetector(ChunkedDetector):
         # As they are: normalising once more would change their last bits, and with them the scores.
         self.class_embeddings = tensors["class_embeddings"]
         self.unknown_embeddings = tensors.get("unknown_embeddings")
-        self._features, self._labels = tensors.get("features"), tensors.get("labels")
+        features, labels = tensors.get("features"), tensors.get("labels")
+        whole = None if features is None or labels is None else (features, torch.arange(len(labels)), labels)
+        self._images = whole
         self._learned = {name: tensors[name] for name in ("weights", "centre", "directions") if name in tensors}
         self._learned_with = learned_with
 

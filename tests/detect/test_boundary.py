@@ -11,12 +11,17 @@ from torch import Tensor
 
 from ogenlib.detect.boundary import Plan, default_weights, learn, separating_weights
 from ogenlib.detect.evidence import Evidence, Means, from_names, soft_max
+from ogenlib.detect.images import Images
 
 PLAN = Plan(0.01, 0.02, 2, "held-out", 2, 0.1, 1.5, 0)
 
 
 def rows(*shape: int, seed: int = 0) -> Tensor:
     return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def images(z: Tensor, y: Tensor) -> Images:
+    return Images.known(z, y, int(y.max()) + 1, z.shape[1], z.device)
 
 
 def test_soft_max_is_the_maximum_with_a_bonus_for_company() -> None:
@@ -39,7 +44,7 @@ def test_other_names_take_the_place_of_the_mean() -> None:
 
 def test_means_are_of_classes_and_not_of_images() -> None:
     z = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    means = Means.of(z, torch.tensor([0, 0, 0, 1]), rows(2, 2))
+    means = Means.of([(z, torch.tensor([0, 0, 0, 1]))], rows(2, 2))
     torch.testing.assert_close(means.centre, torch.tensor([0.5, 0.5]))
     half = 0.5**0.5
     torch.testing.assert_close(means.directions, torch.tensor([[half, -half], [-half, half]]))
@@ -50,7 +55,7 @@ def test_a_class_without_images_gets_the_mean_that_its_name_foretells() -> None:
     turn = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(3))).Q
     images = F.normalize(names @ turn, dim=-1)
     seen = torch.arange(39)
-    found = Means.of(images[:39], seen, names).directions[39]
+    found = Means.of([(images[:39], seen)], names).directions[39]
     true = F.normalize(images[39] - images[:39].mean(dim=0), dim=0)
     assert float(found @ true) > 0.95
 
@@ -86,13 +91,13 @@ def test_a_column_never_counts_against_the_known() -> None:
 @pytest.mark.parametrize("classes", [1, 3])
 def test_too_few_classes_fall_back_on_fixed_weights(classes: int) -> None:
     z, y = rows(classes * 4, 8), torch.arange(classes).repeat_interleave(4)
-    evidence, weights = learn(rows(classes, 8, seed=1), None, (z, y), None, PLAN)
+    evidence, weights = learn(rows(classes, 8, seed=1), None, images(z, y), None, PLAN)
     torch.testing.assert_close(weights, default_weights(evidence))
     assert weights.tolist() == pytest.approx([1.0, 0.3, 0.1])
 
 
 def test_one_image_a_class_leaves_nothing_to_hold_out() -> None:
-    evidence, weights = learn(rows(8, 8, seed=1), None, (rows(8, 8), torch.arange(8)), None, PLAN)
+    evidence, weights = learn(rows(8, 8, seed=1), None, images(rows(8, 8), torch.arange(8)), None, PLAN)
     torch.testing.assert_close(weights, default_weights(evidence))
 
 
