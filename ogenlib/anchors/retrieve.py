@@ -116,12 +116,12 @@ class Anchors:
         what, fix = f"a file of anchors ({FORMAT})", "make one with retrieve(pool, bank).save(path)"
         saved = dict(read_document(path, _Saved, what=what, fix=fix))
         if saved.pop("format") != FORMAT:
-            raise DamagedFile(f"{path} is no {what}; {fix}")
+            raise DamagedFile(f"{path} is not {what}; {fix}")
         values: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in saved.items()}
         try:
             return cls(**values)
         except ValueError as error:
-            raise DamagedFile(f"{path} is no {what}: {error}; {fix}") from error
+            raise DamagedFile(f"{path} cannot be read as {what}: {error}; {fix}") from error
 
 
 @dataclass(frozen=True, eq=False)

@@ -110,7 +110,7 @@ class ShardFormat:
         plan: _Plan = self._read(path, _Plan, self.plan, what, fix)
         bounds = plan["bounds"]
         if len(bounds) < 2 or bounds[0] != 0 or any(stop <= start for start, stop in pairwise(bounds)):
-            raise DamagedFile(f"{path} is no {what}: its bounds are not rising numbers from 0; {fix}, overwrite=True")
+            raise DamagedFile(f"{path} cannot be read as {what}: its bounds are not rising numbers from 0; {fix}, overwrite=True")
         return ShardPlan(Path(folder), plan["fingerprint"], tuple(bounds))
 
     def read_manifest(self, folder: str | os.PathLike[str]) -> Manifest:
@@ -130,7 +130,7 @@ class ShardFormat:
     def _read(self, path: Path, kind: Any, form: str, what: str, fix: str) -> Any:
         written = read_document(path, dict[str, Any], what=what, fix=fix)
         if written.get("format") != form:
-            raise DamagedFile(f"{path}: is no {what}, of format {form}; use another folder, or {fix}")
+            raise DamagedFile(f"{path} is not {what}, of format {form}; use another folder, or {fix}")
         return conform(written, kind, path, what, fix)
 
     def write_manifest(self, folder: Path, content: Mapping[str, Any]) -> None:

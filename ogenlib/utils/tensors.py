@@ -29,6 +29,10 @@ _log = logging.getLogger(__name__)
 EMPTY = "0" * 64  # where the digest goes
 CHUNK = 8 * 2**20  # bytes that are read at a time; every element size divides it
 _FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_EXPONENTS = {
+    torch.float64: (torch.int64, 0x7FF << 52), torch.float32: (torch.int32, 0xFF << 23),
+    torch.float16: (torch.int16, 0x1F << 10), torch.bfloat16: (torch.int16, 0xFF << 7),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -118,16 +122,22 @@ def recorded_digest(path: str | os.PathLike[str]) -> str | None:
 def seal(path: str | os.PathLike[str]) -> str:
     """Put the digest of a safetensors file in the place that its metadata keep for it; returns the digest.
 
-    For a file that was written with ``{"sha256": EMPTY}`` among its metadata.
+    For a file that was written with ``{"sha256": EMPTY}`` among its metadata, which are put in order too: safetensors
+    writes them in any, so equal contents would make different files.
     """
     digest, _ = _look(Path(path))
-    field = f'"{DIGEST}":"{EMPTY}"'.encode()
     with open(path, "rb+") as file:
-        place = file.read(int.from_bytes(file.read(8), "little")).find(field)
-        if place < 0:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        metadata = header.get("__metadata__", {})
+        if metadata.get(DIGEST) != EMPTY:
             raise ValueError(f"{path}: its metadata keep no place for a digest; write it with {DIGEST}=EMPTY")
-        file.seek(8 + place + field.index(EMPTY.encode()))
-        file.write(digest.encode())
+        header["__metadata__"] = dict(sorted({**metadata, DIGEST: digest}.items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > length:
+            raise ValueError(f"{path}: its header has no room for the digest; write it with write_tensors")
+        file.seek(8)
+        file.write(text.ljust(length))
     return digest
 
 
@@ -161,9 +171,10 @@ def _chunks(file: BinaryIO, start: int, size: int) -> Iterator[bytearray]:
 
 
 def _finite(chunk: bytearray, dtype: torch.dtype) -> bool:
-    values = torch.frombuffer(chunk, dtype=dtype)
-    # The sum of finite numbers may overflow; only then is every number looked at.
-    return bool(values.sum(dtype=torch.float64).isfinite()) or bool(values.isfinite().all())
+    """Whether no number has all bits of its exponent set, as infinities and NaN have."""
+    integer, exponent = _EXPONENTS[dtype]
+    bits = torch.frombuffer(chunk, dtype=integer)
+    return not bool(((bits & exponent) == exponent).any())
 
 
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

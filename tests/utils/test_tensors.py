@@ -113,3 +113,9 @@ def test_places_without_a_file(tmp_path):
     with pytest.raises(DamagedFile, match="is no file"):
         open_tensors(tmp_path, **ASK)
     assert recorded_digest(tmp_path / "a.safetensors") is None
+
+
+def test_equal_contents_make_equal_files(tmp_path):
+    for i in range(12):
+        write_tensors(tmp_path / f"{i}.safetensors", tensors(), {"b": "é \x07", "a": "1", "c": "3"})
+    assert len({(tmp_path / f"{i}.safetensors").read_bytes() for i in range(12)}) == 1
