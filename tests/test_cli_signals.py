@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,17 @@ from ogenlib.cli_signals import Ending, ending
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="other systems have other signals")
 CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
 PATIENCE = 120  # seconds
+
+
+@pytest.fixture(autouse=True)
+def ordinary() -> Iterator[None]:
+    """The handlers of a program in a terminal, even where the tests run under nohup."""
+    before = {name: signal.getsignal(getattr(signal, name)) for name in CODES}
+    defaults()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for name, handler in before.items():
+        signal.signal(getattr(signal, name), handler)
 
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
@@ -128,13 +139,10 @@ def test_a_signal_that_was_swallowed_can_be_sent_again() -> None:
 
 
 def test_what_is_ignored_stays_ignored() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
-    try:
-        with ending() as found:
-            signal.raise_signal(signal.SIGHUP)
-        assert found.number is None and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    with ending() as found:
+        signal.raise_signal(signal.SIGHUP)
+    assert found.number is None and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
 def test_commands_run_in_other_threads(capsys: pytest.CaptureFixture[str]) -> None:
