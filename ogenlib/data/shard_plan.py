@@ -122,9 +122,9 @@ class ShardFormat:
                 "where it stopped"
             )
         fix = f"extract the {self.name} again"
-        manifest: Manifest = self._read(path, Manifest, self.manifest, f"manifest of a {self.name}", fix)
+        manifest: Manifest = self._read(path, Manifest, self.manifest, f"the manifest of a {self.name}", fix)
         if self.merged and "bank" not in manifest:
-            raise DamagedFile(f"{path} is no manifest of a {self.name}: it names none; {fix}")
+            raise DamagedFile(f"{path} cannot be read as the manifest of a {self.name}: it names none; {fix}")
         return manifest
 
     def _read(self, path: Path, kind: Any, form: str, what: str, fix: str) -> Any:

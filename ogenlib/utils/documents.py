@@ -54,7 +54,11 @@ def read_document(path: str | os.PathLike[str], kind: type[T], *, what: str, fix
     Raises:
         FileNotFoundError, DamagedFile: as `read_json`, and contents that are not those that were sealed.
     """
-    return cast(T, conform(unsealed(_parse(path, what, fix), path, what=what, fix=fix), kind, path, what, fix))
+    value = _parse(path, what, fix)
+    content = conform(unsealed(value, path, what=what, fix=fix), kind, path, what, fix)
+    if DIGEST not in value:
+        _log.warning(UNSEALED, path)
+    return cast(T, content)
 
 
 def unsealed(
@@ -63,7 +67,7 @@ def unsealed(
     """A JSON object out of the file `path`, checked against its digest and without it.
 
     Args:
-        required: refuse an object without a digest; else it is noted.
+        required: refuse an object without a digest.
 
     Raises:
         DamagedFile: no object, or contents that are not those that were sealed.
@@ -71,9 +75,7 @@ def unsealed(
     if not isinstance(value, dict):
         raise DamagedFile(f"{path} cannot be read as {what}: it holds a JSON {_name(value)}, not an object; {fix}")
     content = {key: entry for key, entry in value.items() if key != DIGEST}
-    if DIGEST not in value and not required:
-        _log.warning(UNSEALED, path)
-    elif value.get(DIGEST) != digest_of(content):
+    if (required or DIGEST in value) and value.get(DIGEST) != digest_of(content):
         raise DamagedFile(f"{path} was changed after it was written: its digest does not fit what it says; {fix}")
     return content
 

@@ -97,8 +97,6 @@ def open_tensors(
     except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
         raise DamagedFile(f"{path} cannot be read as {what} ({error}); {fix}") from error
     recorded = metadata.pop(DIGEST, None)
-    if recorded is None and note:
-        _log.warning(UNSEALED, path)
     found, unfinished = _look(file)
     if recorded is not None and recorded != found:
         raise DamagedFile(f"{path} was changed after it was written: its digest does not fit its contents; {fix}")
@@ -107,6 +105,8 @@ def open_tensors(
     missing = [name for name in needs if name not in tensors]
     if missing:
         raise DamagedFile(f"{path} cannot be read as {what}: it lacks the tensors {', '.join(missing)}; {fix}")
+    if recorded is None and note:
+        _log.warning(UNSEALED, path)
     return TensorFile(file, tensors, metadata, recorded)
 
 

@@ -54,7 +54,7 @@ def test_extraction_is_what_the_model_says(tmp_path: Path) -> None:
     torch.testing.assert_close(pool.features(range(7)), bank.features[:, 0])
     torch.testing.assert_close(pool.features(range(7), "texts"), clip.encode_text(list(captions.values())))
     assert pool.keys(range(7)) == images.keys and pool.captions([2]) == ["a picture of colour 2"]
-    assert sorted(p.name for p in (tmp_path / "pool").iterdir() if p.suffix != ".lock") == [
+    assert sorted(p.name for p in (tmp_path / "pool").iterdir() if p.name != ".locks") == [
         "manifest.json", "plan.json", "shard-00000-of-00001.safetensors"]  # fmt: skip
     again = ColourClip()
     assert len(extract_pool(again, images, captions, tmp_path / "pool", dtype=torch.float32)) == 7

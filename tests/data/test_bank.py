@@ -175,7 +175,7 @@ def test_a_stale_bank_is_refused(make_clip, pet_images, tmp_path):
 def test_a_bank_that_is_there_is_not_made_again(make_clip, pet_images, tmp_path):
     path = tmp_path / "sub" / "b.safetensors"
     made = FeatureBank.extract(make_clip(), pet_images, path=path)
-    assert [p.name for p in path.parent.iterdir() if p.suffix != ".lock"] == ["b.safetensors"]
+    assert [p.name for p in path.parent.iterdir() if p.name != ".locks"] == ["b.safetensors"]
     clip = make_clip()
     again = FeatureBank.extract(clip, pet_images, path=path)
     assert clip.batches == [] and torch.equal(again.features, made.features)
@@ -185,7 +185,7 @@ def test_files_that_are_no_banks_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no such file, which should be a feature bank"):
         FeatureBank.load(tmp_path / "b.safetensors")
     (tmp_path / "b.safetensors").write_bytes(b"not at all")
-    with pytest.raises(ValueError, match="cannot be read as a safetensors file"):
+    with pytest.raises(ValueError, match="cannot be read as a feature bank"):
         FeatureBank.load(tmp_path / "b.safetensors")
 
 

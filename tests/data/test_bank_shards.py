@@ -56,7 +56,7 @@ def test_the_merged_bank_is_that_of_one_process(dtype: torch.dtype, pet_images: 
     assert torch.equal(bank.labels, alone.labels) and bank.features.dtype == dtype
     assert (bank.keys, bank.domains, bank.classnames) == (alone.keys, alone.domains, alone.classnames)
     assert bank.fingerprint == alone.fingerprint
-    kept = sorted(p.name for p in (tmp_path / "bank").iterdir() if p.suffix != ".lock")
+    kept = sorted(p.name for p in (tmp_path / "bank").iterdir() if p.name != ".locks")
     assert kept == ["bank.safetensors", "manifest.json", "plan.json"]
     shards = read_manifest(tmp_path / "bank")["shards"]
     assert [shard["images"] for shard in shards] == [[0, 3], [3, 7], [7, 11], [11, 15]]
@@ -134,7 +134,7 @@ def test_bad_arguments_are_refused(pet_images: ImageSet, tmp_path: Path) -> None
         extract_shards(FakeClip(), pet_images, tmp_path / "file")
     (tmp_path / "bank").mkdir()
     (tmp_path / "bank" / "manifest.json").write_text(json.dumps({"format": "else"}))
-    with pytest.raises(ValueError, match="is no manifest of a bank, of format"):
+    with pytest.raises(ValueError, match="is not the manifest of a bank, of format"):
         FeatureBank.load(tmp_path / "bank")
 
 
@@ -192,7 +192,7 @@ def test_a_plan_or_manifest_that_was_changed_is_refused(pet_images: ImageSet, tm
         extract_shards(FakeClip(), pet_images, folder)
     for bounds in ([0], [0, 7, 7, 15], [3, 15]):
         write_document(folder / "plan.json", {**json.loads((folder / "plan.json").read_text()), "bounds": bounds})
-        with pytest.raises(ValueError, match=r"plan.json is no .*bounds are not rising numbers from 0"):
+        with pytest.raises(ValueError, match=r"plan.json cannot be read .*bounds are not rising numbers from 0"):
             extract_shards(FakeClip(), pet_images, folder)
     assert len(extract_shards(FakeClip(), pet_images, folder, overwrite=True)) == 15
 
