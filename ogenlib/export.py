@@ -4,18 +4,20 @@ What can be written depends on what the host changes. Class weights alone, or te
 (`Host.merged`): both formats. Weights that depend on the image, or an image side with prompts or layers of its own:
 neither; `ogenlib.onnx_graph` writes the whole computation instead.
 
+The JSON of an export holds the SHA-256 of every other file in it, so that anyone can check them without ogenlib.
+
 Notation: `C` classes, `D` embedding.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ogenlib.hosts import Host
@@ -23,10 +25,12 @@ from ogenlib.ogen import OGEN
 from ogenlib.runs import fixed_weights, names_for
 from ogenlib.towers import Backbone
 from ogenlib.towers.folder import model_config, write_open_clip
-from ogenlib.utils.documents import write_json
+from ogenlib.utils.documents import write_document
 from ogenlib.utils.files import atomic_folder, refuse_existing
+from ogenlib.utils.tensors import write_tensors
 
 HEAD_FORMAT = "ogenlib.head/1"
+_CHUNK = 8 * 2**20  # bytes that are read at a time
 HEAD_FILE, HEAD_CARD, TOWER_FILE = "head.safetensors", "head.json", "image_tower.safetensors"
 
 
@@ -93,7 +97,7 @@ def export_head(
         if tower and isinstance(clip, Backbone):
             state = {**clip.model.state_dict(), **(merged or {})}
             visual = {k.removeprefix("visual."): v for k, v in state.items() if k.startswith("visual.")}
-            save_file({k: v.detach().cpu().clone().contiguous() for k, v in visual.items()}, work / TOWER_FILE)
+            write_tensors(work / TOWER_FILE, visual)
         _write_head(host, weights, names, work, merged)
     return Path(out)
 
@@ -139,11 +143,24 @@ def card(host: Host, names: Sequence[str] | None, form: str) -> dict[str, Any]:
 def _write_head(
     host: Host, weights: Tensor, names: Sequence[str] | None, folder: Path, merged: Mapping[str, Tensor] | None
 ) -> None:
-    save_file({"weight": weights.cpu().contiguous()}, folder / HEAD_FILE, metadata={"format": HEAD_FORMAT})
+    write_tensors(folder / HEAD_FILE, {"weight": weights}, {"format": HEAD_FORMAT})
     record = {**card(host, names, HEAD_FORMAT), "merged": sorted(merged or ())}
     if isinstance(host.clip, Backbone):
         record["model_cfg"] = model_config(host.clip)
-    write_json(folder / HEAD_CARD, record)
+    write_document(folder / HEAD_CARD, {**record, "files": digests(folder)})
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 in hex of the bytes of each file below a folder, by its path in it."""
+    return {path.relative_to(folder).as_posix(): _digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _digest(path: Path) -> str:
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(_CHUNK):
+            found.update(chunk)
+    return found.hexdigest()
 
 
 def _weights(host: Host, names: Sequence[str] | None) -> Tensor:

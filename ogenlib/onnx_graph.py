@@ -19,16 +19,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ogenlib.export import card, inner_host, obstacle
+from ogenlib.export import card, digests, inner_host, obstacle
 from ogenlib.hosts import Batch, Host
 from ogenlib.runs import fixed_weights, names_for
 from ogenlib.towers import Backbone
-from ogenlib.utils.documents import write_json
+from ogenlib.utils.documents import write_document
 from ogenlib.utils.files import atomic_folder, refuse_existing
 
 ONNX_FORMAT = "ogenlib.onnx/1"
 ONNX_FILE, ONNX_CARD = "classifier.onnx", "classifier.json"
 TOLERANCE = 1e-3  # of the largest logit; fp32 kernels of two runtimes differ by far less
+_NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 _NEEDED = ("onnx", "onnxruntime", "onnxscript")
 _ONE_FILE = 1_500_000_000  # bytes of parameters; a protobuf ends at 2 GiB, larger weights get a file of their own
 _BATCHES = (2, 1, 3)  # the first is traced
@@ -97,9 +98,25 @@ def export_onnx(host: Host, out: str | os.PathLike[str], names: Sequence[str] | 
         record = {
             **card(host, names, ONNX_FORMAT), "input": "pixels", "output": "logits",
             "image_size": list(host.clip.image.image_size), "relative_error_against_torch": error,
+            "files": digests(work),
         }  # fmt: skip
-        write_json(work / ONNX_CARD, record)
+        write_document(work / ONNX_CARD, record)
     return Path(out)
+
+
+def load_onnxruntime() -> Any:
+    """The package onnxruntime, with its telemetry off unless ``ORT_DISABLE_TELEMETRY=0`` asks for it.
+
+    By itself its import writes a device id and a queue of events below the user's cache folder, and a thread sends
+    them to Microsoft. It reads the variable once, while it is imported, and its own call comes after that; where a
+    caller has imported it before, the call is what is left: it keeps back all events but the first.
+    """
+    os.environ[_NO_TELEMETRY] = os.environ.get(_NO_TELEMETRY) or "1"  # children inherit it
+    import onnxruntime
+
+    if os.environ[_NO_TELEMETRY] != "0":
+        onnxruntime.disable_telemetry_events()
+    return onnxruntime
 
 
 def _trace(model: PixelsToLogits, pixels: Tensor, path: Path) -> None:
@@ -123,9 +140,7 @@ def _trace(model: PixelsToLogits, pixels: Tensor, path: Path) -> None:
 
 def _difference(path: Path, model: PixelsToLogits, pixels: Tensor) -> float:
     """Largest difference of the logits, in parts of the largest logit."""
-    import onnxruntime
-
-    session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session: Any = load_onnxruntime().InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"pixels": pixels.cpu().numpy()})
     with torch.no_grad():
         expected = model(pixels).cpu()

@@ -13,7 +13,7 @@ Notation: `N` images, `C` classes, `U` other names, `D` embedding, `E` columns.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 
@@ -111,25 +111,30 @@ def _divisions(
         for stays in (half, ~half):
             names, away = classes[stays], classes[~stays]
             rivals = None if others is None else torch.cat([away, others])
-            means: Means | None = None
-            inside: Iterable[Tensor] | None = None
-            outside: list[Iterable[Tensor]] = []
+            means, inside, outside = None, None, None  # masks of images
             if images is not None and held is not None:
                 known, number = stays[images.labels], stays.cumsum(0) - 1
                 means = Means.of(((z, number[y]) for z, y in images.pieces(known & ~held)), names)
-                inside = images.units(known & held)
-                if plan.negatives != "synthesized":
-                    outside.append(images.units(~known))
+                inside, outside = known & held, ~known if plan.negatives != "synthesized" else None
+            unlike = like = names[:0]
             if images is None or plan.negatives != "held-out":
-                outside.append(_named_rows(away, classes, generator, plan, draws).split(ROWS))
+                unlike = _named_rows(away, classes, generator, plan, draws)
             if inside is None:
-                inside = _named_rows(names, classes, generator, plan, draws).split(ROWS)
+                like = _named_rows(names, classes, generator, plan, draws)
             measure = Evidence(names, rivals, means, plan.temperature, plan.image_temperature)
-            yield _of_pieces(measure, inside), _of_pieces(measure, chain(*outside))
+            yield _evidence(measure, images, inside, like), _evidence(measure, images, outside, unlike)
 
 
-def _of_pieces(measure: Evidence, pieces: Iterable[Tensor]) -> Tensor:
-    return torch.cat([measure(piece) for piece in pieces])
+def _evidence(measure: Evidence, images: Images | None, chosen: Tensor | None, named: Tensor) -> Tensor:
+    """Columns `(rows, E)` of the images in a mask, and then of rows `(R, D)` made from names."""
+    real = iter(()) if images is None or chosen is None else images.units(chosen)
+    count = len(named) + (0 if chosen is None else int(chosen.sum()))
+    # Made at once: many small results between what is freed would leave holes that nothing else fits into.
+    found, start = torch.empty(count, len(measure.columns), device=named.device), 0
+    for piece in chain(real, named.split(ROWS)):
+        found[start : start + len(piece)] = measure(piece)
+        start += len(piece)
+    return found
 
 
 def _held_out(y: Tensor, classes: int, draws: torch.Generator) -> Tensor:

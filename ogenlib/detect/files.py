@@ -95,9 +95,9 @@ def load_detector(kind: type[Found], folder: str | Path, encoder: Encoder | None
     settings: dict[str, Any] = dict(record["settings"])
     try:
         detector = kind(encoder, generator, rows, others, **settings)
-    except ValueError as error:  # a setting out of range, or a generator of another width
+        detector.load_state(opened.tensors, record["learned_with"])
+    except (ValueError, OverflowError) as error:  # a setting out of range, or a generator of another width
         raise DamagedFile(f"{path} describes no detector: {error}; {FIX}") from error
-    detector.load_state(opened.tensors, record["learned_with"])
     return detector.to(device)
 
 

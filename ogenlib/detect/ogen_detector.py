@@ -235,7 +235,9 @@ class OGENDetector(ChunkedDetector):
         return {name: rows for name, rows in found.items() if rows is not None}, self._plan()
 
     def load_state(self, tensors: Mapping[str, Tensor], learned_with: Plan) -> None:
-        """Take back `state()`."""
+        """Take back `state()`; ValueError if the settings are not those that it was learned with."""
+        if learned_with != self._plan():
+            raise ValueError(f"its settings are not those that it learned with: {self._plan()} and {learned_with}")
         # As they are: normalising once more would change their last bits, and with them the scores.
         self.class_embeddings = tensors["class_embeddings"]
         self.unknown_embeddings = tensors.get("unknown_embeddings")

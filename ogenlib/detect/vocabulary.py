@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 WORDNET = "oewn:2024"
+MAX_BYTES = 2**26  # of a file of names: WordNet's nouns have 2 MB
 
 
 def read_vocabulary(source: str | Path | Sequence[str], known: Sequence[str] = ()) -> list[str]:
@@ -13,14 +14,9 @@ def read_vocabulary(source: str | Path | Sequence[str], known: Sequence[str] = (
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: nothing is left.
+        ValueError: no file of text, or nothing is left.
     """
-    if isinstance(source, str | Path):
-        if not Path(source).is_file():
-            raise FileNotFoundError(f"no vocabulary at {source}; pass a file with one name a line, or a list of names")
-        lines: Sequence[str] = Path(source).read_text(encoding="utf-8").splitlines()
-    else:
-        lines = source
+    lines = _lines(Path(source)) if isinstance(source, str | Path) else source
     refused = {name.strip().lower() for name in known}
     found: dict[str, str] = {}
     for line in lines:
@@ -30,6 +26,20 @@ def read_vocabulary(source: str | Path | Sequence[str], known: Sequence[str] = (
     if not found:
         raise ValueError("the vocabulary holds no name besides the known ones; add names, one a line")
     return list(found.values())
+
+
+def _lines(path: Path) -> list[str]:
+    if not path.is_file():  # a pipe would be waited for
+        if path.exists():
+            raise ValueError(f"{path} is no file; pass a file with one name a line, or a list of names")
+        raise FileNotFoundError(f"no vocabulary at {path}; pass a file with one name a line, or a list of names")
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise ValueError(f"{path} has {size} bytes, and a vocabulary {MAX_BYTES} at most; pass a list of names")
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text ({error}); save it as UTF-8, one name a line") from error
 
 
 def wordnet_nouns(lexicon: str = WORDNET) -> list[str]:

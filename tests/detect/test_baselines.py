@@ -21,6 +21,7 @@ from ogenlib.detect import (
     read_vocabulary,
     wordnet_nouns,
 )
+from ogenlib.detect import vocabulary
 from ogenlib.hosts import ZeroShot
 from ogenlib.towers import Backbone, load_backbone
 
@@ -79,6 +80,14 @@ def test_vocabularies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         read_vocabulary(["dog"], known=["dog"])
     with pytest.raises(FileNotFoundError, match="no vocabulary"):
         read_vocabulary(tmp_path / "none.txt")
+    with pytest.raises(ValueError, match="is no file"):
+        read_vocabulary(tmp_path)
+    (tmp_path / "latin.txt").write_bytes("café\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"latin\.txt is no UTF-8 text"):
+        read_vocabulary(tmp_path / "latin.txt")
+    monkeypatch.setattr(vocabulary, "MAX_BYTES", 4)
+    with pytest.raises(ValueError, match=r"latin\.txt has 5 bytes, and a vocabulary 4 at most"):
+        read_vocabulary(tmp_path / "latin.txt")
     monkeypatch.setitem(sys.modules, "wn", None)
     with pytest.raises(ImportError, match="ogenlib\\[wordnet\\]"):
         wordnet_nouns()
