@@ -7,6 +7,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -39,13 +40,14 @@ from ogenlib.ogen import OGEN
 from ogenlib.ogen_config import ogen_config
 from ogenlib.report import write_report
 from ogenlib.results_file import read_results
-from ogenlib.runs import read_run
+from ogenlib.runs import CARD, read_run
 from ogenlib.sheet import contact_sheet
 from ogenlib.suite_bench import run_suite
 from ogenlib.towers import Backbone, convert_openai, load_backbone
 from ogenlib.train import TrainConfig, fit
 from ogenlib.utils.documents import write_document
 from ogenlib.utils.files import atomic_write, refuse_existing
+from ogenlib.utils.locks import hold
 
 SHEET_IMAGES = 96  # pictures on a contact sheet
 SHARDS_TIMEOUT = timedelta(days=7)  # one process of an extraction may have much more left to do than another
@@ -138,18 +140,19 @@ def _train(args: argparse.Namespace) -> None:
     else:
         host = build(args.host, clip, names, **options)
     bank = load_bank(host, clip, picked, views=args.views, seed=args.seed, skip_bad=args.skip_bad)
-    history: list[dict[str, Any]] = []
-    if host.trainable() or host.training_free:
-        history = fit(host, bank, out=args.out, progress=not args.quiet, **settings).epochs
-    if not distributed.is_main():
-        return
-    extra = {
-        "dataset": data.name, "data_hash": data.hash(), "shots": args.shots, "seed": args.seed,
-        "command": _command(), "versions": results.versions(), "history": history,
-        "skipped": [*data.info.get("skipped", []), *bank.skipped],
-        **({} if source is None else {"anchors": dict(source.card)}),
-    }  # fmt: skip
-    host.save(args.out, extra)
+    with hold(args.out / CARD) if distributed.is_main() else nullcontext():
+        history: list[dict[str, Any]] = []
+        if host.trainable() or host.training_free:
+            history = fit(host, bank, out=args.out, progress=not args.quiet, **settings).epochs
+        if not distributed.is_main():
+            return
+        extra = {
+            "dataset": data.name, "data_hash": data.hash(), "shots": args.shots, "seed": args.seed,
+            "command": _command(), "versions": results.versions(), "history": history,
+            "skipped": [*data.info.get("skipped", []), *bank.skipped],
+            **({} if source is None else {"anchors": dict(source.card)}),
+        }  # fmt: skip
+        host.save(args.out, extra)
     skipped = len(extra["skipped"])
     trained = args.host + " + OGEN" * args.ogen
     _say(args, f"trained {trained} on {len(picked) - len(bank.skipped)} images of {len(names)} classes"

@@ -110,7 +110,8 @@ class ShardFormat:
         plan: _Plan = self._read(path, _Plan, self.plan, what, fix)
         bounds = plan["bounds"]
         if len(bounds) < 2 or bounds[0] != 0 or any(stop <= start for start, stop in pairwise(bounds)):
-            raise DamagedFile(f"{path} cannot be read as {what}: its bounds are not rising numbers from 0; {fix}, overwrite=True")
+            reason = "its bounds are not rising numbers from 0"
+            raise DamagedFile(f"{path} cannot be read as {what}: {reason}; {fix}, overwrite=True")
         return ShardPlan(Path(folder), plan["fingerprint"], tuple(bounds))
 
     def read_manifest(self, folder: str | os.PathLike[str]) -> Manifest:
