@@ -14,9 +14,9 @@ from .test_convert import openai_weights
 
 TABLE, PATCHES = "token_embedding.weight", "visual.conv1.weight"
 ODD: dict[str, tuple[str, dict[str, Tensor | None], str]] = {
-    "no layers": ("vit", {"transformer.resblocks": None}, r"transformer.resblocks.* missing"),
-    "no image layers": ("vit", {"visual.transformer": None}, r"visual.transformer.resblocks.* missing"),
-    "no stage": ("resnet", {"visual.layer3": None}, r"visual.layer3.* missing"),
+    "no layers": ("vit", {"transformer.resblocks": None}, "transformer.resblocks.* missing"),
+    "no image layers": ("vit", {"visual.transformer": None}, "visual.transformer.resblocks.* missing"),
+    "no stage": ("resnet", {"visual.layer3": None}, "visual.layer3.* missing"),
     "no patches": ("vit", {PATCHES: None}, "visual.conv1.weight is missing"),
     "no image positions": ("vit", {"visual.positional_embedding": None}, "visual.positional_embedding is missing"),
     "a number for a norm": ("vit", {"ln_final.weight": torch.tensor(1.0)}, "ln_final.weight is ()"),
@@ -49,9 +49,5 @@ def test_odd_shapes_are_refused(tmp_path: Path, kind: str, changes: dict[str, Te
     with pytest.raises(ValueError) as caught:
         convert_openai(archive, tmp_path / "out")
     message = str(caught.value)
-    assert (
-        message.startswith(str(archive))
-        and "\n" not in message
-        and part.replace(".*", "*") in message.replace(".*", "*")
-    ), message
+    assert message.startswith(str(archive)) and "\n" not in message and part in message, message
     assert [entry.name for entry in tmp_path.iterdir()] == ["odd.pt"]
