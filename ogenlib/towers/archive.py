@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-MAX_DIRECTORY = 64 * 2**20  # bytes of the list of records, which is read at once
+MAX_DIRECTORY = 16 * 2**20  # bytes of the list of records, which is read at once: some 200,000 of them
 CHUNK = 8 * 2**20
 _END, _LOCATOR, _END64 = struct.Struct("<4s4H2LH"), struct.Struct("<4sLQL"), struct.Struct("<4sQ2H2L4Q")
 _CODE = "code/"

@@ -95,7 +95,8 @@ def _check_preprocessing(settings: Any, path: Path) -> None:
 def _check_types(config: dict[str, Any], hints: dict[str, Any], where: Path | str, part: str) -> None:
     for key, value in config.items():
         if key not in hints:
-            raise ValueError(f"{where}: {part} has the unknown key {key[:80]!r}; {_FIX}")
+            raise ValueError(f"{where}: {part} has the unknown key {key[:80]!r}: "
+                             f"open_clip {open_clip.__version__} builds nothing by it; {_FIX}")  # fmt: skip
         if value is None:  # in place of a default; of a ResNet's patch_size, for one
             continue
         try:

@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ogenlib.towers import convert_openai, load_backbone
 from ogenlib.towers import archive as archive_module
+from ogenlib.towers import convert_openai, load_backbone
 from ogenlib.towers.checkpoint import check_state_dict, read_state_dict
 
 FIX = "use another file"
@@ -352,7 +352,8 @@ def test_files_that_are_no_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     torch.save({"w": torch.zeros(2)}, old, _use_new_zipfile_serialization=False)
     files = {
         b"": "it is empty", b"no weights here": "no zip file", old.getvalue(): "before 1.6", whole[:-1]: "cut off",
-        whole[: len(whole) // 2]: "cut off", whole + b"more": "goes on", b"PK\x03\x04": "cut off", b"x" + whole: "no zip",
+        whole[: len(whole) // 2]: "cut off", whole + b"more": "goes on", b"PK\x03\x04": "cut off",
+        b"x" + whole: "no zip file",
         pickle.dumps(Calls(os.system, "touch RAN")): "cannot be read without running it",
         whole[:4] + whole: "two ends",
     }  # fmt: skip
