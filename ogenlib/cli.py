@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NoReturn
@@ -82,17 +81,6 @@ def _outcome(argv: Sequence[str] | None, signals: Ending) -> tuple[int, str]:
 def _failure(name: str, error: Exception) -> tuple[int, str]:
     """Exit code and message of an error: of the input if the library refused it, else of the program."""
     text = one_line(error)
-    if isinstance(error, ValueError | OSError) or _is_of_the_model(error):
+    if isinstance(error, ValueError | OSError):
         return 2, f"{name}: {text.replace('skip_bad=True', '--skip-bad')}"
     return 1, f"{name}: failed with {type(error).__name__}: {text} (--debug shows where)"
-
-
-def _is_of_the_model(error: Exception) -> bool:
-    """Whether it is a TypeError of `load_backbone`, which means a model whose towers ogenlib cannot handle.
-
-    Any other TypeError is a fault of the program: what a command line can give is checked where it is read.
-    """
-    from ogenlib.towers import load_backbone
-
-    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
-    return isinstance(error, TypeError) and any(frame.f_code is load_backbone.__code__ for frame in frames)

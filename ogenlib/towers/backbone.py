@@ -136,7 +136,7 @@ def load_backbone(
         ValueError: unknown name, tag, precision or device; a quick-GELU mismatch; a model that brings code; damaged
             weights, or weights that do not fit the model.
         FileNotFoundError: a named file or folder does not exist, or has to be fetched and `download` is False.
-        TypeError: the model's text tower is of a class that cannot be handled.
+        UnknownTower: the model's text tower is of a class that cannot be handled.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
@@ -151,7 +151,7 @@ def load_backbone(
             check_sizes(source.config, source.where, weights, text_model)
         else:
             _log.warning("%s has random weights: name some with pretrained=", name)
-        model = _create(source, quick, precision, target, download)
+        model = _create(source, weights, quick, precision, target, download)
         check_finite(model, weights or source.where)
         tokenizer = _tokenizer(source, download)
     try:
@@ -217,7 +217,9 @@ def check_fingerprint(saved: dict[str, Any], backbone: ClipLike) -> None:
         raise ValueError(f"this backbone is not the one it was made with: {'; '.join(differing)}. Open it with {fix}")
 
 
-def _create(source: Source, quick_gelu: bool, precision: str, device: torch.device, download: bool) -> nn.Module:
+def _create(
+    source: Source, weights: Path | None, quick_gelu: bool, precision: str, device: torch.device, download: bool
+) -> nn.Module:
     try:
         with warnings.catch_warnings():
             # open_clip compares the tag with the configuration; that has been settled by now.
@@ -234,9 +236,8 @@ def _create(source: Source, quick_gelu: bool, precision: str, device: torch.devi
             raise
         raise not_here(source.open_clip_name, "a part of it", error, download) from error
     except _NO_MODEL as error:
-        weights = source.pretrained or source.open_clip_name
-        shown = _reason(error)
-        raise ValueError(f"weights {weights} could not be loaded into {source.open_clip_name}: {shown}") from error
+        into = f"{source.open_clip_name} ({source.where})"
+        raise ValueError(f"weights {weights or 'of its own'} could not be loaded into {into}: {_reason(error)}") from error
 
 
 def _reason(error: BaseException) -> str:

@@ -19,8 +19,9 @@ from open_clip.coca_model import MultimodalCfg
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from open_clip.transform import PreprocessCfg
 
-from ogenlib.utils.documents import conform, read_json
+from ogenlib.utils.documents import DIGEST, conform, read_json, unsealed
 
+_WHAT = "an open_clip configuration"
 _FIX = "name the folder of a model that open_clip or ogenlib wrote"
 _PARTS = {"vision_cfg": CLIPVisionCfg, "text_cfg": CLIPTextCfg, "multimodal_cfg": MultimodalCfg}
 # What changes how texts become tokens. All else would go to transformers' loader, which takes code and files.
@@ -34,7 +35,9 @@ def read_configuration(path: Path) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: names the file and the key that is no part of a model's description.
     """
-    document = read_json(path, what="an open_clip configuration", fix=_FIX)
+    document = read_json(path, what=_WHAT, fix=_FIX)
+    if isinstance(document, dict) and DIGEST in document:  # one that ogenlib wrote
+        document = unsealed(document, path, what=_WHAT, fix=_FIX)
     if not isinstance(document, dict) or not isinstance(document.get("model_cfg"), dict):
         raise ValueError(f"{path} holds no model_cfg: expected an open_clip configuration; {_FIX}")
     check_model(document["model_cfg"], path)

@@ -17,7 +17,7 @@ from torch import Tensor
 from ogenlib.towers.backbone import load_backbone
 from ogenlib.towers.checkpoint import read_state_dict
 from ogenlib.towers.source import CONFIG_FILE, WEIGHTS_FILE
-from ogenlib.utils.documents import write_json
+from ogenlib.utils.documents import write_document
 from ogenlib.utils.files import atomic_folder, refuse_existing
 from ogenlib.utils.tensors import write_tensors
 
@@ -62,7 +62,7 @@ def convert_openai(archive: Path | str, out: Path | str, name: str | None = None
         "converted": {"from": archive.name, "name": name or archive.stem},
     }
     with atomic_folder(out) as work:
-        write_json(work / CONFIG_FILE, document)
+        write_document(work / CONFIG_FILE, document)
         write_tensors(work / WEIGHTS_FILE, weights, metadata={"format": "pt", "quick_gelu": "true"})
         _open_once(work, archive)
     return out

@@ -15,7 +15,7 @@ from torch import Tensor
 from ogenlib.towers.backbone import Backbone, load_backbone
 from ogenlib.towers.hub import fetching
 from ogenlib.towers.source import CONFIG_FILE, WEIGHTS_FILE, find_source
-from ogenlib.utils.documents import write_json
+from ogenlib.utils.documents import write_document
 from ogenlib.utils.tensors import write_tensors
 
 _PROBE = "a photo of a small dog."
@@ -49,7 +49,7 @@ def write_open_clip(clip: Backbone, folder: Path, replaced: Mapping[str, Tensor]
             raise ValueError(f"merged tensor {name!r} is {tuple(tensor.shape)}, the model's is {given}")
         state[name] = tensor.detach().cpu().to(state[name].dtype).contiguous()
     document = {"model_cfg": model_config(clip), "preprocess_cfg": clip.preprocess_cfg}
-    write_json(folder / CONFIG_FILE, document)
+    write_document(folder / CONFIG_FILE, document)
     quick = "true" if clip.quick_gelu else "false"
     write_tensors(folder / WEIGHTS_FILE, state, metadata={"format": "pt", "quick_gelu": quick})
     if hasattr(clip.tokenizer, "save_pretrained"):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ogenlib.towers.text import first
+from ogenlib.towers.text import UnknownTower, first
 from ogenlib.towers.visual_prompts import encode_prompted, patch_tokens, why_no_prompts
 
 _FIXED_SIZE = ("VisionTransformer", "ModifiedResNet")
@@ -39,11 +39,11 @@ class ImageTower:
         """The tower of `model`, which is put in eval mode (batch norm, patch dropout).
 
         Raises:
-            TypeError: the model has no image tower.
+            UnknownTower: the model has no image tower.
         """
         visual = getattr(model, "visual", None)
         if not isinstance(visual, nn.Module):
-            raise TypeError(f"{type(model).__name__} has no image tower (`visual`); give an open_clip CLIP model")
+            raise UnknownTower(f"{type(model).__name__} has no image tower (`visual`); give an open_clip CLIP model")
         visual.eval()
         return cls(visual)
 

@@ -15,6 +15,10 @@ from torch import Tensor, nn
 from ogenlib.towers.tokens import Tokens
 
 
+class UnknownTower(TypeError, ValueError):
+    """A model whose towers are of classes that ogenlib cannot handle: whoever named it gave a wrong value too."""
+
+
 class TextTower:
     """The text side of an open_clip model, fed with embeddings instead of ids.
 
@@ -46,7 +50,7 @@ class TextTower:
         """The tower of `model`, checked once against `model.encode_text`.
 
         Raises:
-            TypeError: the text tower is of a class whose inputs are not understood.
+            UnknownTower: the text tower is of a class whose inputs are not understood.
             ValueError: it looks familiar but does not reproduce `encode_text`.
         """
         from ogenlib.towers.hf import HFTextTower
@@ -58,7 +62,7 @@ class TextTower:
                 tower = kind(model, module, tokenizer)
                 tower._verify()
                 return tower
-        raise TypeError(
+        raise UnknownTower(
             f"text tower {type(module).__name__} (of {type(model).__name__}) cannot be fed with embeddings; "
             "accepted: open_clip's CLIP, TextTransformer and HFTextEncoder towers"
         )

@@ -19,9 +19,9 @@ from ogenlib.detect import (
     PatchEncoder,
     mine_negatives,
     read_vocabulary,
+    vocabulary,
     wordnet_nouns,
 )
-from ogenlib.detect import vocabulary
 from ogenlib.hosts import ZeroShot
 from ogenlib.towers import Backbone, load_backbone
 

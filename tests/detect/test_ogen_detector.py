@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
-from ogenlib.detect import OGENDetector
+from ogenlib.detect import OGENDetector, boundary
 from ogenlib.detect import base as detect_base
-from ogenlib.detect import boundary
 from ogenlib.detect import images as detect_images
 from ogenlib.generators import fit_generator
 from ogenlib.utils.documents import write_document
