@@ -237,7 +237,8 @@ def _create(
         raise not_here(source.open_clip_name, "a part of it", error, download) from error
     except _NO_MODEL as error:
         into = f"{source.open_clip_name} ({source.where})"
-        raise ValueError(f"weights {weights or 'of its own'} could not be loaded into {into}: {_reason(error)}") from error
+        said = f"weights {weights or 'of its own'} could not be loaded into {into}: {_reason(error)}"
+        raise ValueError(said) from error
 
 
 def _reason(error: BaseException) -> str:

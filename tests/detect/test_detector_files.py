@@ -1,4 +1,4 @@
-"""Detector folders that were changed, mixed up or written by an earlier version: refused by name, or the same scores."""
+"""Detector folders changed, mixed up or written by an earlier version: refused by name, or the same scores."""
 
 from __future__ import annotations
 
