@@ -196,7 +196,8 @@ class ClassConditionalGenerator(nn.Module):
             generator = _built(settings["variant"], settings["config"], tensors)
             generator.load_state_dict(tensors)
         except (TypeError, RuntimeError, OverflowError) as error:
-            raise ValueError(f"these are not from state() of a {settings['variant']} generator: {error}") from error
+            reason = " ".join(str(error).split())
+            raise ValueError(f"these are not from state() of a {settings['variant']} generator: {reason}") from error
         generator.history = [dict(record) for record in settings["history"]]
         generator.training_settings = dict(settings["training"])
         return generator.eval()

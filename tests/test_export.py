@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ import ogenlib as og
 from ogenlib.export import HEAD_CARD, HEAD_FILE, TOWER_FILE, obstacle
 from ogenlib.hosts import Batch, ZeroShot
 from ogenlib.towers import EmbeddingTable
+from ogenlib.utils.documents import read_document
+from ogenlib.utils.tensors import open_tensors
 
 OTHERS = ["a name nobody trained on", "cat"]
 
@@ -83,6 +88,23 @@ def test_a_head_is_tower_weights_and_json(clip: Any, tmp_path: Path) -> None:
     assert card["preprocess"] == clip.preprocess_cfg
     small = og.export_head(host, tmp_path / "small", tower=False)
     assert sorted(p.name for p in small.iterdir()) == [HEAD_CARD, HEAD_FILE]
+
+
+def test_the_card_holds_what_anyone_can_check_the_files_with(clip: Any, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        folders = [og.export_head(trained(clip), tmp_path / "head"), og.export_open_clip(trained(clip), tmp_path / "o")]
+    finally:
+        os.umask(before)
+    for folder in folders:
+        written = [path for path in folder.rglob("*") if path.is_file()]
+        assert {stat.S_IMODE(path.stat().st_mode) for path in written} == {0o640}
+        files = json.loads((folder / HEAD_CARD).read_text())["files"]
+        found = {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in written}
+        assert files == {name: digest for name, digest in found.items() if name != HEAD_CARD} and HEAD_FILE in files
+        assert read_document(folder / HEAD_CARD, dict, what="a head", fix="export it again")["files"] == files
+        for name in (HEAD_FILE, TOWER_FILE):
+            assert name not in files or open_tensors(folder / name, what="a head", fix="export it").digest
 
 
 def test_a_linear_head_has_scale_and_bias_in_it(clip: Any) -> None:

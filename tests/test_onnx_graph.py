@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 from pathlib import Path
@@ -50,11 +51,9 @@ def small() -> Backbone:
 @needs_onnx
 @pytest.mark.parametrize("kind", [CoOp, Conditional])
 def test_the_graph_computes_the_logits_of_the_run(kind: Any, small: Backbone, tmp_path: Path) -> None:
-    import onnxruntime
-
     host, names = kind(small, NAMES), ["cat", *NAMES]
     folder = og.export_onnx(host, tmp_path / "out", names)
-    session = onnxruntime.InferenceSession(str(folder / ONNX_FILE), providers=["CPUExecutionProvider"])
+    session = module.load_onnxruntime().InferenceSession(str(folder / ONNX_FILE), providers=["CPUExecutionProvider"])
     for count in (1, 5):  # the batch size is free
         pixels = pixels_of(host, count)
         (found,) = session.run(["logits"], {"pixels": pixels.numpy()})
@@ -62,6 +61,7 @@ def test_the_graph_computes_the_logits_of_the_run(kind: Any, small: Backbone, tm
     card = json.loads((folder / ONNX_CARD).read_text())
     assert card["names"] == names and card["preprocess"] == small.preprocess_cfg
     assert 0 <= card["relative_error_against_torch"] < 1e-4
+    assert card["files"] == {ONNX_FILE: hashlib.sha256((folder / ONNX_FILE).read_bytes()).hexdigest()}
     # The text tower is left out: its table of tokens is almost all of this model.
     assert (folder / ONNX_FILE).stat().st_size < 1e6
 
