@@ -55,13 +55,12 @@ def _outcome(argv: Sequence[str] | None, signals: Ending) -> tuple[int, str]:
     """The exit code, and what is left to say when everything of the command is closed, its progress bars too."""
     name = "ogen"
     try:
-        from ogenlib.cli_combinations import folder_of
         from ogenlib.cli_inputs import writable
         from ogenlib.cli_parser import build_parser
 
         args = build_parser().parse_args(argv)
         name = f"ogen {args.command}"
-        with _messages(args.quiet), writable(folder_of(args)):
+        with _messages(args.quiet), writable(args.writes(args)):
             args.run(args)
         sys.stdout.flush()
     except BaseException as error:

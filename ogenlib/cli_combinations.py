@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from ogenlib.bench_config import NO_TARGETS
 from ogenlib.cli_values import flag, was_given
@@ -13,15 +12,6 @@ from ogenlib.hosts import Host, method, takes_option
 
 STEPS = ("lr", "batch_size", "optimizer", "precision", "epochs")  # options of training by steps
 IMAGES = ("shots", "views")  # options of training images
-
-
-def folder_of(args: argparse.Namespace) -> Path | None:
-    """The folder that a command writes to; None where it writes nothing, and ValueError if it was given one."""
-    folder: Path | None = args.writes(args)
-    if folder is None:
-        more = " without --json" if hasattr(args, "json") and args.command != "methods" else ""
-        _refuse(args, ["out"], f"{args.command} writes no files{more}")
-    return folder
 
 
 def check_train(args: argparse.Namespace, pairs: Sequence[tuple[str, object]]) -> None:

@@ -11,7 +11,7 @@ from ogenlib import cli_detect, cli_use, commands
 from ogenlib.bench_config import ALPHAS, PROTOCOLS, SHOTS_LIST, SUITES
 from ogenlib.cli_settings import pair, setting
 from ogenlib.cli_text import printable
-from ogenlib.cli_values import Given, file_name, number, positive, seed, shots, word
+from ogenlib.cli_values import Given, file_name, number, out_if_asked, positive, seed, shots, was_given, word
 from ogenlib.ogen_config import PRESETS
 from ogenlib.train import OPTIMIZERS, PRECISIONS
 
@@ -212,7 +212,7 @@ def build_parser() -> argparse.ArgumentParser:
     _common(p, "runs/extract")
 
     p = command("data", commands.data, "list, check or show datasets",
-                lambda args: args.out if args.action == "show" else None)  # fmt: skip
+                lambda args: args.out if args.action == "show" else out_if_asked(args))  # fmt: skip
     p.add_argument("action", choices=["list", "check", "show"],
                    help="list the names; check every image, or a published dataset's files; show a sheet")  # fmt: skip
     p.add_argument("name", action=Given, type=word, nargs="?", default="emoji-categories", metavar="NAME_OR_PATH",
@@ -224,7 +224,8 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--skip-bad", action="store_true", help="count unreadable images instead of stopping")
     _common(p, "runs/data")
 
-    p = command("methods", commands.methods, "list the methods", lambda args: None)
+    p = command("methods", commands.methods, "list the methods",
+                lambda args: args.out if was_given(args, "out") else None)  # fmt: skip
     p.add_argument("--json", action="store_true", help="print JSON")
     _common(p, "runs/methods")
 

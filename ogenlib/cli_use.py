@@ -11,7 +11,7 @@ from typing import Any
 
 from ogenlib.cli_inputs import check_images, given_names
 from ogenlib.cli_text import printable, say
-from ogenlib.cli_values import file_name, number, positive, word
+from ogenlib.cli_values import file_name, number, out_if_asked, positive, word
 from ogenlib.export import export_head, export_open_clip
 from ogenlib.hosts import Host
 from ogenlib.merge import check_alpha
@@ -25,6 +25,17 @@ from ogenlib.words import METRICS, nearest_words
 FORMATS = ("open-clip", "head", "onnx")
 
 
+def printed_or_written(args: argparse.Namespace, rows: list[dict[str, Any]], name: str) -> bool:
+    """Write what a command found to --out, if asked, and print it as JSON with --json; whether it was printed."""
+    folder = out_if_asked(args)
+    if folder is not None:
+        write_json(folder / name, rows)
+    if getattr(args, "json", False):
+        print(json.dumps(rows, indent=1))
+        return True
+    return False
+
+
 def predict(args: argparse.Namespace) -> None:
     names, more = given_names(args.names), given_names(args.add_names)
     check_images(args.images)
@@ -34,13 +45,11 @@ def predict(args: argparse.Namespace) -> None:
     if more is not None:
         classifier = classifier.with_names(more, add=True)
     predictions = classifier.predict(args.images, top_k=args.top_k)
-    if args.json:
-        rows = [
-            {"image": str(path), "names": list(p.names), "probabilities": list(p.probabilities)}
-            for path, p in zip(args.images, predictions, strict=True)
-        ]
-        print(json.dumps(rows, indent=1))
-        write_json(args.out / "predictions.json", rows)
+    rows = [
+        {"image": str(path), "names": list(p.names), "probabilities": list(p.probabilities)}
+        for path, p in zip(args.images, predictions, strict=True)
+    ]
+    if printed_or_written(args, rows, "predictions.json"):
         return
     for path, p in zip(args.images, predictions, strict=True):
         chances = zip(p.names, p.probabilities, strict=True)
@@ -103,19 +112,12 @@ def export(args: argparse.Namespace) -> None:
 def words(args: argparse.Namespace) -> None:
     host = load_run(args.folder, device=args.device, download=args.download)
     tokens = nearest_words(host, args.k, metric=args.metric)
-    if args.json:
-        rows = [asdict(token) for token in tokens]
-        print(json.dumps(rows, indent=1))
-        write_json(args.out / "words.json", rows)
+    if printed_or_written(args, [asdict(token) for token in tokens], "words.json"):
         return
     for token in tokens:
         of = f"{printable(token.name)}, " if token.name is not None else ""
         near = ", ".join(f"{printable(w.text)} ({getattr(w, args.metric):.3f})" for w in token.words)
         say(f"{of}token {token.index + 1} (length {token.norm:.3f}): {near}")
-
-
-def _out_with_json(args: argparse.Namespace) -> Path | None:
-    return args.out if args.json else None
 
 
 def add_commands(
@@ -128,7 +130,7 @@ def add_commands(
             `cli_parser.build_parser` says; without: to --out).
         common: adds the options that every command takes, given its default for --out.
     """
-    p = command("predict", predict, "name images with a saved run", _out_with_json)
+    p = command("predict", predict, "name images with a saved run", out_if_asked)
     p.add_argument("folder", type=file_name, metavar="RUN", help="folder of a saved run")
     p.add_argument("images", type=file_name, nargs="+", metavar="IMAGE", help="image files")
     p.add_argument("--names", type=word, nargs="+", default=None, metavar="NAME",
@@ -136,7 +138,7 @@ def add_commands(
     p.add_argument("--add-names", type=word, nargs="+", default=None, metavar="NAME",
                    help="names to choose among besides, or a file with one a line (default: none)")  # fmt: skip
     p.add_argument("--top-k", type=positive, default=3, metavar="N", help="names shown for an image")
-    p.add_argument("--json", action="store_true", help="print JSON and write predictions.json to --out")
+    p.add_argument("--json", action="store_true", help="print JSON; with this or --out, predictions.json is written")
     add_download(p)
     common(p, "runs/predict")
 
@@ -152,10 +154,11 @@ def add_commands(
     add_download(p)
     common(p, "runs/export")
 
-    p = command("words", words, "show the words nearest to a learned context", _out_with_json)
+    p = command("words", words, "show the words nearest to a learned context", out_if_asked)
     p.add_argument("folder", type=file_name, metavar="RUN", help="folder of a saved run of a prompt learner")
     p.add_argument("--k", type=positive, default=5, metavar="N", help="words shown for a context token")
     p.add_argument("--metric", choices=METRICS, default="euclidean", help="distance that orders the words")
-    p.add_argument("--json", action="store_true", help="print JSON with both distances and write words.json to --out")
+    p.add_argument("--json", action="store_true",
+                   help="print JSON with both distances; with this or --out, words.json is written")  # fmt: skip
     add_download(p)
     common(p, "runs/words")

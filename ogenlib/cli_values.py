@@ -28,6 +28,12 @@ def was_given(args: argparse.Namespace, option: str) -> bool:
     return option in getattr(args, "given", ()) or getattr(args, option, None) is True
 
 
+def out_if_asked(args: argparse.Namespace) -> Path | None:
+    """The folder of a command that prints: it writes what it prints only where --out was given, or --json."""
+    asked = was_given(args, "out") or getattr(args, "json", False)
+    return args.out if asked else None
+
+
 def positive(text: str) -> int:
     """A whole number of 1 or more; ArgumentTypeError otherwise."""
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from ogenlib.cli_combinations import check_bench, check_data, check_train
 from ogenlib.cli_inputs import read_names
 from ogenlib.cli_settings import host_options
 from ogenlib.cli_text import printable, say
-from ogenlib.cli_use import run_at
+from ogenlib.cli_use import printed_or_written, run_at
 from ogenlib.data import (
     Dataset,
     FeatureBank,
@@ -245,13 +244,17 @@ def _extract(args: argparse.Namespace) -> None:
 def data(args: argparse.Namespace) -> None:
     check_data(args)
     if args.action == "list":
-        for name in list_datasets():
-            one = load_dataset(name)
-            say(f"{name:<34} {len(one.classnames):>4} classes {len(one.train):>6} train {len(one.test):>6} test")
+        every = {name: load_dataset(name) for name in list_datasets()}
+        counted = [{"name": name, "classes": len(one.classnames), "train": len(one.train), "test": len(one.test)}
+                   for name, one in every.items()]  # fmt: skip
+        printed_or_written(args, counted, "datasets.json")
+        for row in counted:
+            say(f"{row['name']:<34} {row['classes']:>4} classes {row['train']:>6} train {row['test']:>6} test")
         say(f"with --root DIR: {', '.join(list_suite())}")
         return
     if args.action == "check" and args.root is not None:
         found = check_suite(args.name, args.root, read=args.read, progress=not args.quiet)
+        printed_or_written(args, [{"name": args.name, "ok": found.ok, "lines": found.lines()}], "check.json")
         say("\n".join(map(printable, found.lines())))
         if not found.ok:
             raise ValueError(found.summary())
@@ -259,6 +262,8 @@ def data(args: argparse.Namespace) -> None:
     dataset = load_dataset(args.name, root=args.root, skip_bad=args.skip_bad)
     if args.action == "check":
         report = check_dataset(dataset)
+        said = {"name": args.name, "ok": not report.problems, "lines": report.lines()}
+        printed_or_written(args, [said], "check.json")
         say("\n".join(map(printable, report.lines())))
         if report.problems:
             first = report.problems[0]
@@ -287,8 +292,7 @@ def _row(clip: Backbone, name: str) -> dict[str, Any]:
 def methods(args: argparse.Namespace) -> None:
     clip = load_backbone("ogen-tiny")
     rows = [_row(clip, name) for name in METHODS]
-    if args.json:
-        print(json.dumps(rows, indent=1))
+    if printed_or_written(args, rows, "methods.json"):
         return
     for row in rows:
         say(f"{row['name']:<14} {row['kind']:<12} {row['parameters']:>8} parameters  {row['paper']} ({row['year']})")

@@ -116,10 +116,6 @@ REFUSED = [
     (["data", "check", "--read"], "--read has no effect"),
     (["data", "show", "--read"], "--read has no effect"),
     (["data", "check", "dtd", "--root", "/data", "--skip-bad"], "--skip-bad has no effect"),
-    (["data", "check", "--out", "x"], "--out has no effect: data writes no files"),
-    (["methods", "--out", "x"], "--out has no effect: methods writes no files"),
-    (["predict", "run", "a.png", "--out", "x"], "--out has no effect: predict writes no files without --json"),
-    (["words", "run", "--out", "x"], "--out has no effect"),
     # files that are not there, before the model is loaded
     (["predict", "run", "a.png"], "a.png: there is no such file, which should be an image"),
     (["detect", "run", "."], ". is a folder, and should be a file with an image"),
@@ -325,6 +321,20 @@ def test_detect_json_says_what_was_printed_with_its_digest(
     found = json.loads(capsys.readouterr().out)
     assert found == json.loads((tmp_path / "detect.json").read_text())
     assert found.pop(DIGEST) == digest_of(found)
+
+
+def test_what_is_printed_is_written_where_out_is_given(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    image = str(next(run.glob("*.png")))
+    commands = {"predictions": ["predict", str(run / "run"), image], "words": ["words", str(run / "run")],
+                "methods": ["methods"], "datasets": ["data", "list"], "check": ["data", "check"]}  # fmt: skip
+    for name, command in commands.items():
+        assert main([*command, "--out", "here"]) == 0
+        assert json.loads((tmp_path / "here" / f"{name}.json").read_text())
+    assert main(commands["predictions"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]  # nothing is written unasked
 
 
 # --- fetching ---------------------------------------------------------------------------------------------
