@@ -154,7 +154,7 @@ def test_edited_settings_with_a_digest_that_fits_are_refused(tmp_path: Path) -> 
             config = edited(settings["config"], key, value)
             write_tensors(path, tensors, {"generator": json.dumps({**settings, "config": config})})
             # `joint` has no layer of the hidden width, and what is absent is what it is by default.
-            harmless = (value is ... and key != "dim") or key == "hidden"
+            harmless = key != "dim" if value is ... else key == "hidden" and value in (None, 10**9, 10**40)
             assert refused_by_name(path) or harmless, (key, value)
     for text in ("", "[]", "{", "nan", "[" * 100_000):
         write_tensors(path, tensors, {"generator": text})
