@@ -34,10 +34,10 @@ import torch.nn.functional as F
 from resident import status
 from torch import Tensor
 
-from ogenlib import results
 from ogenlib.anchors import CandidatePool, FaissIndex
 from ogenlib.anchors.pool import BLOCK, POOL_SHARDS, PoolPart
 from ogenlib.anchors.strings import Strings
+from ogenlib.results import tables as results
 from ogenlib.utils.documents import write_json
 
 LATENT, PER_CENTRE, SPREAD, NOISE = 64, 50, 0.7, 0.05  # a neighbour's cosine is about 0.7, a stranger's 0

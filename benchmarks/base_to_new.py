@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ogenlib.bench import BenchConfig, run_bench
-from ogenlib.plots import Curve, mean_curve, spread
+from ogenlib.bench.runner import BenchConfig, run_bench
+from ogenlib.report.plots.lines import Curve, mean_curve, spread
 from ogenlib.utils.documents import write_json
 from ogenlib.utils.files import atomic_write
 

@@ -11,11 +11,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ogenlib import evaluate, results
 from ogenlib.data import FeatureBank, base_new_split, load_dataset
+from ogenlib.evaluate import scores as evaluate
 from ogenlib.hosts import CoOp, ZeroShot
+from ogenlib.results import tables as results
 from ogenlib.towers import load_backbone
-from ogenlib.train import fit
+from ogenlib.train.loop import fit
 from ogenlib.utils.documents import write_json
 
 DATASETS = ("emoji-concepts/food-drink", "emoji-concepts/activities", "emoji-concepts/animals-nature")

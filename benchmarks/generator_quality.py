@@ -23,7 +23,6 @@ import torch
 from clip_features import DATASETS, add_option, file_hashes, load_clip_features
 from torch import Tensor
 
-from ogenlib import results
 from ogenlib.data import FeatureBank, base_new_split, few_shot, load_dataset
 from ogenlib.generators import (
     class_cosine,
@@ -34,6 +33,7 @@ from ogenlib.generators import (
     zero_shot_accuracy,
 )
 from ogenlib.hosts.zero_shot import zero_shot_weights
+from ogenlib.results import tables as results
 from ogenlib.towers import Backbone, load_backbone
 from ogenlib.utils.documents import write_json
 

@@ -24,9 +24,9 @@ import torch
 from ogen_study import SCORES, SEEDS, Variant, run_all, summarize
 from ogen_tasks import StudyTask, emoji_tasks, task_card
 
-from ogenlib import results
 from ogenlib.data.emoji import emoji_datasets
 from ogenlib.hosts import METHODS, method
+from ogenlib.results import tables as results
 from ogenlib.utils.documents import write_json
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ogenlib.method_names import TITLES
+from ogenlib.hosts.method_names import TITLES
 
 # As in reports; inside a line of a table, names that are plain words begin small.
 METHOD_NAMES = {

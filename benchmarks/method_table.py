@@ -17,7 +17,7 @@ from typing import Any
 
 from markdown_tables import table
 
-from ogenlib.cli import main as ogen
+from ogenlib.cli.main import main as ogen
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "methods.md"
 START = """# Methods

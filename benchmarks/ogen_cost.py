@@ -21,9 +21,9 @@ from ogen_study import Variant, make_host
 from ogen_tasks import StudyTask, emoji_tasks
 from torch import Tensor
 
-from ogenlib import results
 from ogenlib.hosts import Batch, Host
-from ogenlib.ogen import OGEN
+from ogenlib.ogen.wrapper import OGEN
+from ogenlib.results import tables as results
 from ogenlib.utils.documents import write_json
 
 ROOT = Path(__file__).resolve().parents[1]

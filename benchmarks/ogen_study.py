@@ -28,10 +28,11 @@ from kept_rows import kept_row
 from ogen_tasks import StudyTask, emoji_tasks, real_tasks, selection_tasks, task_card
 from tqdm import tqdm
 
-from ogenlib import evaluate, results
+from ogenlib.evaluate import scores as evaluate
 from ogenlib.hosts import Host, build, method
-from ogenlib.ogen import OGEN
-from ogenlib.train import fit
+from ogenlib.ogen.wrapper import OGEN
+from ogenlib.results import tables as results
+from ogenlib.train.loop import fit
 from ogenlib.utils.documents import write_json
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -22,12 +22,12 @@ import torch
 from clip_features import load_clip_features
 from torch import Tensor
 
-from ogenlib.batches import Bank
 from ogenlib.data import BaseNewSplit, FeatureBank, ImageSet, PixelBank, base_new_split, few_shot, load_dataset
 from ogenlib.data.dataset import Item, short_hash
 from ogenlib.data.emoji import TEMPLATES, Concept, concepts, open_drawing
 from ogenlib.hosts import Host
 from ogenlib.towers import Backbone, EmbeddingTable, load_backbone
+from ogenlib.train.batches import Bank
 
 TAG_SETS = ("noto", "fluent-emoji-flat", "emojione", "openmoji")
 FIRST_GROUPS = ("smileys-emotion", "people-body", "animals-nature", "food-drink")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ogenlib.bench import BenchConfig, run_bench
+from ogenlib.bench.runner import BenchConfig, run_bench
 from ogenlib.utils.documents import write_json
 
 HOSTS = ("coop", "kgcoop", "text_adapter", "taskres")

@@ -28,9 +28,9 @@ from pytorch_ood.detector import MCM
 from resident import clear_mark, status
 from torch import Tensor
 
-from ogenlib import results
 from ogenlib.detect import OGENDetector
 from ogenlib.detect.base import PIECE
+from ogenlib.results import tables as results
 from ogenlib.utils.documents import read_json, write_json
 
 SCHEMA = "ogenlib.ood-speed/1"

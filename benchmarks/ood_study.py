@@ -27,8 +27,8 @@ from ood_detectors import Entry, Scores, entries
 from ood_tasks import FAR, NEAR, VOCABULARY, Task, test_tasks, validation_tasks, vocabulary
 from torch import Tensor
 
-from ogenlib import results
 from ogenlib.detect.measures import METRICS, histogram, measures, roc
+from ogenlib.results import tables as results
 from ogenlib.utils.documents import write_json
 
 SCHEMA = "ogenlib.ood/1"

@@ -27,9 +27,9 @@ from ood_study import command
 from ood_tasks import Task, validation_tasks
 from torch import Tensor
 
-from ogenlib import results
 from ogenlib.detect import OGENDetector, mine_negatives
 from ogenlib.detect.measures import measures
+from ogenlib.results import tables as results
 from ogenlib.utils.documents import write_json
 
 SCHEMA = "ogenlib.ood-tries/1"

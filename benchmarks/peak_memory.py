@@ -17,7 +17,7 @@ from ogen_tasks import emoji_tasks
 from resident import status
 
 from ogenlib.hosts import METHODS
-from ogenlib.train import fit
+from ogenlib.train.loop import fit
 
 EPOCHS = 2  # with a teacher from the second on
 

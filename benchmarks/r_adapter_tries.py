@@ -27,7 +27,8 @@ from robust_rates import DATASET, EPOCHS, PRECISION, chosen_rates, val_accuracy
 from robust_world import MOST, VIEWS, World, make_host, trained, world
 from tqdm import tqdm
 
-from ogenlib import merge, results
+from ogenlib.merge import states as merge
+from ogenlib.results import tables as results
 from ogenlib.utils.documents import write_json
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -29,10 +29,11 @@ from robust_rates import RESULTS as RATES
 from robust_world import KnownPixels, Seen, encoded, trained
 from tqdm import tqdm
 
-from ogenlib import evaluate, results
 from ogenlib.data import PixelBank
+from ogenlib.evaluate import scores as evaluate
+from ogenlib.results import tables as results
 from ogenlib.towers import load_backbone
-from ogenlib.train import PRECISIONS
+from ogenlib.train.loop import PRECISIONS
 from ogenlib.utils.documents import write_json
 
 ROOT = Path(__file__).resolve().parents[1]

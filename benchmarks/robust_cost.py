@@ -31,14 +31,14 @@ from typing import Any
 import torch
 from resident import status
 
-from ogenlib import results
 from ogenlib.anchors import AnchorPairs, EmojiCaptions, caption_table, emoji_pool
-from ogenlib.batches import training_data
 from ogenlib.data import Dataset, PixelBank, few_shot, load_dataset
 from ogenlib.hosts import METHODS, Host, build, takes_anchors
 from ogenlib.hosts.r_adapter import FEW_SHOT_RANK
+from ogenlib.results import tables as results
 from ogenlib.towers import Backbone, load_backbone
-from ogenlib.train import TrainConfig
+from ogenlib.train.batches import training_data
+from ogenlib.train.loop import TrainConfig
 from ogenlib.utils.documents import write_json
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -13,9 +13,9 @@ from typing import Any
 from markdown_tables import METHOD_NAMES
 from robust_rates import FAMILIES
 
-from ogenlib import plots
-from ogenlib.report_robust import SIDES, end_of, path_of
-from ogenlib.report_style import CSS
+from ogenlib.report.html import CSS
+from ogenlib.report.plots import lines as plots
+from ogenlib.report.sections.robust import SIDES, end_of, path_of
 from ogenlib.utils.files import atomic_write
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"

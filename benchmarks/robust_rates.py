@@ -27,9 +27,11 @@ from ogen_study import Variant
 from robust_world import MOST, VIEWS, World, encoded, make_host, trained, world
 from tqdm import tqdm
 
-from ogenlib import evaluate, merge, results
 from ogenlib.data import FeatureBank
-from ogenlib.train import PRECISIONS
+from ogenlib.evaluate import scores as evaluate
+from ogenlib.merge import states as merge
+from ogenlib.results import tables as results
+from ogenlib.train.loop import PRECISIONS
 from ogenlib.utils.documents import write_json
 
 ROOT = Path(__file__).resolve().parents[1]

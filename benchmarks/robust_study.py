@@ -34,14 +34,14 @@ from robust_rates import RESULTS as RATES
 from robust_world import MOST, VIEWS, World, make_host, trained, world
 from tqdm import tqdm
 
-from ogenlib import results
-from ogenlib.bench_config import ALL_SHOTS, ALPHAS
+from ogenlib.bench.config import ALL_SHOTS, ALPHAS
 from ogenlib.data.emoji import emoji_datasets
 from ogenlib.hosts import METHODS, Host
-from ogenlib.robustness import ZERO_SHOT, robustness_tables
-from ogenlib.train import PRECISIONS
+from ogenlib.merge.wise import interpolated, obstacle, start_state
+from ogenlib.results import tables as results
+from ogenlib.results.robustness import ZERO_SHOT, robustness_tables
+from ogenlib.train.loop import PRECISIONS
 from ogenlib.utils.documents import write_json
-from ogenlib.wise import interpolated, obstacle, start_state
 
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "robust.json"
 SCHEMA = "ogenlib.robust/2"

@@ -8,7 +8,7 @@ from typing import Any
 import hosts_tables
 from markdown_tables import METHOD_NAMES, number, spread, table
 
-from ogenlib import results
+from ogenlib.results import tables as results
 
 MEASURES = {"id": "ID", "ood": "mean OOD", "zero_shot": "mean zero-shot", "effective_robustness": "effective"}
 SIDES = tuple(MEASURES)[:3]  # what is measured; the last is made of them

@@ -23,18 +23,18 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ogenlib.anchors import emoji_anchors
-from ogenlib.batches import Bank
-from ogenlib.bench_config import ALL_SHOTS, BenchConfig
+from ogenlib.bench.config import ALL_SHOTS, BenchConfig
+from ogenlib.bench.protocols import Part, Plan, Tested, plan
+from ogenlib.bench.protocols.domain_shift import ShiftJudge
 from ogenlib.data import FeatureBank, ImageSet, PixelBank, few_shot
 from ogenlib.data.dataset import short_hash
 from ogenlib.hosts import Batch, Host, build, method
-from ogenlib.ogen import OGEN
-from ogenlib.protocols import Part, Plan, Tested, plan
-from ogenlib.protocols.domain_shift import ShiftJudge
-from ogenlib.robustness import ZERO_SHOT
+from ogenlib.merge.vrf import FORMS, VRF
+from ogenlib.ogen.wrapper import OGEN
+from ogenlib.results.robustness import ZERO_SHOT
 from ogenlib.towers import Backbone, load_backbone
-from ogenlib.train import PRECISIONS, fit
-from ogenlib.vrf import FORMS, VRF
+from ogenlib.train.batches import Bank
+from ogenlib.train.loop import PRECISIONS, fit
 
 VIEWS, MOST = 8, 100
 CLOSE = 0.02  # of logits: rounding of another order of sums

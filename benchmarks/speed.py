@@ -31,9 +31,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ogenlib import results
 from ogenlib.data.emoji import concepts
 from ogenlib.hosts import Batch, CoCoOp, CoOp, PromptSRC
+from ogenlib.results import tables as results
 from ogenlib.towers import Backbone, load_backbone
 from ogenlib.utils.documents import write_json
 

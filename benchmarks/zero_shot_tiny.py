@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from ogenlib import results
 from ogenlib.data import FeatureBank, ImageSet, Item, base_new_split, load_dataset
 from ogenlib.data.emoji import PRETRAINING_SETS, TEMPLATES, UNSEEN_SETS, concepts, open_drawing
-from ogenlib.evaluate import base_to_new
+from ogenlib.evaluate.scores import base_to_new
 from ogenlib.hosts import ZeroShot
+from ogenlib.results import tables as results
 from ogenlib.towers import load_backbone
 from ogenlib.utils.documents import write_json
 

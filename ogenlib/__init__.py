@@ -13,16 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ogenlib import evaluate, hosts
+    from ogenlib.analysis import nearest_words
     from ogenlib.data import FeatureBank, PixelBank, base_new_split, few_shot, few_shot_train_val, load_dataset
-    from ogenlib.export import export_head, export_open_clip, to_linear_head
-    from ogenlib.generator_io import load_generator, save_generator
-    from ogenlib.ogen import OGEN
-    from ogenlib.ogen_config import OGENConfig
-    from ogenlib.onnx_graph import export_onnx
+    from ogenlib.export import export_head, export_onnx, export_open_clip, to_linear_head
+    from ogenlib.ogen import OGEN, OGENConfig, load_generator, save_generator
     from ogenlib.runs import Classifier, load_run
     from ogenlib.towers import EmbeddingTable, load_backbone
     from ogenlib.train import TrainConfig, fit
-    from ogenlib.words import nearest_words
 
 __version__ = "0.1.0"
 
@@ -35,16 +32,13 @@ __all__ = [
 
 # The same names as above, for when the program runs.
 _HOMES: Mapping[str, tuple[str, ...]] = MappingProxyType({
+    "analysis": ("nearest_words",),
     "data": ("FeatureBank", "PixelBank", "base_new_split", "few_shot", "few_shot_train_val", "load_dataset"),
-    "export": ("export_head", "export_open_clip", "to_linear_head"),
-    "generator_io": ("load_generator", "save_generator"),
-    "ogen": ("OGEN",),
-    "ogen_config": ("OGENConfig",),
-    "onnx_graph": ("export_onnx",),
+    "export": ("export_head", "export_onnx", "export_open_clip", "to_linear_head"),
+    "ogen": ("OGEN", "OGENConfig", "load_generator", "save_generator"),
     "runs": ("Classifier", "load_run"),
     "towers": ("EmbeddingTable", "load_backbone"),
     "train": ("TrainConfig", "fit"),
-    "words": ("nearest_words",),
 })  # fmt: skip
 
 

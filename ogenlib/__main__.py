@@ -1,5 +1,5 @@
 """``python -m ogenlib``."""
 
-from ogenlib.cli import script
+from ogenlib.cli.main import script
 
 script()

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from ogenlib.data import FeatureBank
 from ogenlib.hosts import Batch, Host, MethodInfo, TextAdapter, ZeroShotAnchor
-from ogenlib.ogen import OGEN
+from ogenlib.ogen.wrapper import OGEN
 from ogenlib.towers import EmbeddingTable
-from ogenlib.train import fit
+from ogenlib.train.loop import fit
 
 KNOWN = ("ant", "bee", "cat", "dog", "elk", "fox")
 UNKNOWN = ("gnu", "hen", "ibis", "jay", "koi")

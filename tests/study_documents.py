@@ -12,7 +12,7 @@ from robust_rates import chosen
 from robust_study import costs as robust_costs
 from robust_study import tables as robust_tables_of
 
-from ogenlib.robustness import MEASURES
+from ogenlib.results.robustness import MEASURES
 
 
 def entry(variant: Variant, family: str, domain: str = "", **scores: float) -> dict[str, Any]:

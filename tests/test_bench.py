@@ -11,13 +11,14 @@ from typing import Any
 import base_to_new
 import pytest
 
-from ogenlib import evaluate, plots
-from ogenlib.bench import BenchConfig, run_bench
-from ogenlib.bench_config import settings_for
+from ogenlib.bench.config import settings_for
+from ogenlib.bench.protocols import base_to_new as protocol
+from ogenlib.bench.runner import BenchConfig, run_bench
 from ogenlib.data import BaseNewSplit, FeatureBank
-from ogenlib.ogen import OGEN
-from ogenlib.protocols import base_to_new as protocol
-from ogenlib.runs import load_run
+from ogenlib.evaluate import scores as evaluate
+from ogenlib.ogen.wrapper import OGEN
+from ogenlib.report.plots import lines as plots
+from ogenlib.runs.saved import load_run
 
 QUICK = {"iterations": 10, "per_class": 8, "rows": 8}  # of the generator, for tests that do not look at accuracy
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from ogenlib.anchors import emoji_pool, write_captions
-from ogenlib.bench import BenchConfig, run_bench
-from ogenlib.cli import main
+from ogenlib.bench.runner import BenchConfig, run_bench
+from ogenlib.cli.main import main
 from ogenlib.data import Dataset, load_dataset
-from ogenlib.runs import load_run
+from ogenlib.runs.saved import load_run
 
 CANDIDATES = 12
 

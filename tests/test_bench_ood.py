@@ -10,18 +10,18 @@ import pytest
 import torch
 from pytorch_ood.detector import MCM
 
-from ogenlib import results
-from ogenlib.bench import BenchConfig, run_bench
-from ogenlib.bench_text import summary_text
-from ogenlib.cli import main
+from ogenlib.bench.protocols import plan
+from ogenlib.bench.protocols.ood import without_known
+from ogenlib.bench.runner import BenchConfig, run_bench
+from ogenlib.bench.suite import run_suite
+from ogenlib.cli.main import main
 from ogenlib.data import FeatureBank, load_dataset
 from ogenlib.detect.measures import METRICS, measures
 from ogenlib.detect.of_host import DETECTORS
 from ogenlib.hosts import build
-from ogenlib.protocols import plan
-from ogenlib.protocols.ood import without_known
-from ogenlib.report import build_report
-from ogenlib.suite_bench import run_suite
+from ogenlib.report.page import build_report
+from ogenlib.report.text import summary_text
+from ogenlib.results import tables as results
 
 QUICK = {"iterations": 4, "per_class": 4, "rows": 4}
 FAR = "emoji-concepts/activities"

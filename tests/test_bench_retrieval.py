@@ -11,16 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from ogenlib import results
-from ogenlib.bench import BenchConfig, run_bench
-from ogenlib.bench_text import summary_text
+from ogenlib.bench.protocols import plan
+from ogenlib.bench.protocols.retrieval import features, recalls, shortened
+from ogenlib.bench.runner import BenchConfig, run_bench
 from ogenlib.data import FeatureBank, Item
 from ogenlib.data.captions import CaptionedImages
+from ogenlib.evaluate.recall import pair_up, retrieval
 from ogenlib.hosts import build
-from ogenlib.protocols import plan
-from ogenlib.protocols.retrieval import features, recalls, shortened
-from ogenlib.report import build_report
-from ogenlib.retrieval import pair_up, retrieval
+from ogenlib.report.page import build_report
+from ogenlib.report.text import summary_text
+from ogenlib.results import tables as results
 
 
 def small(**changes: Any) -> BenchConfig:

@@ -10,11 +10,11 @@ import sys
 
 import pytest
 
-from ogenlib.bench import BenchConfig, run_bench
-from ogenlib.cli import main
-from ogenlib.cli_parser import build_parser
+from ogenlib.bench.runner import BenchConfig, run_bench
+from ogenlib.cli.main import main
+from ogenlib.cli.parser import build_parser
 from ogenlib.data import load_dataset
-from ogenlib.results import SCHEMA
+from ogenlib.results.tables import SCHEMA
 
 COMMANDS = [
     "bench", "train", "eval", "predict", "export", "words", "extract", "data", "methods", "report", "convert",

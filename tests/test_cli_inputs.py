@@ -13,12 +13,14 @@ import pytest
 from PIL import Image
 
 import ogenlib as og
-from ogenlib import cli_detect, cli_use, commands
-from ogenlib.bench import BenchConfig
-from ogenlib.cli import main
-from ogenlib.cli_inputs import given_names, read_names, writable
-from ogenlib.cli_settings import host_options
-from ogenlib.cli_text import printable
+from ogenlib.bench.runner import BenchConfig
+from ogenlib.cli import commands
+from ogenlib.cli import detect as cli_detect
+from ogenlib.cli import use as cli_use
+from ogenlib.cli.inputs import given_names, read_names, writable
+from ogenlib.cli.main import main
+from ogenlib.cli.settings import host_options
+from ogenlib.cli.terminal import printable
 from ogenlib.hosts import METHODS, ZeroShot, build, option_types
 from ogenlib.utils.documents import DIGEST, digest_of
 

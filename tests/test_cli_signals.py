@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ogenlib import commands
-from ogenlib.cli import main
-from ogenlib.cli_signals import Ending, ending
+from ogenlib.cli import commands
+from ogenlib.cli.main import main
+from ogenlib.cli.signals import Ending, ending
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="other systems have other signals")
 CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 
 import ogenlib as og
 from ogenlib.anchors import Anchors, CandidatePool
-from ogenlib.bench_document import read_cell
-from ogenlib.checkpoint import load_checkpoint
-from ogenlib.cli import main
+from ogenlib.bench.document import read_cell
+from ogenlib.cli.main import main
 from ogenlib.data import FeatureBank, ImageSet, Item, extract_shards
 from ogenlib.detect import OGENDetector
 from ogenlib.generators import fit_generator
 from ogenlib.towers import Backbone, EmbeddingTable
+from ogenlib.train.checkpoint import load_checkpoint
 from ogenlib.utils.documents import write_document
 
 TIMES = 40  # damaged versions of a file

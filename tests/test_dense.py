@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from use_world import NAMES, Merged, Turned, pixels_of
 
 import ogenlib as og
-from ogenlib.dense import dense_features
+from ogenlib.analysis.dense import dense_features
 from ogenlib.hosts import build
 from ogenlib.towers import EmbeddingTable
 

@@ -123,7 +123,7 @@ def as_program(text: str) -> str:
                 if words[:1] == ["ogen"]:
                     command = [*words[1:], *QUICK.get(words[1], [])]
                     # In the page's own process: importing torch for every command takes longer than most commands.
-                    parts.append(f"assert __import__('ogenlib.cli').cli.main({command!r}) == 0\n")
+                    parts.append(f"assert __import__('ogenlib.cli.main').cli.main({command!r}) == 0\n")
                 elif words:
                     check_command(words)
     return "\n".join(parts)
@@ -155,8 +155,8 @@ def test_a_page_becomes_a_program() -> None:
     text += "<!-- not run: slow -->\n```sh\nogen z\n```\n"
     program = as_program(text + "```console\n$ ogen train --out a\n```\n```text\nogen no\n```\n")
     assert [line for line in program.splitlines() if line] == [
-        "assert __import__('ogenlib.cli').cli.main(['data', 'list']) == 0", "x = 1",
-        "assert __import__('ogenlib.cli').cli.main(['train', '--out', 'a', '--epochs', '2', '--views', '1']) == 0",
+        "assert __import__('ogenlib.cli.main').cli.main(['data', 'list']) == 0", "x = 1",
+        "assert __import__('ogenlib.cli.main').cli.main(['train', '--out', 'a', '--epochs', '2', '--views', '1']) == 0",
     ]  # fmt: skip
     with pytest.raises(AssertionError):
         as_program("```sh\nmake nothing\n```\n")

@@ -9,15 +9,17 @@ from typing import Any
 import pytest
 import torch
 
-from ogenlib import evaluate, hosts, results
-from ogenlib.bench import BenchConfig, run_bench
-from ogenlib.bench_config import ALL_SHOTS
-from ogenlib.bench_text import summary_text
-from ogenlib.protocols import Plan, plan
-from ogenlib.protocols.domain_shift import ShiftJudge, held_out_rows
-from ogenlib.report import build_report
-from ogenlib.runs import load_run
-from ogenlib.wise import wise_ft
+from ogenlib import hosts
+from ogenlib.bench.config import ALL_SHOTS
+from ogenlib.bench.protocols import Plan, plan
+from ogenlib.bench.protocols.domain_shift import ShiftJudge, held_out_rows
+from ogenlib.bench.runner import BenchConfig, run_bench
+from ogenlib.evaluate import scores as evaluate
+from ogenlib.merge.wise import wise_ft
+from ogenlib.report.page import build_report
+from ogenlib.report.text import summary_text
+from ogenlib.results import tables as results
+from ogenlib.runs.saved import load_run
 
 ACTIVITIES, FOOD = "emoji-concepts/activities", "emoji-concepts/food-drink"
 

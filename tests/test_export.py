@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from use_world import NAMES, Cached, Conditional, Merged, Turned, logits_of, pixels_of, trained
 
 import ogenlib as og
-from ogenlib.export import HEAD_CARD, HEAD_FILE, TOWER_FILE, obstacle
+from ogenlib.export.open_clip import HEAD_CARD, HEAD_FILE, TOWER_FILE, obstacle
 from ogenlib.hosts import Batch, ZeroShot
 from ogenlib.towers import EmbeddingTable
 from ogenlib.utils.documents import read_document

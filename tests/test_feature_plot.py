@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from test_report import fake_results
 
-from ogenlib.feature_plot import clouds, feature_section, words
-from ogenlib.report import build_report
+from ogenlib.report.page import build_report
+from ogenlib.report.plots.features import clouds, feature_section, words
 
 
 def cluster(place: int, kind: str, x: float, y: float, n: int = 4) -> list[dict[str, Any]]:

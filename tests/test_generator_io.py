@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ogenlib.generator_io import load_generator, save_generator
 from ogenlib.generators import ClassConditionalGenerator, JointGenerator, fit_generator, list_variants
+from ogenlib.ogen.generator_file import load_generator, save_generator
 from ogenlib.utils.documents import DamagedFile
 from ogenlib.utils.files import atomic_write
 from ogenlib.utils.tensors import recorded_digest, write_tensors

@@ -13,7 +13,7 @@ import ogenlib as og
 
 
 def test_neither_the_package_nor_the_entry_of_the_command_line_waits_for_torch() -> None:
-    code = "import sys, ogenlib, ogenlib.cli; print(sorted({'torch', 'numpy', 'PIL'} & set(sys.modules)))"
+    code = "import sys, ogenlib, ogenlib.cli.main; print(sorted({'torch', 'numpy', 'PIL'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

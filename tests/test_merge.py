@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ogenlib import merge
-from ogenlib.merge import alpha_sweep, best_alpha, fisher_merge, greedy_soup, interpolate, soup
+from ogenlib.merge import states as merge
+from ogenlib.merge.states import alpha_sweep, best_alpha, fisher_merge, greedy_soup, interpolate, soup
 
 MASK = torch.tensor([[0.0, -math.inf], [0.0, 0.0]])
 

@@ -11,7 +11,7 @@ from ogen_world import KNOWN, OFF, SPARE, UNKNOWN, adapter, make_bank, make_tabl
 
 from ogenlib import OGEN, OGENConfig
 from ogenlib.hosts import CoOp, ZeroShot, method
-from ogenlib.ogen_config import PRESETS, ogen_config
+from ogenlib.ogen.config import PRESETS, ogen_config
 
 # --- settings ---------------------------------------------------------------------------------------------
 

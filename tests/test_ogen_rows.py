@@ -10,8 +10,8 @@ from ogen_world import KNOWN, SMALL, UNKNOWN, D, make_bank, make_table, seeded
 from torch import Tensor
 
 from ogenlib.generators import class_neighbours, fit_generator, list_variants, start_generator
-from ogenlib.ogen_config import OGENConfig
-from ogenlib.ogen_rows import SynthesizedRows
+from ogenlib.ogen.config import OGENConfig
+from ogenlib.ogen.synthesis import SynthesizedRows
 
 TRAINED = [v for v in list_variants() if v != "shift"]
 

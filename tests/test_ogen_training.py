@@ -26,7 +26,7 @@ from torch import Tensor
 
 from ogenlib import OGEN
 from ogenlib.hosts import CoOp, Host, TaskRes
-from ogenlib.train import fit
+from ogenlib.train.loop import fit
 
 EVERYTHING: dict[str, Any] = {
     **SMALL, "zero_shot_kl": 0.3, "synthesized_kl": 0.2, "synthesized_ce": 0.5, "synthesized_ce_within": 0.3,

@@ -10,11 +10,14 @@ import torch.nn.functional as F
 from pixel_world import KNOWN, NEW, PixelShift, pictures
 from torch import Tensor
 
-from ogenlib import Classifier, evaluate
+from ogenlib import Classifier
 from ogenlib.data import PixelBank
-from ogenlib.hosts import METHODS, Batch, CoOp
-from ogenlib.ogen import OGEN
-from ogenlib.ogen_weights import cross_entropy_within, mixed, two_sided, with_made
+from ogenlib.evaluate import scores as evaluate
+from ogenlib.export import export_open_clip, to_linear_head
+from ogenlib.hosts import METHODS, Batch, CoOp, FullFT
+from ogenlib.ogen.scoring import cross_entropy_within, mixed, two_sided, with_made
+from ogenlib.ogen.wrapper import OGEN
+from ogenlib.towers import load_backbone
 
 NAMES = (*KNOWN, *NEW)
 SHIFT = 0.7
@@ -118,6 +121,22 @@ def test_a_saved_run_names_images_with_both_towers(clip, tmp_path, monkeypatch: 
     for prediction, expected in zip(found, chances, strict=True):
         by_name = dict(zip(NAMES, expected.tolist(), strict=True))
         assert list(prediction.probabilities) == pytest.approx([by_name[n] for n in prediction.names], abs=1e-4)
+
+
+def test_the_head_of_trained_names_fits_the_exported_tower_and_others_are_refused(clip, tmp_path) -> None:
+    host = FullFT(clip, KNOWN)
+    with torch.no_grad():
+        next(iter(host.trainable().values())).add_(0.1)
+    model = OGEN(host, unknown=NEW, **BARE)
+    images = pictures(1, KNOWN)
+    export_open_clip(model, tmp_path / "exported")
+    tower = load_backbone(f"local-dir:{tmp_path / 'exported'}")
+    pixels = torch.stack([clip.preprocess(images.open(i)) for i in range(4)])
+    head = to_linear_head(model, KNOWN)
+    expected = evaluate.predict_logits(model, PixelBank.load(clip, images), KNOWN)[:4]
+    torch.testing.assert_close(head(tower.encode_image(pixels)), expected, atol=1e-3, rtol=0)
+    with pytest.raises(ValueError, match="names without images on the frozen image tower"):
+        export_open_clip(model, tmp_path / "both", NAMES)
 
 
 # --- losses -----------------------------------------------------------------------------------------------

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from use_world import NAMES, Cached, Conditional, Turned, logits_of, pixels_of, trained
 
 import ogenlib as og
-from ogenlib import onnx_graph as module
-from ogenlib.cli import main
+from ogenlib.cli.main import main
+from ogenlib.export import onnx as module
+from ogenlib.export.onnx import ONNX_CARD, ONNX_FILE, PixelsToLogits
 from ogenlib.hosts import CoOp, ZeroShot
-from ogenlib.onnx_graph import ONNX_CARD, ONNX_FILE, PixelsToLogits
 from ogenlib.towers import Backbone, EmbeddingTable, encode_prompts
 
 MISSING = [name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None]

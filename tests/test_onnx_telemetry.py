@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from ogenlib.onnx_graph import load_onnxruntime
+from ogenlib.export.onnx import load_onnxruntime
 
 NEEDED = ("onnx", "onnxruntime", "onnxscript")
 PATIENCE = 60.0  # seconds for the first upload; onnxruntime 1.32 takes about ten
@@ -36,7 +36,7 @@ text = {"context_length": 16, "vocab_size": 49408, "width": 24, "heads": 2, "lay
 clip = Backbone(open_clip.CLIP(16, vision, text), open_clip.SimpleTokenizer(context_length=16), name="small")
 og.export_onnx(og.hosts.build("zero_shot", clip, ["dog", "cat"]), sys.argv[1])
 """
-IMPORT = "from ogenlib.onnx_graph import load_onnxruntime; load_onnxruntime()\n"
+IMPORT = "from ogenlib.export.onnx import load_onnxruntime; load_onnxruntime()\n"
 WAIT = """
 import os
 print(sorted(os.path.realpath(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd")), flush=True)

@@ -17,12 +17,14 @@ from pixel_world import KNOWN, NEW, TEMPLATE, PixelShift, Prepared, pictures
 from safetensors.torch import load_file
 from test_train import _free_port
 
-from ogenlib import Classifier, cli, evaluate, load_run
-from ogenlib.bench import BenchConfig, run_bench
+from ogenlib import Classifier, load_run
+from ogenlib.bench.runner import BenchConfig, run_bench
+from ogenlib.cli import main as cli
 from ogenlib.data import BaseNewSplit, FeatureBank, ImageSet, PixelBank, base_new_split, load_dataset
+from ogenlib.evaluate import scores as evaluate
 from ogenlib.hosts import METHODS, Batch, CoOp, Host
-from ogenlib.ogen import OGEN
-from ogenlib.train import TrainConfig, fit
+from ogenlib.ogen.wrapper import OGEN
+from ogenlib.train.loop import TrainConfig, fit
 
 QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 6, "lr": 0.05, "warmup_epochs": 0}
 SMALL: dict[str, Any] = {"k": 2, "iterations": 3, "rows": 4, "per_class": 4}
@@ -125,7 +127,7 @@ from pixel_world import KNOWN, PixelShift, pictures
 from ogenlib import distributed
 from ogenlib.data import PixelBank
 from ogenlib.towers import load_backbone
-from ogenlib.train import fit
+from ogenlib.train.loop import fit
 
 torch.set_num_threads(1)
 distributed.start("cpu")

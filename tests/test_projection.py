@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ogenlib.projection import project
+from ogenlib.bench.feature_plane import project
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -9,18 +9,19 @@ from typing import Any
 import pytest
 import torch
 
-from ogenlib import evaluate, results
-from ogenlib.bench import BenchConfig, run_bench
-from ogenlib.bench_config import PROTOCOLS, SHOTS_LIST
-from ogenlib.bench_text import summary_text
+from ogenlib.bench.config import PROTOCOLS, SHOTS_LIST
+from ogenlib.bench.protocols import PLANS, Part, plan
+from ogenlib.bench.protocols.plan import Tested as Banks
+from ogenlib.bench.protocols.sides import SidesJudge
+from ogenlib.bench.runner import BenchConfig, run_bench
 from ogenlib.data import FeatureBank, ImageSet, Item, base_new_split, load_dataset
-from ogenlib.label_space import LabelSpace, label_spaces
-from ogenlib.protocols import PLANS, Part, plan
-from ogenlib.protocols.plan import Tested as Banks
-from ogenlib.protocols.sides import SidesJudge
-from ogenlib.report import build_report
-from ogenlib.report_beside import shots_section
-from ogenlib.report_style import label
+from ogenlib.evaluate import scores as evaluate
+from ogenlib.evaluate.label_space import LabelSpace, label_spaces
+from ogenlib.report.html import label
+from ogenlib.report.page import build_report
+from ogenlib.report.sections.beside import shots_section
+from ogenlib.report.text import summary_text
+from ogenlib.results import tables as results
 
 QUICK = {"iterations": 4, "per_class": 4, "rows": 4}
 

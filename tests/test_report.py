@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from ogenlib import plots
-from ogenlib.report import build_report, write_report
-from ogenlib.report_style import harmonic, number, p_value, plus_minus, signed
+from ogenlib.report.html import harmonic, number, p_value, plus_minus, signed
+from ogenlib.report.page import build_report, write_report
+from ogenlib.report.plots import lines as plots
 
 DOMAINS = ["noto", "emojione", "fluent-emoji-flat", "openmoji", "emojione-monotone", "fluent-emoji-high-contrast"]
 BASE = ["animal-mammal", "animal-bird", "food-fruit", 'quotes "and" <tags> & more', "zodiac sign"]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from test_report import Collector, fake_results, text_of, with_means
 
-from ogenlib import plots
-from ogenlib.report import build_report
+from ogenlib.report.page import build_report
+from ogenlib.report.plots import lines as plots
 
 
 @pytest.fixture()

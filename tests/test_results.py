@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from ogenlib import results
+from ogenlib.results import tables as results
 
 
 def row(host: str, seed: int, base: float, new: float, ogen: bool = False) -> dict:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ogenlib.cli import main
+from ogenlib.cli.main import main
 from ogenlib.utils.documents import DIGEST, digest_of
 
 

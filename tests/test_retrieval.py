@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ogenlib.results import RETRIEVAL_METRICS
-from ogenlib.retrieval import Recalls, found_at, pair_up, recall_at, retrieval, short_name
+from ogenlib.evaluate.recall import Recalls, found_at, pair_up, recall_at, retrieval, short_name
+from ogenlib.results.tables import RETRIEVAL_METRICS
 
 
 def by_hand(similarity: Sequence[Sequence[float]], matches: set[tuple[int, int]], k: int) -> list[float]:

@@ -17,13 +17,13 @@ from ogen_study import Variant
 from study_documents import rates_document, robust_document
 
 from ogenlib import fit
+from ogenlib.bench.protocols import Tested
 from ogenlib.data import ImageSet, PixelBank, few_shot, load_dataset
 from ogenlib.data.dataset import Item
 from ogenlib.hosts import METHODS, build
-from ogenlib.protocols import Tested
-from ogenlib.robustness import MEASURES
+from ogenlib.merge.vrf import VRF
+from ogenlib.results.robustness import MEASURES
 from ogenlib.towers import load_backbone
-from ogenlib.vrf import VRF
 
 
 def test_every_fine_tuning_method_is_run() -> None:

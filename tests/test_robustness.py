@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from ogenlib import plots
-from ogenlib.report_robust import path_of, robust_section
-from ogenlib.robustness import chosen_alpha, effective_robustness, points_of, robustness_tables
+from ogenlib.report.plots import lines as plots
+from ogenlib.report.sections.robust import path_of, robust_section
+from ogenlib.results.robustness import chosen_alpha, effective_robustness, points_of, robustness_tables
 
 
 def scores(value: float, ood: float, zero: float | None, val: float = 50.0) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from use_world import Conditional
 from ogenlib import Classifier, load_run
 from ogenlib.data import load_dataset
 from ogenlib.hosts import CoOp
-from ogenlib.runs import read_run
+from ogenlib.runs.saved import read_run
 from ogenlib.utils.documents import write_document
 
 NAMES = ["dog", "red apple", "train"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from ogenlib.sheet import contact_sheet, shortened
+from ogenlib.data.sheet import contact_sheet, shortened
 
 
 def squares(colours: list[str], size: tuple[int, int] = (20, 20)) -> list[Image.Image]:

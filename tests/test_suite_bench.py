@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from ogenlib import published, results
-from ogenlib.bench import BenchConfig
-from ogenlib.bench_text import summary_text
-from ogenlib.cli import main
+from ogenlib.bench.runner import BenchConfig
+from ogenlib.bench.suite import run_suite, suite_document
+from ogenlib.cli.main import main
 from ogenlib.data import COOP11
-from ogenlib.report import build_report
-from ogenlib.suite_bench import run_suite, suite_document
+from ogenlib.report.page import build_report
+from ogenlib.report.text import summary_text
+from ogenlib.results import published
+from ogenlib.results import tables as results
 
 PAIR = ("emoji-concepts/food-drink", "emoji-concepts/activities")  # in the suite's order
 

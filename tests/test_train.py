@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ogenlib.hosts import Batch, CoOp, Host, ZeroShot
-from ogenlib.train import TrainConfig, epoch_seed, fit, learning_rate
+from ogenlib.train.loop import TrainConfig, epoch_seed, fit, learning_rate
 
 NAMES = ["dog", "red apple", "train", "hammer"]
 
@@ -192,7 +192,7 @@ SCRIPT = """
     from ogenlib.data import FeatureBank
     from ogenlib.hosts import CoOp
     from ogenlib.towers import load_backbone
-    from ogenlib.train import fit
+    from ogenlib.train.loop import fit
 
     torch.set_num_threads(1)
     out, result, pause = sys.argv[1], sys.argv[2], float(sys.argv[3])
@@ -257,7 +257,7 @@ def test_two_processes_end_where_one_does(script: Path, tmp_path) -> None:
 
 
 def test_more_processes_than_images_are_refused(clip, toy_bank, monkeypatch) -> None:
-    monkeypatch.setattr("ogenlib.distributed.world", lambda: (0, 4))
+    monkeypatch.setattr("ogenlib.utils.distributed.world", lambda: (0, 4))
     with pytest.raises(ValueError, match="4 processes share batches of 3 images"):
         fit(host(clip), toy_bank, batch_size=3)
 

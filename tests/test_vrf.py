@@ -11,12 +11,13 @@ import torch
 import torch.nn.functional as F
 
 import ogenlib as og
-from ogenlib import evaluate, hosts
-from ogenlib.batches import test_batches as batches_of
+from ogenlib import hosts
 from ogenlib.data import FeatureBank
+from ogenlib.evaluate import scores as evaluate
 from ogenlib.hosts import Batch, Host
+from ogenlib.merge.vrf import VRF, failure_weight, kth_distance, matching_temperature, neighbours
 from ogenlib.towers import Backbone
-from ogenlib.vrf import VRF, failure_weight, kth_distance, matching_temperature, neighbours
+from ogenlib.train.batches import test_batches as batches_of
 
 NAMES = ("dog", "red apple", "train", "hammer")  # of `toy_bank`
 

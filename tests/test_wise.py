@@ -12,12 +12,12 @@ from torch import Tensor
 
 import ogenlib as og
 from ogenlib import OGEN, hosts
-from ogenlib.cli import main
+from ogenlib.cli.main import main
 from ogenlib.data import FeatureBank
-from ogenlib.fisher import diagonal_fisher
 from ogenlib.hosts import Host
+from ogenlib.merge.fisher import diagonal_fisher
+from ogenlib.merge.wise import interpolated, obstacle, snapshot_of, start_state, wise_ft
 from ogenlib.towers import Backbone
-from ogenlib.wise import interpolated, obstacle, snapshot_of, start_state, wise_ft
 
 TOY_NAMES = ("dog", "red apple", "train", "hammer")  # of `toy_bank`
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from use_world import NAMES, trained
 
 import ogenlib as og
-from ogenlib.cli import main
+from ogenlib.cli.main import main
 from ogenlib.hosts import CoOp, TextAdapter
 
 

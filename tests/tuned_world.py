@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ogenlib.data import PixelBank
 from ogenlib.hosts import Batch, MethodInfo
-from ogenlib.hosts.tuned_towers import TunedTowers
+from ogenlib.hosts.parts.tuned_towers import TunedTowers
 from ogenlib.towers import Backbone
 
 NAMES = (*KNOWN, *NEW)

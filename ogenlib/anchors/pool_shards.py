@@ -53,7 +53,7 @@ def extract_pool(
         captions: key of an image -> its text, for every image; of several texts the first is kept.
         texts: whether to encode the captions too; retrieval by image similarity does without.
         dtype: float16, float32 or bfloat16 storage.
-        barrier: waits for all processes; needed for more than one (`ogenlib.distributed.barrier` under torchrun).
+        barrier: waits for all processes; needed for more than one (`ogenlib.utils.distributed.barrier` under torchrun).
         options: `batch_size`, `progress`, `skip_bad` and `chunk_views` of `FeatureBank.extract`.
 
     A killed run goes on where it stopped, also with another number of processes.

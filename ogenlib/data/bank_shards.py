@@ -53,7 +53,7 @@ def extract_shards(
 ) -> FeatureBank:
     """`FeatureBank.extract` by `count` processes that share `folder`; every process calls it with its `rank`.
 
-    barrier: waits for all processes; needed for more than one (`ogenlib.distributed.barrier` under torchrun).
+    barrier: waits for all processes; needed for more than one (`ogenlib.utils.distributed.barrier` under torchrun).
     keep_shards: leave the shards beside the merged bank; they hold the same features once more.
     options: `batch_size`, `progress`, `skip_bad` and `chunk_views` of `FeatureBank.extract`.
     A killed run goes on where it stopped, also with another number of processes: the shards of the first run stay.

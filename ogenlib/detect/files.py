@@ -18,7 +18,7 @@ from typing_extensions import NotRequired
 from ogenlib.detect.base import Encoder
 from ogenlib.detect.boundary import Plan
 from ogenlib.detect.ogen_detector import OGENDetector
-from ogenlib.generator_io import load_generator, save_generator
+from ogenlib.ogen.generator_file import load_generator, save_generator
 from ogenlib.utils.documents import DamagedFile, read_document, write_document
 from ogenlib.utils.tensors import TensorFile, open_tensors, recorded_digest, write_tensors
 

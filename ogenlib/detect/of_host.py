@@ -17,12 +17,12 @@ import torch
 from pytorch_ood.detector import EnergyBased, MaxLogit, MaxSoftmax
 from torch import Tensor
 
-from ogenlib.batches import Bank, test_batches
 from ogenlib.detect.base import Encoder
 from ogenlib.detect.encoder import ImageEncoder
 from ogenlib.detect.ogen_detector import OGENDetector
 from ogenlib.hosts import Host
-from ogenlib.runs import fixed_weights
+from ogenlib.runs.saved import fixed_weights
+from ogenlib.train.batches import Bank, test_batches
 
 # Name in results -> what it is.
 DETECTORS = {

@@ -27,6 +27,7 @@ from ogenlib.hosts.linear_probe import LinearProbe
 from ogenlib.hosts.lipsum import LipsumFT
 from ogenlib.hosts.lp_ft import LPFT
 from ogenlib.hosts.maple import MaPLe
+from ogenlib.hosts.method_names import ELSEWHERE, plain, spellings
 from ogenlib.hosts.prograd import ProGrad
 from ogenlib.hosts.promptkd import PromptKD
 from ogenlib.hosts.promptsrc import PromptSRC
@@ -39,7 +40,6 @@ from ogenlib.hosts.tip_adapter import TipAdapter, TipAdapterF
 from ogenlib.hosts.tracer import TRACER
 from ogenlib.hosts.vpt import VPT
 from ogenlib.hosts.zero_shot import ZeroShot, ZeroShotAnchor, zero_shot_weights
-from ogenlib.method_names import ELSEWHERE, plain, spellings
 from ogenlib.towers import ClipLike
 
 _HOSTS: tuple[type[Host], ...] = (

@@ -24,15 +24,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ogenlib import distributed
 from ogenlib.anchors.captions import describe_captions
 from ogenlib.anchors.retrieve import AnchorPairs
 from ogenlib.data import FeatureBank
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, MethodInfo
-from ogenlib.hosts.contrastive import REPEATS, info_nce
 from ogenlib.hosts.flyp import FLYP
-from ogenlib.hosts.text_pool import TextPool
+from ogenlib.hosts.parts.contrastive import REPEATS, info_nce
+from ogenlib.hosts.parts.text_pool import TextPool
 from ogenlib.towers import ClipLike
+from ogenlib.utils import distributed
 
 
 class ARF(FLYP):

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ogenlib.data import FeatureBank
+from ogenlib.hosts.run_folder import save_run
 from ogenlib.towers import ClipLike
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
@@ -79,6 +80,17 @@ class Host(nn.Module):
     reads_frozen: ClassVar[bool] = False  # True where losses ask for the frozen tower's features of pixels
     training_free: ClassVar[bool] = False  # True where `prepare` is all that training does
     reads_names: ClassVar[bool] = False  # True where training puts names into sentences, whatever `texts` it is given
+    # These three follow from what a class overrides; a wrapper takes them over from the host inside it.
+    own_image_side: ClassVar[bool] = False  # True where no image tower, whatever its tensors, gives the image features
+    own_logits: ClassVar[bool] = False  # True where logits are more than scaled cosines
+    prepares: ClassVar[bool] = False  # True where `prepare` looks at the training images
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        changed = not cls.uses_cached_features or cls.image_features is not Host.image_features
+        cls.own_image_side = changed and cls.merged is Host.merged
+        cls.own_logits = cls.logits is not Host.logits
+        cls.prepares = cls.prepare is not Host.prepare
 
     def __init__(self, clip: ClipLike, names: Sequence[str]) -> None:
         super().__init__()
@@ -122,6 +134,15 @@ class Host(nn.Module):
         """Name -> parameter for everything the method trains."""
         return {n: p for n, p in self.named_parameters() if p.requires_grad}
 
+    @property
+    def inner(self) -> Host:
+        """The host without what is wrapped around it: itself, or of a wrapper the host inside."""
+        return self
+
+    def around(self, inner: Host) -> Host:
+        """The same wrapper, with what it has learned, around another host of the same kind; `inner` without one."""
+        return inner
+
     # --- shared ---------------------------------------------------------------------------------------
 
     def logits(self, z: Tensor, w: Tensor) -> Tensor:
@@ -159,7 +180,7 @@ class Host(nn.Module):
         return DEFAULT_TEMPLATES
 
     def train_settings(self) -> dict[str, Any]:
-        """Training settings the method's authors use where they differ from `ogenlib.train.TrainConfig`."""
+        """Training settings the method's authors use where they differ from `ogenlib.train.loop.TrainConfig`."""
         return {}
 
     def merged(self) -> dict[str, Tensor] | None:
@@ -196,9 +217,11 @@ class Host(nn.Module):
 
     def save(self, folder: str | Path, extra: Mapping[str, Any] | None = None) -> Path:
         """Write the trained run (safetensors and JSON) that `ogenlib.Classifier.load` opens."""
-        from ogenlib.runs import save_run
-
         return save_run(self, folder, extra)
+
+    def write_beside(self, folder: Path) -> dict[str, str]:
+        """Write what a saved run holds besides the host's tensors; the digests of these files by their names."""
+        return {}
 
     @property
     def device(self) -> torch.device:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ogenlib.distill import kl_divergence
 from ogenlib.hosts.base import Batch, MethodInfo
-from ogenlib.hosts.penalised import PenalisedFT
+from ogenlib.hosts.parts.penalised import PenalisedFT
 from ogenlib.hosts.zero_shot import check_templates, zero_shot_weights
 from ogenlib.towers import ClipLike
 

@@ -27,8 +27,8 @@ from torch import Tensor
 from ogenlib.distill import EMA
 from ogenlib.distill.named import NamedTensors
 from ogenlib.hosts.base import MethodInfo
-from ogenlib.hosts.contrastive import pair_logits
-from ogenlib.hosts.self_distilled import Seen, SelfDistilled, both_ways
+from ogenlib.hosts.parts.contrastive import pair_logits
+from ogenlib.hosts.parts.self_distilled import Seen, SelfDistilled, both_ways
 from ogenlib.towers import ClipLike
 
 DISTILL, JOINT, ORTHOGONAL = 1.5, 0.05, 0.2  # released code, README and example_scripts/carot.sh

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ogenlib.data import FeatureBank
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, Host, MethodInfo
-from ogenlib.hosts.rows import RowHost
+from ogenlib.hosts.parts.rows import RowHost
 from ogenlib.towers import ClipLike
 
 LR = 0.1  # released configuration

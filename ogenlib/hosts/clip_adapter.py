@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, MethodInfo, seeded
-from ogenlib.hosts.bottleneck import bottleneck, hidden_width, linear
+from ogenlib.hosts.parts.bottleneck import bottleneck, hidden_width, linear
 from ogenlib.hosts.zero_shot import AnchoredHost
 from ogenlib.towers import ClipLike
 

@@ -25,8 +25,8 @@ from torch.utils.checkpoint import checkpoint
 
 from ogenlib.data import FeatureBank
 from ogenlib.hosts.base import MethodInfo, seeded
-from ogenlib.hosts.bottleneck import bottleneck, linear
 from ogenlib.hosts.coop import CoOp
+from ogenlib.hosts.parts.bottleneck import bottleneck, linear
 from ogenlib.towers import Backbone, PromptTokens, encode_prompts
 
 REDUCTION = 16  # released code, trainers/cocoop.py

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, MethodInfo
-from ogenlib.hosts.rows import RowHost
+from ogenlib.hosts.parts.rows import RowHost
 from ogenlib.hosts.zero_shot import zero_shot_weights
 from ogenlib.towers import ClipLike
 

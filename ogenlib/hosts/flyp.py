@@ -22,13 +22,13 @@ from typing import Any, ClassVar, TypeVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from ogenlib.distributed import gather
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, MethodInfo
-from ogenlib.hosts.contrastive import info_nce
-from ogenlib.hosts.text_pool import TextPool, Texts, class_texts
-from ogenlib.hosts.tuned_towers import TunedTowers
+from ogenlib.hosts.parts.contrastive import info_nce
+from ogenlib.hosts.parts.text_pool import TextPool, Texts, class_texts
+from ogenlib.hosts.parts.tuned_towers import TunedTowers
 from ogenlib.towers import ClipLike
 from ogenlib.towers.text import encode_ids
+from ogenlib.utils.distributed import gather
 
 LR = 1e-5  # released code, README
 F_ = TypeVar("F_", bound="FLYP")

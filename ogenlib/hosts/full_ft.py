@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
 from ogenlib.hosts.base import MethodInfo
-from ogenlib.hosts.head import Headed
-from ogenlib.hosts.tuned_towers import TunedImages
+from ogenlib.hosts.parts.head import Headed
+from ogenlib.hosts.parts.tuned_towers import TunedImages
 from ogenlib.towers import ClipLike
 
 PAPER_TRAINING: dict[str, Any] = {

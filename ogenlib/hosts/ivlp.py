@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ogenlib.hosts.base import MethodInfo, seeded
-from ogenlib.hosts.deep_prompts import DeepPrompts, check_count, random_prompts
+from ogenlib.hosts.parts.deep_prompts import DeepPrompts, check_count, random_prompts
 from ogenlib.towers import Backbone
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ogenlib.distill import kl_divergence
 from ogenlib.hosts.base import Batch, MethodInfo
-from ogenlib.hosts.penalised import PenalisedFT
+from ogenlib.hosts.parts.penalised import PenalisedFT
 from ogenlib.towers import ClipLike
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ogenlib.hosts.base import Batch, MethodInfo
-from ogenlib.hosts.penalised import PenalisedFT
+from ogenlib.hosts.parts.penalised import PenalisedFT
 
 
 class L2SP(PenalisedFT):

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from ogenlib.data import FeatureBank
 from ogenlib.hosts.base import Host, MethodInfo
-from ogenlib.hosts.head import Headed
+from ogenlib.hosts.parts.head import Headed
 
 LR = 1e-3  # as `cross_modal`, whose released code searches it for the same head
 

@@ -28,8 +28,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ogenlib.hosts.base import Batch, MethodInfo, seeded
-from ogenlib.hosts.penalised import PenalisedFT
-from ogenlib.hosts.tuned_towers import whole_model
+from ogenlib.hosts.parts.penalised import PenalisedFT
+from ogenlib.hosts.parts.tuned_towers import whole_model
 from ogenlib.towers import ClipLike, RandomTexts
 from ogenlib.towers.text import encode_ids
 

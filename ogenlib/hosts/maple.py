@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ogenlib.hosts.base import MethodInfo, seeded
-from ogenlib.hosts.deep_prompts import DeepPrompts
+from ogenlib.hosts.parts.deep_prompts import DeepPrompts
 from ogenlib.towers import Backbone
 
 

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from ogenlib.data import FeatureBank, PixelBank
 from ogenlib.distill import kl_divergence
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, Host, MethodInfo, seeded
-from ogenlib.hosts.deep_prompts import PromptedImages, check_count, random_prompts, usable_depth
+from ogenlib.hosts.parts.deep_prompts import PromptedImages, check_count, random_prompts, usable_depth
 from ogenlib.hosts.zero_shot import ZeroShot
 from ogenlib.towers import ClipLike
 
@@ -166,7 +166,7 @@ class PromptKD(PromptedImages, Host):
             return teacher
         if teacher is None:
             return ZeroShot(self.clip, self.names, templates)
-        from ogenlib.runs import load_run, read_run
+        from ogenlib.runs.saved import load_run, read_run
 
         folder = Path(teacher)
         same = read_run(folder)["backbone"]["weights_hash"] == self.clip.weights_hash

@@ -29,18 +29,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ogenlib.distill import EMA
-from ogenlib.distributed import gather
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, MethodInfo, seeded
-from ogenlib.hosts.mpm_nce import mpm_nce
-from ogenlib.hosts.pixel_host import PixelHost
-from ogenlib.hosts.residual_adapters import TowerAdapters, image_blocks, text_blocks
-from ogenlib.hosts.text_pool import TextPool, Texts, class_texts, mean_rows
-from ogenlib.hosts.tuned_towers import whole_model
+from ogenlib.hosts.parts.mpm_nce import mpm_nce
+from ogenlib.hosts.parts.pixel_host import PixelHost
+from ogenlib.hosts.parts.residual_adapters import TowerAdapters, image_blocks, text_blocks
+from ogenlib.hosts.parts.text_pool import TextPool, Texts, class_texts, mean_rows
+from ogenlib.hosts.parts.tuned_towers import whole_model
 from ogenlib.hosts.zero_shot import AnchoredHost, filled
 from ogenlib.towers import Backbone, ClipLike
 from ogenlib.towers.folded import folded_attention, recomputes
 from ogenlib.towers.replaced import call_replaced
 from ogenlib.towers.text import encode_ids
+from ogenlib.utils.distributed import gather
 
 DROP, ACCUMULATION, MARGIN, TEMPERATURE = 0.2, 0.999, 0.05, 0.01  # paper
 SMOOTHING, FEW_SHOT_RANK = 0.1, 16  # ours: the usual smoothing; 1/48 and 1/32 of ViT-B/16's widths

@@ -28,7 +28,7 @@ from torch import Tensor
 from ogenlib.data import FeatureBank
 from ogenlib.hosts.base import Batch, MethodInfo
 from ogenlib.hosts.coop import CoOp
-from ogenlib.hosts.ship_vae import fit_vae, synthesize
+from ogenlib.hosts.parts.ship_vae import fit_vae, synthesize
 from ogenlib.towers import Backbone
 
 VAE_EPOCHS = 50  # released code

@@ -26,13 +26,13 @@ from torch import Tensor
 
 from ogenlib.data import FeatureBank
 from ogenlib.distill import kl_divergence
-from ogenlib.distributed import gather
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, MethodInfo
 from ogenlib.hosts.flyp import FLYP
-from ogenlib.hosts.text_pool import TextPool
+from ogenlib.hosts.parts.text_pool import TextPool
 from ogenlib.hosts.zero_shot import filled
 from ogenlib.towers import ClipLike
 from ogenlib.towers.text import encode_ids
+from ogenlib.utils.distributed import gather
 
 RATIO = 0.5  # released code, scripts/train.sh
 MASKED = -1e8  # finite, so that a row whose classes are all masked costs nothing instead of nan

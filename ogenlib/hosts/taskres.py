@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, MethodInfo
-from ogenlib.hosts.rows import RowHost
+from ogenlib.hosts.parts.rows import RowHost
 from ogenlib.towers import ClipLike
 
 LR = 2e-3  # released code, train_regular.sh

@@ -30,8 +30,8 @@ from torch import Tensor
 
 from ogenlib.distill import BetaTrajectoryAverage, kl_divergence
 from ogenlib.hosts.base import MethodInfo
-from ogenlib.hosts.contrastive import pair_logits
-from ogenlib.hosts.self_distilled import Seen, SelfDistilled, both_ways, paired, updates
+from ogenlib.hosts.parts.contrastive import pair_logits
+from ogenlib.hosts.parts.self_distilled import Seen, SelfDistilled, both_ways, paired, updates
 from ogenlib.towers import ClipLike
 
 DISTILL, JOINT = 0.9, 0.05  # released code, example_scripts/tracer_beta.sh

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, MethodInfo, seeded
-from ogenlib.hosts.deep_prompts import PromptedImages, check_count, random_prompts, usable_depth
+from ogenlib.hosts.parts.deep_prompts import PromptedImages, check_count, random_prompts, usable_depth
 from ogenlib.hosts.zero_shot import AnchoredHost
 from ogenlib.towers import ClipLike
 

@@ -14,10 +14,10 @@ from pool_world import ColourClip
 
 from ogenlib.anchors import AnchorSource, EmojiCaptions, anchor_source, read_candidates, write_captions
 from ogenlib.anchors.source import source_hash
-from ogenlib.bench_config import BenchConfig
+from ogenlib.bench.config import BenchConfig
+from ogenlib.bench.protocols import plan
+from ogenlib.bench.texts import source_for, text_options
 from ogenlib.data import Dataset, load_dataset
-from ogenlib.host_texts import source_for, text_options
-from ogenlib.protocols import plan
 
 COLOURS = {"red": (250, 0, 0), "blue": (0, 0, 250), "green": (0, 250, 0), "grey": (128, 128, 128)}
 

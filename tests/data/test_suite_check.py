@@ -10,7 +10,7 @@ from pathlib import Path
 import miniatures as mini
 import pytest
 
-from ogenlib.cli import main
+from ogenlib.cli.main import main
 from ogenlib.data import check_suite
 from ogenlib.data.layouts import LAYOUTS, Layout
 

@@ -16,7 +16,7 @@ from ogenlib.data import FeatureBank, PixelBank
 from ogenlib.detect import OGENDetector
 from ogenlib.detect.of_host import DETECTORS, OwnTower, detector_of, encoder_of, scorers, seen, trained_half
 from ogenlib.hosts import ZeroShot
-from ogenlib.ogen import OGEN
+from ogenlib.ogen.wrapper import OGEN
 
 NAMES = ("dog", "red apple", "train", "hammer")
 BARE: dict[str, Any] = {"generator": None, "teacher": None}

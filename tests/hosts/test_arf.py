@@ -13,15 +13,15 @@ from pixel_world import pictures
 from torch import Tensor
 from tuned_world import KNOWN, NEW, QUICK, TEMPLATE, batch_of, small_bank
 
-from ogenlib import distributed
 from ogenlib.anchors import AnchorPairs, CandidatePool, emoji_anchors, emoji_pool
 from ogenlib.data import FeatureBank, PixelBank, load_dataset
 from ogenlib.hosts import ARF, FLYP, Batch, build
-from ogenlib.hosts.contrastive import info_nce
-from ogenlib.ogen import OGEN
-from ogenlib.runs import load_run
+from ogenlib.hosts.parts.contrastive import info_nce
+from ogenlib.ogen.wrapper import OGEN
+from ogenlib.runs.saved import load_run
 from ogenlib.towers import Backbone
-from ogenlib.train import fit
+from ogenlib.train.loop import fit
+from ogenlib.utils import distributed
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from text_world import NAMES, OTHERS, make_table, noise
 
 from ogenlib.data import FeatureBank
 from ogenlib.hosts import CLAP, Batch, Host, ZeroShot
-from ogenlib.runs import load_run
+from ogenlib.runs.saved import load_run
 from ogenlib.towers import EmbeddingTable
-from ogenlib.train import fit
+from ogenlib.train.loop import fit
 
 
 def two_names(**options) -> tuple[CLAP, FeatureBank]:

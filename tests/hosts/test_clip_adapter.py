@@ -12,7 +12,7 @@ from text_world import NAMES, OTHERS, make_table, noise
 from ogenlib import OGEN
 from ogenlib.data import FeatureBank
 from ogenlib.hosts import Batch, CLIPAdapter, Host, ZeroShot
-from ogenlib.runs import load_run
+from ogenlib.runs.saved import load_run
 from ogenlib.towers import EmbeddingTable
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ogenlib.hosts import Batch, CoCoOp, CoOp
-from ogenlib.runs import load_run
+from ogenlib.runs.saved import load_run
 from ogenlib.towers import encode_prompts, prompt_tokens
 
 NAMES = ["dog", "red_apple", "train"]

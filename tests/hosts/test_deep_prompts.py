@@ -28,9 +28,9 @@ from prompted_world import (
 )  # fmt: skip
 
 from ogenlib.hosts import Batch, build, method
-from ogenlib.hosts.deep_prompts import usable_depth
-from ogenlib.ogen import OGEN
-from ogenlib.runs import Classifier, load_run
+from ogenlib.hosts.parts.deep_prompts import usable_depth
+from ogenlib.ogen.wrapper import OGEN
+from ogenlib.runs.saved import Classifier, load_run
 from ogenlib.towers import EmbeddingTable
 
 SMALL: dict[str, Any] = {"k": 2, "heads": 2, "iterations": 5, "rows": 6, "per_class": 4}

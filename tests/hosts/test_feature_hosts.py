@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ogenlib import OGEN
 from ogenlib.hosts import Batch, Host, build
-from ogenlib.runs import load_run
-from ogenlib.train import fit
+from ogenlib.runs.saved import load_run
+from ogenlib.train.loop import fit
 
 # Each with options and settings under which a few epochs move it.
 HOSTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from tuned_world import KNOWN, NEW, QUICK, TEMPLATE, batch_of, small_bank
 
-from ogenlib import distributed
 from ogenlib.data import PixelBank
 from ogenlib.hosts import FLYP, Batch, StarFT, build, zero_shot_weights
-from ogenlib.hosts.contrastive import info_nce
-from ogenlib.hosts.text_pool import TextPool, class_texts
-from ogenlib.ogen import OGEN
-from ogenlib.runs import load_run
-from ogenlib.train import TrainConfig, fit
+from ogenlib.hosts.parts.contrastive import info_nce
+from ogenlib.hosts.parts.text_pool import TextPool, class_texts
+from ogenlib.ogen.wrapper import OGEN
+from ogenlib.runs.saved import load_run
+from ogenlib.train.loop import TrainConfig, fit
+from ogenlib.utils import distributed
 
 TEMPLATES = ("an icon of a {}.", "a sketch of a {}.")
 PHRASES = ("in the snow", "at night")

@@ -16,8 +16,8 @@ from ogenlib import distill
 from ogenlib.data import FeatureBank, PixelBank
 from ogenlib.hosts import CARFT, EMA, KD, L2SP, LPFT, Batch, FullFT, Host, LinearProbe, build
 from ogenlib.hosts.linear_probe import probe
-from ogenlib.ogen import OGEN
-from ogenlib.train import TrainConfig, fit
+from ogenlib.ogen.wrapper import OGEN
+from ogenlib.train.loop import TrainConfig, fit
 
 CONTEXTS = ("an icon of a {}.", "a sketch of a {}.", "a {} in red.")
 FAMILY: dict[str, dict[str, Any]] = {

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from ogenlib.hosts import METHODS, Batch, Host, build, list_methods, method, method_name
-from ogenlib.method_names import OTHER_SPELLINGS, TITLES, plain, title
-from ogenlib.runs import load_run
+from ogenlib.hosts.method_names import OTHER_SPELLINGS, TITLES, plain, title
+from ogenlib.ogen.wrapper import OGEN
+from ogenlib.runs.saved import load_run
 
 NAMES = ["dog", "red apple", "train", "hammer"]
 EVERY = [info.name for info in list_methods()]
@@ -148,3 +149,18 @@ def test_losses_start_at_the_zero_shot_cross_entropy(clip, toy_bank) -> None:
     p = (clip.logit_scale * z @ w.T).softmax(1)
     by_hand = -sum(math.log(p[i, y]) for i, y in enumerate(labels.tolist())) / len(labels)
     assert coop.losses(Batch(labels, features=z))["ce"].item() == pytest.approx(by_hand, rel=1e-4)
+
+
+def test_what_a_host_says_of_itself_holds_with_ogen_around_it(host: Host) -> None:
+    if not host.trainable():
+        return
+    model = OGEN(host, k=2, generator=None)
+    assert model.inner is host is host.inner and model.ogen_kind() == host.ogen_kind()
+    for capability in ("uses_cached_features", "reads_frozen", "own_image_side", "own_logits"):
+        assert getattr(model, capability) == getattr(host, capability)
+    merged, own = model.merged(), host.merged()
+    assert (merged is None) == (own is None) and (own is None or (merged is not None and merged.keys() == own.keys()))
+    # An image side of one's own is one that no tower gives; the plain model gives the others'.
+    assert host.own_image_side == (own is None and not host.uses_cached_features)
+    again = model.around(host)
+    assert isinstance(again, OGEN) and again.config() == model.config() and host.around(host) is host

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ogenlib.hosts import Batch, CoOp, KgCoOp, ZeroShot, method
-from ogenlib.runs import load_run
+from ogenlib.runs.saved import load_run
 
 NAMES = ["dog", "red apple", "train"]
 TEMPLATE = "an icon of a {}."

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ogenlib.hosts.mpm_nce import mpm_nce, soft_targets
+from ogenlib.hosts.parts.mpm_nce import mpm_nce, soft_targets
 
 PAPER: dict[str, Any] = {"temperature": 0.01, "margin": 0.05, "smoothing": 0.1}
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from ogenlib import OGEN
 from ogenlib.hosts import Batch, CoOp, ProGrad, ZeroShot
 from ogenlib.hosts.prograd import projected
-from ogenlib.runs import load_run
-from ogenlib.train import fit
+from ogenlib.runs.saved import load_run
+from ogenlib.train.loop import fit
 
 NAMES = ["dog", "red apple", "train"]
 TEMPLATE = "the {} symbol"

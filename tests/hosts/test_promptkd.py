@@ -14,9 +14,9 @@ from prompted_world import NAMES, OTHERS, batch, draw, made, make_clip, moved, p
 
 from ogenlib.data import FeatureBank, PixelBank
 from ogenlib.hosts import Batch, CoCoOp, CoOp, PromptKD, PromptSRC, ZeroShot
-from ogenlib.runs import load_run
+from ogenlib.runs.saved import load_run
 from ogenlib.towers import Backbone, load_backbone
-from ogenlib.train import fit
+from ogenlib.train.loop import fit
 
 
 @pytest.fixture(scope="module")

@@ -18,17 +18,17 @@ from prompted_world import NAMES, OTHERS, TEXT, VISION, batch, make_clip, new_cl
 import ogenlib as og
 from ogenlib.data import PixelBank
 from ogenlib.hosts import Batch, Host, RAdapter
-from ogenlib.hosts.mpm_nce import mpm_nce
+from ogenlib.hosts.parts.mpm_nce import mpm_nce
+from ogenlib.hosts.parts.residual_adapters import image_blocks, text_blocks
 from ogenlib.hosts.r_adapter import Accumulation
-from ogenlib.hosts.residual_adapters import image_blocks, text_blocks
 from ogenlib.hosts.zero_shot import zero_shot_weights
-from ogenlib.ogen import OGEN
-from ogenlib.rates import layer_decay
-from ogenlib.runs import load_run
+from ogenlib.ogen.wrapper import OGEN
+from ogenlib.runs.saved import load_run
 from ogenlib.towers import Backbone, weights_hash
 from ogenlib.towers.replaced import call_replaced
 from ogenlib.towers.text import encode_ids
-from ogenlib.train import TrainConfig, fit
+from ogenlib.train.loop import TrainConfig, fit
+from ogenlib.train.param_groups import layer_decay
 
 TEMPLATES = ("a photo of a {}.", "an icon of a {}.")
 QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 6, "lr": 0.01, "warmup_epochs": 0}

@@ -19,7 +19,7 @@ from test_train import _free_port
 
 from ogenlib.hosts import Batch, RAdapter, build
 from ogenlib.towers import EmbeddingTable
-from ogenlib.train import TrainConfig
+from ogenlib.train.loop import TrainConfig
 
 TEMPLATES = ("a photo of a {}.", "an icon of a {}.")
 
@@ -108,7 +108,7 @@ from tuned_world import KNOWN, small_bank
 from ogenlib import distributed
 from ogenlib.hosts import RAdapter
 from ogenlib.towers import load_backbone
-from ogenlib.train import fit
+from ogenlib.train.loop import fit
 
 torch.set_num_threads(1)
 distributed.start("cpu")

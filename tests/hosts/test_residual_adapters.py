@@ -10,7 +10,7 @@ import torch
 from adapted_world import shake, unmerged
 from prompted_world import make_clip, pixels
 
-from ogenlib.hosts.residual_adapters import ResidualAdapter, TowerAdapters, image_blocks, text_blocks
+from ogenlib.hosts.parts.residual_adapters import ResidualAdapter, TowerAdapters, image_blocks, text_blocks
 from ogenlib.towers.replaced import call_replaced
 
 TEXTS = ["a photo of a dog.", "an icon of a red apple."]

@@ -15,9 +15,9 @@ from ogenlib.data import PixelBank
 from ogenlib.distill import beta_weights
 from ogenlib.hosts import FLYP, TRACER, CaRot, Host
 from ogenlib.hosts.carot import RisingEMA
-from ogenlib.hosts.projections import distance_to_orthogonal, image_projection, joint_norm, text_projection
-from ogenlib.hosts.self_distilled import Seen, both_ways
-from ogenlib.train import TrainConfig, fit
+from ogenlib.hosts.parts.projections import distance_to_orthogonal, image_projection, joint_norm, text_projection
+from ogenlib.hosts.parts.self_distilled import Seen, both_ways
+from ogenlib.train.loop import TrainConfig, fit
 
 KINDS: dict[str, Callable[..., Any]] = {"carot": CaRot, "tracer": TRACER}
 

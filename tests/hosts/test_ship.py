@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from ogenlib.hosts import SHIP, Batch, CoOp
-from ogenlib.hosts.ship_vae import PromptVAE, fit_vae, synthesize
-from ogenlib.runs import load_run
+from ogenlib.hosts.parts.ship_vae import PromptVAE, fit_vae, synthesize
+from ogenlib.runs.saved import load_run
 from ogenlib.towers import encode_prompts
 
 NAMES = ["dog", "red apple", "train", "hammer"]

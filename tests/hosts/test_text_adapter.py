@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from text_world import NAMES, OTHERS, make_table, noise
 
 from ogenlib.hosts import Batch, TextAdapter, ZeroShot
-from ogenlib.runs import load_run
+from ogenlib.runs.saved import load_run
 from ogenlib.towers import EmbeddingTable
 
 

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from text_world import NAMES, OTHERS, make_table, noise
 
-from ogenlib import evaluate
 from ogenlib.data import BaseNewSplit, FeatureBank
+from ogenlib.evaluate import scores as evaluate
 from ogenlib.hosts import Batch, TipAdapter, TipAdapterF, ZeroShot, build
-from ogenlib.runs import load_run
+from ogenlib.runs.saved import load_run
 from ogenlib.towers import EmbeddingTable
-from ogenlib.train import fit
+from ogenlib.train.loop import fit
 
 BOTH = (TipAdapter, TipAdapterF)
 

@@ -18,14 +18,16 @@ from safetensors.torch import load_file
 from test_train import _free_port
 from tuned_world import KNOWN, NAMES, NEW, QUICK, TEMPLATE, BothTowers, batch_of, small_bank
 
-from ogenlib import OGEN, Classifier, distributed, evaluate
+from ogenlib import OGEN, Classifier
 from ogenlib.data import PixelBank
-from ogenlib.export import export_open_clip
+from ogenlib.evaluate import scores as evaluate
+from ogenlib.export.open_clip import export_open_clip
 from ogenlib.hosts import METHODS, Batch, CoOp, FullFT, Host, zero_shot_weights
-from ogenlib.runs import load_run
-from ogenlib.sharding import clip_gradients, divide_blocks
+from ogenlib.runs.saved import load_run
 from ogenlib.towers import EmbeddingTable, weights_hash
-from ogenlib.train import fit
+from ogenlib.train.loop import fit
+from ogenlib.train.sharding import clip_gradients, divide_blocks
+from ogenlib.utils import distributed
 
 KINDS = {"full_ft": FullFT, "both_towers": BothTowers}
 
@@ -220,9 +222,9 @@ from safetensors.torch import save_file
 from tuned_world import KNOWN, QUICK, TEMPLATE, small_bank
 from ogenlib import distributed
 from ogenlib.hosts import build
-from ogenlib.sharding import divide_blocks, is_divided, whole_copy
+from ogenlib.train.sharding import divide_blocks, is_divided, whole_copy
 from ogenlib.towers import load_backbone
-from ogenlib.train import fit
+from ogenlib.train.loop import fit
 
 torch.set_num_threads(1)
 distributed.start("cpu")

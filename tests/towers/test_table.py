@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 
 from ogenlib.data import FeatureBank
-from ogenlib.evaluate import predict_logits
+from ogenlib.evaluate.scores import predict_logits
 from ogenlib.hosts import CoOp, TextAdapter, ZeroShot
-from ogenlib.runs import load_run
+from ogenlib.runs.saved import load_run
 from ogenlib.towers import Backbone, EmbeddingTable, check_fingerprint
-from ogenlib.train import fit
+from ogenlib.train.loop import fit
 
 NAMES = ["dog", "red_apple", "train", "ice cream"]
 

@@ -9,8 +9,8 @@ import torch
 from tuned_world import BothTowers
 
 from ogenlib.hosts import Batch, FullFT, zero_shot_weights
-from ogenlib.rates import factors, layer_decay
 from ogenlib.towers import Backbone, weights_hash
+from ogenlib.train.param_groups import factors, layer_decay
 
 NAMES = ["dog", "cat"]
 

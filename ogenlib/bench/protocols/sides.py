@@ -1,0 +1,156 @@
+"""Two sides of a test: the source's own images among its names (base), and a target's among the target's (new).
+
+What cross-dataset, domain generalization and few-shot tables share. With all names competing, names that are the
+same in source and target are one class (`ogenlib.evaluate.label_space`).
+
+Notation: `N` images, `C` names of all parts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ogenlib.bench.protocols.plan import Outcome, Part, Tested
+from ogenlib.evaluate import scores as evaluate
+from ogenlib.evaluate.label_space import LabelSpace
+from ogenlib.hosts import Host
+from ogenlib.results.tables import METRICS
+from ogenlib.train.batches import Bank
+
+CONFUSIONS = 6  # of a host
+Side = tuple[Tensor, Tensor]  # logits (N, C) and labels (N,) of the side's own names
+
+
+@dataclass(frozen=True)
+class SidesJudge:
+    """Scores the source's part against every other.
+
+    parts: the source's first.
+    names: all names, the source's first.
+    spaces: of the parts after the first.
+    joint: for each of them, whether the joint label space means something.
+    pooled: classes are the same in all parts, and counted together.
+    """
+
+    parts: tuple[Part, ...]
+    names: tuple[str, ...]
+    n_known: int
+    spaces: tuple[LabelSpace, ...]
+    joint: tuple[bool, ...]
+    home: str
+    pooled: bool = False
+
+    def measure(self, host: Host, tested: Tested) -> dict[str, float]:
+        """Base, and new (the mean of the targets) where it costs no other names."""
+        banks, known = tested.of(host, near=True), self.names[: self.n_known]
+        if not self.spaces or len(self.names) > self.n_known:
+            logits = evaluate.predict_logits(host, banks[0], known)
+            return {"base": evaluate.accuracy(logits, banks[0].labels.cpu())}
+        first, *rest = zip(evaluate.predict_each(host, banks, known), banks, strict=True)
+        base = evaluate.accuracy(first[0], first[1].labels.cpu())
+        new = [evaluate.accuracy(logits[:, list(space.new)], bank.labels.cpu())
+               for space, (logits, bank) in zip(self.spaces, rest, strict=True)]  # fmt: skip
+        mean = sum(new) / len(new)
+        return {"base": base, "new": mean, "H": evaluate.harmonic_mean(base, mean)}
+
+    def outcome(self, host: Host, tested: Tested) -> Outcome:
+        banks = tested.of(host)
+        predicted = evaluate.predict_each(host, banks, self.names)
+        source, sides = banks[0], (next(predicted), banks[0].labels.cpu())
+        rows = [{"dataset": self.parts[0].dataset, "domain": domain, **_base_only(_of_domain(sides, source, domain),
+                                                                                  self.n_known)}
+                for domain in dict.fromkeys(source.domains)]  # fmt: skip
+        confused = _confusions(self.parts[0], source, sides, tuple(range(self.n_known)), self.names, self.n_known, None)
+        per_class = _per_class(source, sides, self.names[: self.n_known], tuple(range(self.n_known)), None, "base")
+        if self.spaces:
+            confused = []  # those of the targets are what the protocol is about
+        found: list[dict[str, Any]] = []
+        for part, bank, space, joint, logits in zip(
+            self.parts[1:], banks[1:], self.spaces, self.joint, predicted, strict=True
+        ):
+            new = (logits, bank.labels.cpu())
+            for domain in dict.fromkeys(bank.domains):
+                near = domain if domain in source.domains else self.home
+                scores = evaluate.space_scores(space, _of_domain(sides, source, near), _of_domain(new, bank, domain))
+                kept = {k: v if joint or "joint" not in k else None for k, v in scores.items()}
+                rows.append({"dataset": part.dataset, "domain": domain, **_plain(kept)})
+            names = part.images.classnames
+            columns = space.joint if joint else space.new
+            confused += _confusions(part, bank, new, columns, self.names, self.n_known, space)
+            more = _per_class(bank, new, names, space.new, columns if joint else None, "new")
+            found += more if self.pooled else [{**row, "dataset": part.dataset} for row in more]
+        confused.sort(key=lambda pair: (-pair["count"] / pair["of"], -pair["count"]))
+        return Outcome(rows, confused[:CONFUSIONS], per_class + (_pool(found) if self.pooled else found))
+
+
+def _of_domain(side: Side, bank: Bank, domain: str) -> Side:
+    rows = torch.tensor([d == domain for d in bank.domains])
+    rows = rows if rows.any() else torch.ones_like(rows)
+    return side[0][rows], side[1][rows]
+
+
+def _base_only(side: Side, n_known: int) -> dict[str, float | None]:
+    logits = side[0][:, :n_known]
+    scores = {"base": evaluate.accuracy(logits, side[1]), "ece_base": evaluate.ece(logits, side[1])}
+    return {**dict.fromkeys(METRICS), **_plain(scores)}
+
+
+def _plain(scores: dict[str, Any]) -> dict[str, float | None]:
+    return {k: None if v is None or math.isnan(v) else v for k, v in scores.items()}
+
+
+def _confusions(
+    part: Part, bank: Bank, side: Side, columns: Sequence[int], names: Sequence[str], n_known: int,
+    space: LabelSpace | None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Wrong choices among `columns`, counted by domain; `space` is None for the source's own images."""
+    own = list(range(n_known)) if space is None else list(space.new)
+    chosen = torch.tensor(list(columns))[side[0][:, list(columns)].argmax(1)] if len(side[1]) else side[1]
+    truth = [own[label] for label in side[1].tolist()]
+    mine, is_own = "base" if space is None else "new", set(own)
+    return [
+        {"dataset": part.dataset, "domain": domain, "true": names[true], "predicted": names[guess],
+         "count": len(keys), "of": of, "true_is": mine,
+         "predicted_is": mine if guess in is_own else "base", "keys": keys}
+        for domain, true, guess, keys, of in evaluate.wrong_choices(truth, chosen.tolist(), bank.domains, bank.keys)
+    ]  # fmt: skip
+
+
+def _per_class(
+    bank: Bank, side: Side, names: Sequence[str], split: Sequence[int], joint: Sequence[int] | None, which: str
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Of the classes that have images."""
+    labels, logits = side[1], side[0]
+    right = logits[:, list(split)].argmax(1) == labels
+    right_of_all = None
+    if joint is not None:
+        right_of_all = torch.tensor(list(joint))[logits[:, list(joint)].argmax(1)] == torch.tensor(list(split))[labels]
+    found = []
+    for label, name in enumerate(names):
+        rows = labels == label
+        if rows.any():
+            of_all = None if right_of_all is None else 100 * right_of_all[rows].float().mean().item()
+            found.append({"class": name, "side": which, "n": int(rows.sum()),
+                          "accuracy": 100 * right[rows].float().mean().item(), "joint_accuracy": of_all})  # fmt: skip
+    return found
+
+
+def _pool(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of one class as one: means weighted by the images."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(row["class"], []).append(row)
+
+    def mean(group: list[dict[str, Any]], key: str) -> float | None:
+        if any(row[key] is None for row in group):
+            return None
+        return float(sum(row["n"] * row[key] for row in group) / sum(row["n"] for row in group))
+
+    return [{**group[0], "n": sum(row["n"] for row in group), "accuracy": mean(group, "accuracy"),
+             "joint_accuracy": mean(group, "joint_accuracy")} for group in groups.values()]  # fmt: skip

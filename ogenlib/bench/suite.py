@@ -1,0 +1,70 @@
+"""``ogen bench --suite``: one benchmark for each dataset of a suite, then one document with the average."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ogenlib.bench.config import NO_TARGETS, BenchConfig
+from ogenlib.bench.document import ending
+from ogenlib.bench.protocols import plan
+from ogenlib.bench.runner import run_bench
+from ogenlib.report.page import write_report
+from ogenlib.results import tables as results
+from ogenlib.results.published import published_rows
+from ogenlib.utils.documents import write_document
+
+# Of a dataset's own card, what differs from dataset to dataset.
+OWN = ("dataset", "data_hash", "split_hash", "n_base", "n_new", "templates", "train_domains", "test_domains",
+       "trained_on", "tested_on", "seconds", "home_domain", "anchors")  # fmt: skip
+
+
+def run_suite(config: BenchConfig, out: Path, *, command: str = "", progress: bool = False) -> dict[str, Any]:
+    """Run every dataset of ``config.suite`` into ``out/DATASET``, write the summary to `out`, return it.
+
+    A second call goes on where the first stopped, as `run_bench` does.
+
+    Raises:
+        FileNotFoundError, ValueError: a dataset of the suite is not there, before anything is trained.
+    """
+    began = time.perf_counter()
+    far = (NO_TARGETS,) if config.protocol == "ood" else ()  # near only: far are datasets beside one
+    each = [replace(config, dataset=name, suite=None, targets=far) for name in config.suite_datasets()]
+    if not config.skip_bad:  # else every image would be decoded for the check
+        for one in each:
+            plan(one)
+    documents = [run_bench(one, out / one.dataset, command=command, progress=progress) for one in each]
+    result = suite_document(str(config.suite), documents, command, time.perf_counter() - began)
+    write_document(out / "results.json", result)
+    write_report(result, out / "report.html")
+    return result
+
+
+def suite_document(suite: str, documents: Sequence[dict[str, Any]], command: str, seconds: float) -> dict[str, Any]:
+    """One ``ogenlib.results/1`` document of many: rows of all, their average, tests in every setting.
+
+    Curves, confusions and classes stay in the datasets' own documents.
+    """
+    rows = [row for document in documents for row in document["rows"]]
+    cards = [document["protocol"] for document in documents]
+    means = results.average_rows(rows, "datasets")
+    common = {k: v for k, v in cards[0].items() if k not in OWN}
+    hosts = {name: host for card in cards for name, host in card["hosts"].items()}
+    skipped = [entry for card in cards for entry in card["skipped"]]
+    home = cards[0]["home_domain"]
+    return {
+        "schema": results.SCHEMA,
+        "protocol": {
+            **common, "dataset": suite, "suite": suite, "home_domain": home, "train_domains": [home],
+            "new_names_known_in_training": any(card["new_names_known_in_training"] for card in cards),
+            "hosts": hosts, "datasets": {card["dataset"]: {k: card[k] for k in OWN if k in card} for card in cards},
+            **ending(skipped, command, seconds),
+        },
+        "rows": rows,
+        "summary": results.summarize([*means, *rows]),
+        "tests": results.all_tests([*means, *rows]),
+        "published": published_rows(cards[0]["name"], suite, [card["dataset"] for card in cards]),
+    }  # fmt: skip

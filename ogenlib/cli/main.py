@@ -1,0 +1,85 @@
+"""The command line: exit codes and messages. Options are in `ogenlib.cli.parser`, commands in `ogenlib.cli.commands`.
+
+Exit codes: 0 done, 1 failed, 2 wrong input (one line that says what was given and how to fix it); 130, 143 and 129
+ended by SIGINT, SIGTERM and SIGHUP, with what was half written removed.
+
+What takes seconds to import is imported by `main`, where a Ctrl-C is expected.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import NoReturn
+
+from ogenlib.cli.signals import Ending, end_silently, ending
+from ogenlib.cli.terminal import PrintableFormatter, one_line
+
+
+@contextmanager
+def _messages(quiet: bool) -> Iterator[None]:
+    """Show the library's own log on stderr while a command runs; the caller's logging is left as it was."""
+    logger, handler = logging.getLogger("ogenlib"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableFormatter())
+    level = logger.level
+    logger.setLevel(logging.ERROR if quiet else logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+def script() -> NoReturn:
+    """``ogen`` itself: the process ends with the exit code of `main`."""
+    code = main()
+    end_silently()
+    sys.exit(code)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    with ending() as signals:
+        code, line = _outcome(argv, signals)
+        if line:
+            with suppress(OSError):  # the terminal may be what has gone
+                print(line, file=sys.stderr, flush=True)
+    return code
+
+
+def _outcome(argv: Sequence[str] | None, signals: Ending) -> tuple[int, str]:
+    """The exit code, and what is left to say when everything of the command is closed, its progress bars too."""
+    name = "ogen"
+    try:
+        from ogenlib.cli.inputs import writable
+        from ogenlib.cli.parser import build_parser
+
+        args = build_parser().parse_args(argv)
+        name = f"ogen {args.command}"
+        with _messages(args.quiet), writable(args.writes(args)):
+            args.run(args)
+        sys.stdout.flush()
+    except BaseException as error:
+        if signals.number is not None or isinstance(error, KeyboardInterrupt):
+            return signals.code, f"{name}: {signals.reason}; the same command goes on from what is finished"
+        if isinstance(error, SystemExit):  # of the parser, which has said why
+            return int(error.code or 0), ""
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1, ""
+        if "--debug" in (sys.argv if argv is None else argv) or not isinstance(error, Exception):
+            raise
+        return _failure(name, error)
+    return 0, ""
+
+
+def _failure(name: str, error: Exception) -> tuple[int, str]:
+    """Exit code and message of an error: of the input if the library refused it, else of the program."""
+    text = one_line(error)
+    if isinstance(error, ValueError | OSError):
+        return 2, f"{name}: {text.replace('skip_bad=True', '--skip-bad')}"
+    return 1, f"{name}: failed with {type(error).__name__}: {text} (--debug shows where)"

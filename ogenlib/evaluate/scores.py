@@ -1,0 +1,205 @@
+"""Evaluation in the split and in the joint label space: base-to-new, and any other two sides of names.
+
+Notation: `N` images, `C` classes, `D` embedding. Accuracies and calibration errors are in percent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pytorch_ood.metrics.functional import calibration_error
+from torch import Tensor
+
+from ogenlib.data import BaseNewSplit, ImageSet
+from ogenlib.evaluate.label_space import LabelSpace
+from ogenlib.hosts import Host
+from ogenlib.train.batches import Bank, test_batches
+
+ECE_BINS = 15  # as many as Guo et al. 2017 use
+
+
+def harmonic_mean(a: float, b: float) -> float:
+    """2ab / (a + b); 0 if both are 0."""
+    return 0.0 if a + b == 0 else 2 * a * b / (a + b)
+
+
+@torch.no_grad()
+def predict_logits(host: Host, data: Bank | ImageSet, names: Sequence[str], *, batch_size: int = 256) -> Tensor:
+    """Logits `(N, C)` over `names`, fp32, on the CPU.
+
+    Args:
+        data: a bank (its first view is used), of pixels where the host changes the image side; or images.
+
+    Raises:
+        ValueError: features for a host that needs pixels.
+    """
+    return next(predict_each(host, [data], names, batch_size=batch_size))
+
+
+@torch.no_grad()
+def predict_each(
+    host: Host, parts: Iterable[Bank | ImageSet], names: Sequence[str], *, batch_size: int = 256
+) -> Iterator[Tensor]:
+    """`predict_logits` of several banks, one after the other; weights that no image changes are made once."""
+    host.eval()
+    fixed = None
+    for data in parts:
+        found = []
+        for batch in test_batches(host, data, batch_size):
+            z = host.image_features(batch)
+            if fixed is None:
+                w = host.class_weights(names, z=z)
+                fixed = w if w.ndim == 2 else None
+            else:
+                w = fixed
+            found.append(host.logits(z, w).float().cpu())
+        yield torch.cat(found) if found else torch.zeros(0, len(names))
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Top-1 in percent; NaN without images."""
+    return float("nan") if not len(labels) else 100 * (logits.argmax(1) == labels).float().mean().item()
+
+
+def ece(logits: Tensor, labels: Tensor) -> float:
+    """Expected calibration error of the softmax in percent, 15 bins of equally many images; NaN without images."""
+    if not len(labels):
+        return float("nan")
+    confidence, predicted = logits.softmax(1).max(1)
+    size = math.ceil(len(labels) / ECE_BINS)
+    return 100 * float(calibration_error(confidence, (predicted == labels).float(), p="1", beta=size))
+
+
+@dataclass(frozen=True)
+class BaseToNew:
+    """Result of `base_to_new`.
+
+    Attributes:
+        scores: base, new, H, joint_base, joint_new, joint_H, ece_base, ece_new, ece_joint over all images.
+        domains: the same scores for each test domain.
+        per_class: class name -> {"side", "n", "accuracy", "joint_accuracy"}, over all domains.
+        predicted: `(N,)` joint predictions, `labels` `(N,)`: indices into `names` = base then new.
+    """
+
+    scores: dict[str, float]
+    domains: dict[str, dict[str, float]]
+    per_class: dict[str, dict[str, Any]]
+    names: tuple[str, ...]
+    predicted: Tensor
+    labels: Tensor
+    keys: list[str]
+    image_domains: list[str]
+
+    def __getitem__(self, name: str) -> float:
+        return self.scores[name]
+
+
+def base_to_new(host: Host, test: Bank | ImageSet, split: BaseNewSplit) -> BaseToNew:
+    """Accuracy on base names, on new names, and with all names competing.
+
+    "Split" scores let base images choose among base names and new images among new names, as the papers
+    report; "joint" scores let every image choose among all names, as a deployed classifier must. H is the
+    harmonic mean of the two accuracies.
+
+    Raises:
+        ValueError: the test data lacks a class of the split, or are features where the host needs pixels.
+    """
+    names = (*split.base, *split.new)
+    data = test.of_classes(names) if isinstance(test, ImageSet) else test.select(names)
+    logits = predict_logits(host, data, names)
+    labels, n_base = data.labels.cpu(), len(split.base)
+    domains = list(data.domains)
+    groups = {d: torch.tensor([x == d for x in domains]) for d in dict.fromkeys(domains)}
+    return BaseToNew(
+        scores=_scores(logits, labels, n_base),
+        domains={d: _scores(logits[rows], labels[rows], n_base) for d, rows in groups.items()},
+        per_class=_per_class(logits, labels, names, n_base),
+        names=names,
+        predicted=logits.argmax(1),
+        labels=labels,
+        keys=list(data.keys),
+        image_domains=domains,
+    )
+
+
+def _scores(logits: Tensor, labels: Tensor, n_base: int) -> dict[str, float]:
+    is_base = labels < n_base
+    space = LabelSpace(tuple(range(n_base)), tuple(range(n_base, logits.shape[1])))
+    return space_scores(space, (logits[is_base], labels[is_base]), (logits[~is_base], labels[~is_base] - n_base))
+
+
+def space_scores(
+    space: LabelSpace, base: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]
+) -> dict[str, float]:  # fmt: skip
+    """base, new, H, the same where all names of the space compete, and calibration errors.
+
+    Args:
+        base, new: logits `(N, C)` over all columns that the space is of, and labels `(N,)` of the side's own names.
+    """
+    columns = {column: i for i, column in enumerate(space.joint)}
+    joint = torch.cat([base[0], new[0]])[:, list(columns)]
+    joint_labels = torch.cat([torch.tensor([columns[c] for c in side])[labels] for side, labels in
+                              ((space.base, base[1]), (space.new, new[1]))])  # fmt: skip
+    n = len(base[1])
+    base_split, new_split = base[0][:, list(space.base)], new[0][:, list(space.new)]
+    scores = {
+        "base": accuracy(base_split, base[1]), "new": accuracy(new_split, new[1]),
+        "joint_base": accuracy(joint[:n], joint_labels[:n]), "joint_new": accuracy(joint[n:], joint_labels[n:]),
+        "ece_base": ece(base_split, base[1]), "ece_new": ece(new_split, new[1]),
+        "ece_joint": ece(joint, joint_labels),
+    }  # fmt: skip
+    scores["H"] = harmonic_mean(scores["base"], scores["new"])
+    scores["joint_H"] = harmonic_mean(scores["joint_base"], scores["joint_new"])
+    return scores
+
+
+def _per_class(logits: Tensor, labels: Tensor, names: Sequence[str], n_base: int) -> dict[str, dict[str, Any]]:
+    joint = logits.argmax(1) == labels
+    inside = logits.clone()
+    is_base = (labels < n_base)[:, None]
+    other = torch.arange(len(names))[None] >= n_base
+    inside[is_base == other] = -torch.inf  # base images: hide new names; new images: hide base names
+    split = inside.argmax(1) == labels
+    result = {}
+    for c, name in enumerate(names):
+        rows = labels == c
+        result[name] = {
+            "side": "base" if c < n_base else "new", "n": int(rows.sum()),
+            "accuracy": 100 * split[rows].float().mean().item(),
+            "joint_accuracy": 100 * joint[rows].float().mean().item(),
+        }  # fmt: skip
+    return result
+
+
+def confusions(result: BaseToNew, domain: str, most: int = 6) -> list[dict[str, Any]]:
+    """The commonest wrong joint predictions in one domain, largest share of a class first.
+
+    Returns dicts with true, predicted, count, of, true_is, predicted_is and the image keys.
+    """
+    n_base = sum(1 for row in result.per_class.values() if row["side"] == "base")
+    wrong = wrong_choices(result.labels.tolist(), result.predicted.tolist(), result.image_domains, result.keys)
+    found = [choice for choice in wrong if choice[0] == domain]
+    found.sort(key=lambda choice: (-len(choice[3]) / choice[4], -len(choice[3]), choice[1:3]))
+    side = ["base" if c < n_base else "new" for c in range(len(result.names))]
+    return [
+        {"true": result.names[t], "predicted": result.names[p], "count": len(keys), "of": of,
+         "true_is": side[t], "predicted_is": side[p], "keys": keys}
+        for _, t, p, keys, of in found[:most]
+    ]  # fmt: skip
+
+
+def wrong_choices(
+    truth: Sequence[int], chosen: Sequence[int], domains: Sequence[str], keys: Sequence[str]
+) -> list[tuple[str, int, int, list[str], int]]:
+    """(domain, true, chosen, keys of the images, images of the true class there) of every kind of wrong choice."""
+    pairs: dict[tuple[str, int, int], list[str]] = {}
+    totals: dict[tuple[str, int], int] = {}
+    for true, guess, domain, key in zip(truth, chosen, domains, keys, strict=True):
+        totals[domain, true] = totals.get((domain, true), 0) + 1
+        if guess != true:
+            pairs.setdefault((domain, true, guess), []).append(key)
+    return [(*pair, found, totals[pair[:2]]) for pair, found in pairs.items()]

@@ -1,0 +1,1 @@
+"""What methods share: prompts, adapters, heads and losses that more than one paper is made of."""

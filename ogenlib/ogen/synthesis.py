@@ -1,0 +1,79 @@
+"""Where OGEN's synthesized rows come from: a generator trained first, or one that trains along.
+
+Notation: `N` images, `V` views, `C` known classes, `U` unknown classes, `D` embedding, `S` synthesized rows.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ogenlib.generators import (
+    ClassConditionalGenerator,
+    class_neighbours,
+    fit_generator,
+    regression_loss,
+    start_generator,
+)
+from ogenlib.ogen.config import OGENConfig
+
+
+class SynthesizedRows:
+    """Synthesized rows for known and unknown classes, class `i < C` known.
+
+    A known class is synthesized from its neighbours, itself left out. Nothing here sees an image of an unknown class.
+
+    Args:
+        features, labels: real rows `(N, V, D)` and `(N,)` of the known classes.
+        embeddings: zero-shot weights `(C + U, D)`, known classes first.
+        seed: of the generator's start and training, and of the rows that are kept.
+    """
+
+    def __init__(self, config: OGENConfig, features: Tensor, labels: Tensor, embeddings: Tensor, seed: int) -> None:
+        if config.generator is None:
+            raise ValueError("generator=None: there is nothing to synthesize with")
+        self.config, self.embeddings = config, embeddings
+        views = features.shape[1]
+        self.n_known = int(labels.max()) + 1
+        known = embeddings[: self.n_known]
+        settings = {"k": config.k, "heads": config.heads, "dropout": config.dropout, "spread": config.spread}
+        rows = (features.flatten(0, 1).float(), labels.repeat_interleave(views), known, config.generator)
+        self.generator: ClassConditionalGenerator
+        if config.joint:
+            self.generator = start_generator(*rows, seed=seed, **settings)
+        else:
+            self.generator = fit_generator(*rows, seed=seed, iterations=config.iterations, **settings)
+        own = class_neighbours(known, known, config.k, exclude_self=True)[0]
+        neighbours = [own]
+        if len(embeddings) > self.n_known:
+            neighbours.append(class_neighbours(embeddings[self.n_known :], known, config.k)[0])
+        self.neighbours = torch.cat(neighbours)
+        self.pool = None if config.joint else self._pool(seed)
+
+    def _pool(self, seed: int) -> Tensor:
+        """`(C + U, per_class, D)`."""
+        draws = torch.Generator().manual_seed(seed)
+        rows = self.generator.synthesize(
+            self.embeddings, self.config.per_class, generator=draws, neighbours=self.neighbours
+        )
+        return rows.unflatten(0, (len(self.embeddings), self.config.per_class))
+
+    def draw(self, classes: Tensor, draws: torch.Generator | None) -> Tensor:
+        """Unit rows `(S, D)` of `classes` `(S,)`, without gradient."""
+        if self.pool is not None:
+            chosen = torch.randint(self.pool.shape[1], (len(classes),), generator=draws)
+            return self.pool[classes, chosen.to(classes.device)]
+        return self.generator.synthesize(self.embeddings[classes], 1, generator=draws,
+                                         neighbours=self.neighbours[classes])  # fmt: skip
+
+    def loss(self, batch_size: int, draws: torch.Generator | None) -> Tensor:
+        """The generator's regression loss on the known classes, for a generator that trains along."""
+        source = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=draws)))
+        self.generator.train()
+        device = self.embeddings.device
+        # Dropout draws from torch's global state, which a continued run would not find again.
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.random.manual_seed(source.initial_seed())
+            loss = regression_loss(self.generator, batch_size, source)
+        self.generator.eval()
+        return loss

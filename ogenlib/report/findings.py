@@ -1,0 +1,149 @@
+"""What the sections of a report look up again and again in a results document.
+
+Notation: a *variant* is `(host, ogen)`, a *setting* is `(dataset, domain)`; the setting of training is the first
+of `protocol.train_domains`. Accuracies are percent, differences are points against zero-shot in that setting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ogenlib.report.html import (
+    Html,
+    Variant,
+    counted,
+    finite,
+    harmonic,
+    items,
+    mean_std,
+    plus_minus,
+    setting_of,
+    signed,
+    tag,
+    variant_of,
+)
+from ogenlib.results.tables import AVERAGE
+
+Setting = tuple[str, str]
+ZERO: Variant = ("zero_shot", False)
+SIDES = {
+    "base-to-new": {"base": "base names", "new": "new names"},
+    "cross-dataset": {"base": "the dataset of training", "new": "the targets"},
+    "domain-generalization": {"base": "the domain of training", "new": "the shifted domains"},
+    "domain-shift": {"base": "the reference domain", "new": "the shifted domains"},
+    "few-shot": {"base": "the test images", "new": ""},
+    "ood": {},  # report_ood has its own words
+    "retrieval": {"image_to_text_r1": "recall@1 of texts by image", "text_to_image_r1": "recall@1 of images by text"},
+}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A results document with what the sections look up again and again."""
+
+    results: Mapping[str, Any]
+    protocol: Mapping[str, Any]
+    entries: Mapping[tuple[Setting, Variant], Mapping[str, Any]]  # of the summary
+    headline: Setting  # the mean over settings where there is one, else that of training
+    training: Setting
+    variants: list[Variant]  # zero-shot first, OGEN right after its host
+
+    @classmethod
+    def of(cls, results: Mapping[str, Any]) -> Findings:
+        results = largest_shots(results)
+        protocol = results.get("protocol") or {}
+        entries = {(setting_of(e), variant_of(e)): e for e in items(results, "summary")}
+        means = [setting for setting, _ in entries if setting[0] == AVERAGE]
+        settings = [setting for setting, _ in entries if setting[0] != AVERAGE]
+        domain = str((list(protocol.get("train_domains") or []) or [""])[0])
+        asked = (str(protocol.get("dataset", "")), domain)
+        same_domain = [setting for setting in settings if setting[1] == domain]
+        training = asked if asked in settings else next(iter(same_domain + settings), asked)
+        headline = next((s for s in means if s[1] == domain), next(iter(means), training))
+        first: dict[str, int] = {}
+        for _, (host, _ogen) in entries:
+            first.setdefault(host, len(first))
+        variants = sorted({v for _, v in entries}, key=lambda v: (v != ZERO, first[v[0]], v[1]))
+        return cls(results, protocol, entries, headline, training, variants)
+
+    def mean(self, variant: Variant, metric: str, setting: Setting | None = None) -> float | None:
+        entry = self.entries.get((setting or self.headline, variant), {})
+        if metric == "H_of_means" and finite(entry.get(metric)) is None:
+            return harmonic(mean_std(entry.get("base"))[0], mean_std(entry.get("new"))[0])
+        return mean_std(entry.get(metric))[0]
+
+    def change(self, variant: Variant, metric: str, setting: Setting | None = None) -> float | None:
+        """Points above zero-shot, None for zero-shot itself or where either is missing."""
+        here, there = self.mean(variant, metric, setting), self.mean(ZERO, metric, setting)
+        return None if variant == ZERO or here is None or there is None else here - there
+
+    def settings(self) -> list[Setting]:
+        """Those with results, without means, the training one first."""
+        found = [s for s in dict.fromkeys(setting for setting, _ in self.entries) if s[0] != AVERAGE]
+        return sorted(found, key=lambda setting: setting != self.training)
+
+    def rank(self, variant: Variant) -> tuple[int, Variant]:
+        """Sorts variants as in the summary, unknown ones last."""
+        known = variant in self.variants
+        return self.variants.index(variant) if known else len(self.variants), variant
+
+    def place(self, setting: Setting) -> str:
+        """The domain, with its dataset where the document holds several."""
+        if setting[0] == AVERAGE:
+            count = len({s for s in self.settings() if self.averaged(s)})
+            return f"the mean of {counted(count, 'dataset' if self.protocol.get('suite') else 'target')}"
+        several = len({dataset for dataset, _ in self.settings()}) > 1
+        return " / ".join(part for part in setting if part) if several or not setting[1] else setting[1]
+
+    def trained_on(self) -> str:
+        """Where training images are from: the setting of training, or other domains that it stands in for."""
+        return ", ".join(self.protocol["train_domains"]) if self.stands_in() else self.place(self.training)
+
+    def stands_in(self) -> bool:
+        """Whether the setting of training is a reference: tested as its domain, but of another than the images."""
+        domains = self.protocol.get("train_domains") or []
+        return bool(self.training[1] and domains) and self.training[1] not in domains
+
+    def marked(self, setting: Setting) -> str:
+        """`place`, and what the setting of training is."""
+        mark = "" if setting != self.training else " (reference)" if self.stands_in() else " (training)"
+        return self.place(setting) + mark
+
+    def averaged(self, setting: Setting) -> bool:
+        """Whether a setting is part of the headline's mean."""
+        domain_fits = not self.headline[1] or setting[1] == self.headline[1]
+        return domain_fits and (bool(self.protocol.get("suite")) or setting != self.training)
+
+    def sides(self) -> dict[str, str]:
+        """The measured sides and how sentences name them."""
+        words = SIDES.get(str(self.protocol.get("name")), SIDES["base-to-new"])
+        return {side: text for side, text in words.items() if text}
+
+
+def largest_shots(results: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The document with what is of the largest number of shots, where it says numbers of shots."""
+    shots = [int(item["shots"]) for item in items(results, "summary") if finite(item.get("shots")) is not None]
+    if not shots:
+        return results
+    parts = ("rows", "summary", "curves", "tests", "confusions", "per_class", "projection")
+    kept = {part: [item for item in items(results, part) if item.get("shots", max(shots)) == max(shots)]
+            for part in parts if results.get(part)}  # fmt: skip
+    return {**results, **kept}
+
+
+def metric_cell(found: Findings, variant: Variant, metric: str, setting: Setting | None = None) -> Html:
+    """`36.8 ± 0.7` with `+16.3`; the best mean of its column in bold."""
+    where = setting or found.headline
+    entry = found.entries.get((where, variant), {})
+    single = entry.get("n_seeds") == 1 or variant == ZERO  # zero-shot has nothing random
+    mean = found.mean(variant, metric, where)
+    others = [found.mean(v, metric, where) for v in found.variants]
+    known = [round(other, 1) for other in others if other is not None]
+    best = (min if metric.startswith("ece") else max)(known, default=None)
+    is_best = len(known) > 1 and mean is not None and round(mean, 1) == best
+    change = found.change(variant, metric, where)
+    text = plus_minus((mean, None if single else mean_std(entry.get(metric))[1]))
+    small = tag("small", signed(change) if change is not None else "", cls="change")
+    return tag("td", text, " ", small, cls="best" if is_best else "")

@@ -1,0 +1,316 @@
+"""`report.html`: what a results document (`ogenlib.results/1`) says, on one page that needs no network.
+
+Notation: as in report_findings.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ogenlib.report.findings import ZERO, Findings, metric_cell
+from ogenlib.report.html import (
+    DASH,
+    Html,
+    Variant,
+    class_cell,
+    confusion_card,
+    details,
+    finite,
+    glossary,
+    items,
+    join,
+    label,
+    mean_std,
+    number,
+    page,
+    section,
+    setting_of,
+    share,
+    table,
+    tag,
+    tests_table,
+    variant_of,
+)
+from ogenlib.report.plots import lines as plots
+from ogenlib.report.plots.features import feature_section
+from ogenlib.report.sections.beside import published_section, shots_section
+from ogenlib.report.sections.card import how, names_known, protocol_section, skipped_section
+from ogenlib.report.sections.ood import ood_finding, ood_section, ood_tests
+from ogenlib.report.sections.places import domain_section
+from ogenlib.report.sections.retrieval import retrieval_section
+from ogenlib.report.sections.robust import robust_section
+from ogenlib.utils.files import atomic_write
+
+SCHEMA = "ogenlib.results/1"
+MAX_CARDS = 12
+
+
+def build_report(results: Mapping[str, Any]) -> str:
+    """The page for a results document, the same text for the same document.
+
+    Parts that the document lacks are left out; None and NaN are written as a dash. Without matplotlib the
+    page has every table and says how to get the plots.
+
+    Raises ValueError if `results` is not an `ogenlib.results/1` document.
+    """
+    schema = results.get("schema") if isinstance(results, Mapping) else type(results).__name__
+    if schema != SCHEMA:
+        raise ValueError(
+            f"not a results document: schema {schema!r}, accepted is {SCHEMA!r}; "
+            "`ogen bench --out DIR` writes one as DIR/results.json"
+        )
+    found = Findings.of(results)
+    name, dataset = str(found.protocol.get("name") or "results"), str(found.protocol.get("dataset") or "")
+    title = " · ".join(part for part in ("ogenlib", name, dataset) if part)
+    said = names_known(found.protocol, any(ogen for _, ogen in found.variants))
+    suite = found.protocol.get("suite")
+    head = (
+        tag("h1", title),
+        tag("p", ood_finding(results) or finding(found), cls="finding"),
+        tag("p", how(found.protocol, "each dataset by itself" if suite else found.trained_on()), cls="soft"),
+        tag("p", said, cls="soft") if said else None,
+    )
+    detectors = ood_section(results)
+    if detectors is not None:
+        ending = (skipped_section(found.protocol), protocol_section(found.protocol))
+        return page(title, tag("header", *head), detectors, ood_tests(results), *ending)
+    return page(
+        title,
+        tag("header", *head),
+        retrieval_section(found),
+        summary_section(found),
+        curve_section(found),
+        feature_section(results),
+        shots_section(results),
+        domain_section(found),
+        robust_section(results),
+        published_section(results),
+        confusion_section(found),
+        class_section(found),
+        tests_section(found),
+        skipped_section(found.protocol),
+        protocol_section(found.protocol),
+    )
+
+
+def write_report(results: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write the page to `path`, whole or not at all (ValueError as in `build_report`)."""
+    text = build_report(results)
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def finding(found: Findings) -> str:
+    """One sentence about the first trained host (and OGEN on it) against zero-shot, whichever way it went."""
+    trained = [variant for variant in found.variants if variant != ZERO]
+    if not trained:
+        levels = (f"{number(found.mean(ZERO, side))} on {words}" for side, words in found.sides().items())
+        return f"Zero-shot reaches {' and '.join(levels)}." if found.variants else "No finished runs."
+    first = next((variant for variant in trained if not variant[1]), trained[0])
+    if not comparable(found, first):
+        means = [(found.mean(first, key), words) for key, words in found.sides().items()]
+        parts = [f"{number(mean)} on {words}" for mean, words in means if mean is not None]
+        reached = " and ".join(parts) or "no measured accuracy"
+        return f"{label(first)} reaches {reached}; there is no zero-shot result to compare with."
+    text = f"{label(first)} {moves(found, first, ' points')} against zero-shot"
+    partner = (first[0], True)
+    if partner != first and comparable(found, partner):
+        text += f"; with OGEN it {moves(found, partner, '')}"
+    return text + "."
+
+
+def comparable(found: Findings, variant: Variant) -> bool:
+    return all(found.change(variant, side) is not None for side in found.sides())
+
+
+def moves(found: Findings, variant: Variant, unit: str) -> str:
+    """`gains 16.3 points on base names and loses 6.2 on new names`; says so when seeds differ by more."""
+    parts = []
+    for side, words in found.sides().items():
+        by = found.change(variant, side) or 0.0
+        std = mean_std(found.entries[found.headline, variant].get(side))[1]
+        if abs(by) < 0.05:
+            parts.append(f"stays level on {words}")
+            continue
+        within = " (within the spread of seeds)" if std is not None and abs(by) <= std else ""
+        parts.append(f"{'gains' if by > 0 else 'loses'} {abs(by):.1f}{unit} on {words}{within}")
+        unit = ""
+    return " and ".join(parts)
+
+
+def summary_section(found: Findings) -> Html | None:
+    columns: dict[str, object] = {
+        "base": "Base",
+        "new": "New",
+        "H": join(["H", tag("small", "mean of per-seed H")]),
+        "H_of_means": join(["H", tag("small", "of the means")]),
+        "joint_H": "Joint H",
+        "ece_joint": join(["ECE", tag("small", "lower is better")]),
+    }
+    here = [v for v in found.variants if (found.headline, v) in found.entries]
+    shown = [key for key in columns if any(found.mean(v, key) is not None for v in here)]
+    if not shown:
+        return None
+    body = [[label(v), *[metric_cell(found, v, key) for key in shown]] for v in here]
+    seeds = max(int(finite(found.entries[found.headline, v].get("n_seeds")) or 1) for v in here)
+    spread = f"Mean ± standard deviation over {seeds} seeds" if seeds > 1 else "One seed"
+    return section(
+        f"Summary on {found.place(found.headline)}" if found.place(found.headline) else "Summary",
+        f"{spread}, in percent; in small print the difference to zero-shot in points. Best in bold.",
+        table(["Host", *[columns[key] for key in shown]], body),
+        glossary(str(found.protocol.get("name"))),
+        runs_table(found),
+    )
+
+
+def runs_table(found: Findings) -> Html | None:
+    """Every run behind the summary, one line per seed."""
+    several = found.headline != found.training  # the runs behind a mean are those of every test set
+    rows = [item for item in items(found.results, "rows") if several or setting_of(item) == found.training]
+    keys = {
+        "base": "Base", "new": "New", "H": "H", "joint_base": "Joint base", "joint_new": "Joint new",
+        "joint_H": "Joint H", "ece_base": "ECE base", "ece_new": "ECE new", "ece_joint": "ECE joint",
+        "seconds": "Seconds",
+    }  # fmt: skip
+    shown = [key for key in keys if any(finite(item.get(key)) is not None for item in rows)]
+    if not shown:
+        return None
+    rows.sort(key=lambda item: (found.rank(variant_of(item)), finite(item.get("seed")) or 0))
+    head = ["Host", *["Test set"] * several, "Seed", "Epochs", *[keys[key] for key in shown]]
+    body = [
+        [label(variant_of(r)), *[found.place(setting_of(r))] * several, r.get("seed", DASH), r.get("epochs", DASH),
+         *[number(r.get(k)) for k in shown]]
+        for r in rows
+    ]  # fmt: skip
+    return details(f"Every run ({len(rows)})", table(head, body))
+
+
+def curve_section(found: Findings) -> Html | None:
+    curves = [curve for curve in items(found.results, "curves") if variant_of(curve) != ZERO]
+    settings = [setting_of(curve) for curve in curves]
+    setting = found.training if found.training in settings or not settings else settings[0]
+    here = [curve for curve in curves if setting_of(curve) == setting]
+    variants = sorted({variant_of(curve) for curve in here}, key=found.rank)
+    grouped = {v: plots.mean_curve([c for c in here if variant_of(c) == v]) for v in variants}
+    grouped = {v: curve for v, curve in grouped.items() if curve.epochs}
+    if not grouped:
+        return None
+    where = found.headline if setting == found.training else setting
+    zero = found.mean(ZERO, "base", where), found.mean(ZERO, "new", where)
+    y_range = plots.limits(list(grouped.values()), zero)
+    figures = []
+    for variant, curve in grouped.items():
+        seeds = [plots.mean_curve([c]) for c in here if variant_of(c) == variant]
+        picture = plots.curve_figure(curve, *zero, y_range, label(variant)) if plots.plots_available() else ""
+        heading = tag("h3", label(variant), tag("small", " accuracy, %" if picture else ""))
+        caption = tag("figcaption", plots.parting_words(curve, seeds, *zero))
+        figures.append(tag("figure", heading, Html(picture), caption))
+    band = "; bands span the lowest to the highest seed" * any(c.n_seeds > 1 for c in grouped.values())
+    selection = found.protocol.get("selection")
+    return section(
+        f"{'Base and new names' if where == setting else 'Base and new'} over training",
+        f"Test accuracy on {curve_place(found, setting, where)} after each epoch, mean over seeds"
+        f"{band}. Dashed: zero-shot. Base and new part at the first epoch from which, to the end, new stays below "
+        "zero-shot while base stays above it." + (f" Checkpoint selection: {selection}." if selection else ""),
+        plots.missing_plots(),
+        tag("div", *figures, cls="figures single" if len(figures) == 1 else "figures"),
+    )
+
+
+def curve_place(found: Findings, setting: tuple[str, str], where: tuple[str, str]) -> str:
+    here = found.place(setting) or "the training domain"
+    return here if where == setting else f"{here} (base) and {found.place(where)} (new)"
+
+
+def confusion_section(found: Findings) -> Html | None:
+    """Seeds added up; per host the pairs with the largest share of wrong images, worst first."""
+    merged: dict[Variant, dict[tuple[str, str, str], dict[str, Any]]] = {}
+    for item in items(found.results, "confusions"):
+        domain = str(item.get("domain") or "")
+        dataset = str(item.get("dataset") or found.training[0])
+        place = found.place((dataset, domain)) if (dataset, domain) != found.training else ""
+        key = (place, str(item.get("true")), str(item.get("predicted")))
+        fresh = {"count": 0.0, "of": 0.0, "seeds": set(), "thumbnails": {}, "sides": item}
+        pair = merged.setdefault(variant_of(item), {}).setdefault(key, fresh)
+        pair["count"] += finite(item.get("count")) or 0.0
+        pair["of"] += finite(item.get("of")) or 0.0
+        pair["seeds"].add(item.get("seed"))
+        pair["thumbnails"].update(dict.fromkeys(text for text in item.get("thumbnails") or [] if isinstance(text, str)))
+    variants = sorted(merged, key=found.rank)
+    opened = next((v for v in variants if v != ZERO), ZERO)
+    parts: list[Html] = []
+    for variant in variants:
+        pairs = sorted(merged[variant].items(), key=lambda kv: (-share(kv[1]), -kv[1]["count"], kv[0]))
+        pairs = pairs[:MAX_CARDS]
+        sides = [(pair["sides"].get("true_is"), pair["sides"].get("predicted_is")) for _, pair in pairs]
+        crossing = sides.count(("new", "base"))
+        note = f"{crossing} of these {len(pairs)} take a new name for a base name." if crossing else ""
+        cards = tag("div", *[confusion_card(*key, pair) for key, pair in pairs], cls="cards")
+        parts.append(details(label(variant), tag("p", note), cards, is_open=variant == opened))
+    intro = (
+        "True name → the name chosen instead when all names compete; the bar is the share of the class’s test "
+        "images that went there, the pictures are some of them."
+    )
+    return section("Confusions of the worst classes", intro, *parts) if parts else None
+
+
+def class_section(found: Findings) -> Html | None:
+    """Accuracy per class on the training domain, the largest loss of the first trained host on top."""
+    rows = items(found.results, "per_class")
+    rows = [item for item in rows if str(item.get("domain") or "") == found.training[1]] or rows
+    several = len({item["dataset"] for item in rows if item.get("dataset")}) > 1
+
+    def named(item: Mapping[str, Any]) -> str:
+        where = f" ({item['dataset']})" if several and item.get("dataset") else ""
+        return str(item.get("class")) + where
+
+    variants = sorted({variant_of(item) for item in rows}, key=found.rank)
+    trained = next((v for v in variants if v != ZERO), ZERO)
+    parts = []
+    for side in ("base", "new"):
+        cells = {(named(r), variant_of(r)): r for r in rows if r.get("side") == side}
+        names = list(dict.fromkeys(name for name, _ in cells))
+        changes: dict[str, float] = {}
+        for name in names:
+            pair = [mean_std(cells.get((name, v), {}).get("accuracy"))[0] for v in (trained, ZERO)]
+            known = [mean for mean in pair if mean is not None]
+            changes[name] = round(known[0] - known[1], 6) if len(known) == 2 else float("inf")
+        names.sort(key=changes.__getitem__)
+        sizes = [next(cells[name, v].get("n") for v in variants if (name, v) in cells) for name in names]
+        body = [
+            [name, DASH if n is None else n, *[class_cell(cells.get((name, v), {})) for v in variants]]
+            for name, n in zip(names, sizes, strict=True)
+        ]
+        head = ["Class", "Images", *[label(v) for v in variants]]
+        if body:
+            parts.append(details(f"{side.capitalize()} names ({len(body)})", table(head, body)))
+    text = "Accuracy within the side; in small print in the joint choice among all names."
+    if ZERO in variants and trained != ZERO:
+        text += f" Sorted by {label(trained)} minus zero-shot, the largest loss first."
+    return section("Every class", text, *parts) if parts else None
+
+
+def tests_section(found: Findings) -> Html | None:
+    tests = items(found.results, "tests")
+    headline = {found.headline[0], ""} if found.headline != found.training else {found.training[0], ""}
+    inside = [t for t in tests if setting_of(t)[1] == found.headline[1] and setting_of(t)[0] in headline]
+    outside = [t for t in tests if t not in inside]
+    place = found.place(found.headline) if found.headline != found.training else ""
+    if not tests:
+        return None
+    return section(
+        "Paired tests",
+        "Differences in points, paired by seed; p-values are not corrected for the number of comparisons.",
+        tag("h3", place[:1].upper() + place[1:]) if place and inside else None,
+        tests_table(inside) if inside else None,
+        details(
+            f"Other domains ({len(outside)})"
+            if found.headline == found.training
+            else f"Every test set ({len(outside)})",
+            tests_table(outside),
+        )
+        if outside
+        else None,
+    )

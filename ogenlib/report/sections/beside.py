@@ -1,0 +1,77 @@
+"""What stands beside a run's own table: accuracy by number of shots, and published rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ogenlib.report.findings import ZERO
+from ogenlib.report.html import (
+    DASH,
+    Html,
+    details,
+    finite,
+    items,
+    label,
+    mean_std,
+    number,
+    plus_minus,
+    section,
+    setting_of,
+    table,
+    tag,
+    variant_of,
+)
+from ogenlib.report.plots import lines as plots
+from ogenlib.results.tables import AVERAGE
+
+
+def shots_section(results: Mapping[str, Any]) -> Html | None:
+    """Accuracy of every method for every number of shots, in the setting of training; None for one number."""
+    entries = [entry for entry in items(results, "summary") if finite(entry.get("shots")) is not None]
+    shots = sorted({int(entry["shots"]) for entry in entries})
+    if len(shots) < 2:
+        return None
+    home = str((results.get("protocol") or {}).get("home_domain") or "")
+    here = [entry for entry in entries if setting_of(entry)[1] == home]
+    means = [entry for entry in here if setting_of(entry)[0] == AVERAGE]
+    values = {(variant_of(entry), int(entry["shots"])): entry.get("base") for entry in means or here}
+    variants = sorted(dict.fromkeys(variant for variant, _ in values), key=lambda v: v != ZERO)
+    body = [[label(v), *[plus_minus(values.get((v, n))) for n in shots]] for v in variants]
+    series = {label(v): [mean_std(values.get((v, n)))[0] for n in shots] for v in variants}
+    drawn = plots.plots_available()
+    key = [tag("span", Html(plots.host_marker(i)), label(v)) for i, v in enumerate(variants)]
+    picture = plots.shots_figure(shots, series) if drawn else ""
+    return section(
+        "Accuracy by number of training images",
+        "Test accuracy in percent, all names trained" + f", on {home}" * bool(home) + ", mean over seeds; images of a "
+        f"class across. The other sections are of {shots[-1]} images a class.",
+        tag("div", *key, cls="key") if drawn else None,
+        tag("div", tag("figure", Html(picture)), cls="figures single") if drawn else None,
+        table(["Host", *shots], body),
+    )
+
+
+def published_section(results: Mapping[str, Any]) -> Html | None:
+    """Published rows on the same datasets: the average in view, the datasets to open."""
+    rows = items(results, "published")
+    if not rows:
+        return None
+    head = ["Method", "Base", "New", "H", "Read in"]
+
+    def block(dataset: str) -> Html:
+        return table(head, [
+            [row.get("method") or DASH, *[number(row.get(side)) for side in ("base", "new", "H")],
+             f"[{row.get('tag')}] {row.get('source')}"] for row in rows if row.get("dataset") == dataset
+        ])  # fmt: skip
+
+    datasets = list(dict.fromkeys(str(row.get("dataset")) for row in rows))
+    settings = ", ".join(dict.fromkeys(str(row.get("setting")) for row in rows))
+    others = [tag("div", tag("h3", name), block(name)) for name in datasets if name != AVERAGE]
+    return section(
+        "Published beside it",
+        f"{settings}. Only numbers read in the named source; H is worked out from base and new, and averages from the "
+        "datasets where they are published one by one. Compare with H of the means.",
+        block(AVERAGE) if AVERAGE in datasets else None,
+        details(f"By dataset ({len(others)})", *others, is_open=AVERAGE not in datasets) if others else None,
+    )

@@ -1,0 +1,59 @@
+"""Every setting that was tested, in pictures and a table; the mean where a protocol has one."""
+
+from __future__ import annotations
+
+from ogenlib.report.findings import Findings, Setting, metric_cell
+from ogenlib.report.html import Html, details, frame, full_mean, host_rows, label, number, section, tag
+from ogenlib.report.plots import lines as plots
+
+
+def domain_section(found: Findings) -> Html | None:
+    settings = found.settings()
+    if len(settings) < 2 or found.protocol.get("name") == "retrieval":
+        return None  # retrieval has a section of its own
+    suite = bool(found.protocol.get("suite"))
+    metrics = {"base": "Base", "new": "New", "H": "H", "joint_H": "Joint H"}
+    groups = []
+    for setting in settings:
+        name = found.place(setting) if suite else found.marked(setting)
+        here = [v for v in found.variants if (setting, v) in found.entries]
+        cells = [[metric_cell(found, v, metric, setting) for metric in metrics] for v in here]
+        groups.append(host_rows(name, here, cells))
+    others = settings if suite else settings[1:]
+    if found.headline != found.training:
+        lines = [[metric_cell(found, v, metric) for metric in metrics] for v in found.variants]
+        groups.append(host_rows(found.place(found.headline).capitalize(), found.variants, lines))
+    elif len(others) > 1:
+        means = [[full_mean(found.mean(v, metric, s) for s in others) for metric in metrics] for v in found.variants]
+        averages = [[tag("td", number(m), " ", tag("small", cls="change")) for m in line] for line in means]
+        groups.append(host_rows(f"Mean of the other {len(others)}", found.variants, averages))
+    key = [tag("span", Html(plots.host_marker(i)), label(v)) for i, v in enumerate(found.variants)]
+    drawn = plots.plots_available()
+    one_dataset = len({dataset for dataset, _ in settings}) == 1
+    unit = "domain" if one_dataset else "dataset"
+    first = f"the reference {unit}" if found.stands_in() else f"that {unit}"
+    return section(
+        "Every dataset" if suite else "Every test domain" if one_dataset else "Every test set",
+        "Each trained and tested by itself." if suite else
+        f"Trained on {found.trained_on()} only" + f"; the first row of dots is {first}." * drawn,
+        plots.missing_plots(),
+        tag("div", *key, cls="key") if drawn else None,
+        tag("div", *domain_pictures(found, settings), cls="figures three") if drawn else None,
+        details(
+            f"Table: {len(settings)} {unit}s",
+            frame([f"{unit.capitalize()} and host", *metrics.values()], groups),
+            is_open=True,
+        ),
+    )
+
+
+def domain_pictures(found: Findings, settings: list[Setting]) -> list[Html]:
+    pictures = []
+    for metric in ("base", "new", "H"):
+        series = {label(v): [found.mean(v, metric, s) for s in settings] for v in found.variants}
+        if any(value is not None for values in series.values() for value in values):
+            places = [found.place(s) for s in settings]
+            heading = metric if metric == "H" else metric.capitalize()
+            svg = plots.domain_figure(heading, places, series, f"domains-{metric}")
+            pictures.append(tag("figure", Html(svg)))
+    return pictures

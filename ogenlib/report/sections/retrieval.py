@@ -1,0 +1,69 @@
+"""The section of a retrieval benchmark: recalls of every method, in every domain."""
+
+from __future__ import annotations
+
+from ogenlib.evaluate.recall import short_name
+from ogenlib.report.findings import Findings, Setting, metric_cell
+from ogenlib.report.html import (
+    DASH,
+    Html,
+    details,
+    finite,
+    frame,
+    full_mean,
+    host_rows,
+    items,
+    join,
+    label,
+    number,
+    section,
+    setting_of,
+    table,
+    tag,
+    variant_of,
+)
+from ogenlib.results.tables import RETRIEVAL_METRICS
+
+
+def retrieval_section(found: Findings) -> Html | None:
+    """None for documents without recalls."""
+    settings = [s for s in found.settings() if any(found.mean(v, "mean_recall", s) is not None for v in found.variants)]
+    if not settings:
+        return None
+    groups = [_group(found, setting) for setting in settings]
+    others = [setting for setting in settings if setting != found.training]
+    if len(others) > 1:
+        lines = [[number(full_mean(found.mean(v, m, s) for s in others)) for m in RETRIEVAL_METRICS]
+                 for v in found.variants]  # fmt: skip
+        groups.append(host_rows(f"Mean of the other {len(others)}", found.variants, lines))
+    terms = {
+        "image→text @k": "images with one of their texts among the k nearest",
+        "text→image @k": "texts with one of their images among the k nearest",
+        "mean": "of all recalls to its left",
+    }
+    return section(
+        "Recall",
+        "In percent, among the images and texts of one domain; in small print the difference to zero-shot in points. "
+        "Best in bold. Identical texts are one text with several images; ties count in expectation.",
+        frame(["Domain and host", *map(short_name, RETRIEVAL_METRICS)], groups),
+        tag("dl", *[join([tag("dt", term), tag("dd", text)]) for term, text in terms.items()]),
+        _runs(found),
+    )
+
+
+def _group(found: Findings, setting: Setting) -> Html:
+    here = [v for v in found.variants if (setting, v) in found.entries]
+    cells = [[metric_cell(found, v, metric, setting) for metric in RETRIEVAL_METRICS] for v in here]
+    return host_rows(found.marked(setting), here, cells)
+
+
+def _runs(found: Findings) -> Html:
+    """One line for each run and domain."""
+    rows = sorted(items(found.results, "rows"),
+                  key=lambda r: (found.rank(variant_of(r)), finite(r.get("seed")) or 0))  # fmt: skip
+    head = ["Host", "Domain", "Seed", "Epochs", *map(short_name, RETRIEVAL_METRICS), "Seconds"]
+    body = [
+        [label(variant_of(r)), found.place(setting_of(r)), r.get("seed", DASH), r.get("epochs", DASH),
+         *[number(r.get(m)) for m in RETRIEVAL_METRICS], number(r.get("seconds"))] for r in rows
+    ]  # fmt: skip
+    return details(f"Every run ({len(rows)})", table(head, body))

@@ -1,0 +1,143 @@
+"""A benchmark's summary as aligned text for the terminal: one block for each setting, published rows beside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ogenlib.evaluate.recall import short_name
+from ogenlib.results.tables import AVERAGE, RETRIEVAL_METRICS
+
+COLUMNS = {"base": "base", "new": "new", "H": "H", "H_of_means": "H of means", "joint_H": "joint H"}
+ROBUST = {"id": "ID", "ood": "mean OOD", "zero_shot": "zero-shot", "effective_robustness": "effective"}
+# Task, metric and heading of what is said of a detector.
+DETECTION = (
+    ("near", "auroc", "near AUROC"), ("near", "fpr95_ood_positive", "near FPR95"), ("far", "auroc", "far AUROC"),
+    ("full-spectrum", "auroc", "full AUROC"), ("shift", "flagged", "shift flagged"),
+)  # fmt: skip
+WIDTH, NAME, WIDE = 14, 22, 34
+
+
+def summary_text(document: Mapping[str, Any]) -> str:
+    """Tables of the home domain: one of all methods, or one for each dataset and domain that is tested."""
+    card, summary = document["protocol"], document["summary"]
+    home = card["home_domain"]
+    if card.get("shots_list"):
+        return few_shot_text(summary, home)
+    if card["name"] == "retrieval":
+        return retrieval_text(summary)
+    if card["name"] == "ood":
+        return detection_text(summary, card["detectors"])
+    if card["name"] == "base-to-new" and not card.get("suite"):
+        return table([row for row in summary if row["domain"] == home], ("base", "new", "H", "joint_H"))
+    settings = list(dict.fromkeys((row["dataset"], row["domain"]) for row in summary))
+    shown = [s for s in settings if s[1] == home or card["name"] in ("domain-generalization", "domain-shift")]
+    blocks = []
+    for dataset, domain in [*[s for s in shown if s[0] != AVERAGE], *[s for s in shown if s[0] == AVERAGE]]:
+        rows = [row for row in summary if (row["dataset"], row["domain"]) == (dataset, domain)]
+        heading = " / ".join(part for part in (dataset, domain) if part)
+        blocks.append(f"{heading}\n{table(rows)}{published_text(document.get('published') or [], dataset)}")
+    if document.get("robustness_summary"):
+        blocks.append(robustness_text(document["robustness_summary"]))
+    return "\n\n".join(blocks)
+
+
+def robustness_text(summary: Sequence[Mapping[str, Any]]) -> str:
+    """ID, means over shifts and other datasets, and effective robustness of every method and of WiSE-FT on it."""
+    named = {"trained": "", "half": " WiSE 0.5", "chosen": " WiSE chosen"}
+    lines = [(_name(row) + named[row["point"]], [_cell(row[key]) for key in ROBUST]) for row in summary]
+    return _aligned("robustness", ROBUST.values(), lines, WIDE)
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = tuple(COLUMNS)) -> str:
+    """Methods down, metrics across."""
+    lines = [(_name(row), [_cell(row[c]) for c in columns]) for row in rows]
+    return _aligned("method", [COLUMNS[c] for c in columns], lines)
+
+
+def few_shot_text(summary: Sequence[Mapping[str, Any]], home: str) -> str:
+    """Methods down, numbers of shots across; a suite has a block for each dataset, the average last."""
+    blocks = []
+    datasets = list(dict.fromkeys(row["dataset"] for row in summary))
+    for dataset in sorted(datasets, key=lambda name: name == AVERAGE):
+        here = [row for row in summary if (row["dataset"], row["domain"]) == (dataset, home)]
+        shots = sorted({row["shots"] for row in here})
+        lines = []
+        for name in dict.fromkeys(_name(row) for row in here):
+            found = {row["shots"]: _cell(row["base"]) for row in here if _name(row) == name}
+            lines.append((name, [found.get(n, "-") for n in shots]))
+        blocks.append((f"{dataset}\n" if len(datasets) > 1 else "") + _aligned("accuracy by shots", shots, lines))
+    return "\n\n".join(blocks)
+
+
+def retrieval_text(summary: Sequence[Mapping[str, Any]]) -> str:
+    """A block of recalls for each domain, the mean over several last."""
+    columns = {metric: short_name(metric) for metric in RETRIEVAL_METRICS}
+    width = max(len(name) for name in columns.values()) + 2
+    blocks = []
+    settings = list(dict.fromkeys((row["dataset"], row["domain"]) for row in summary))
+    for dataset, domain in sorted(settings, key=lambda setting: setting[0] == AVERAGE):
+        rows = [row for row in summary if (row["dataset"], row["domain"]) == (dataset, domain)]
+        lines = [(_name(row), [_cell(row[c]) for c in columns]) for row in rows]
+        body = _aligned("recall", columns.values(), lines, width=width)
+        blocks.append(" / ".join(part for part in (dataset, domain) if part) + "\n" + body)
+    return "\n\n".join(blocks)
+
+
+def detection_text(summary: Sequence[Mapping[str, Any]], detectors: Mapping[str, str]) -> str:
+    """A block for each detector: AUROC near, far and in all domains, and how many known images it flags under shift.
+
+    Where a task has several datasets or domains, their mean.
+    """
+    blocks = []
+    for name, title in detectors.items():
+        lines = []
+        for host, ogen in dict.fromkeys((row["host"], row["ogen"]) for row in summary):
+            own = [r for r in summary if (r["host"], r["ogen"], r["detector"]) == (host, ogen, name)]
+            cells = [_cell(task_mean(own, task).get(metric)) for task, metric, _ in DETECTION]
+            if own:
+                lines.append((_name(own[0]), cells))
+        blocks.append(_aligned(title, [head for *_, head in DETECTION], lines, WIDE))
+    return "\n\n".join(blocks)
+
+
+def task_mean(rows: Sequence[Mapping[str, Any]], task: str) -> Mapping[str, Any]:
+    """The row of a task: its mean over datasets or domains where there is one, else the first; empty without any."""
+    found = [row for row in rows if row.get("task") == task]
+    means = [row for row in found if row["dataset"] == AVERAGE]
+    return next(iter([*means, *found]), {})
+
+
+def published_text(published: Sequence[Mapping[str, Any]], dataset: str) -> str:
+    """The published rows of one dataset, each with its tag and source; empty without any.
+
+    Their H is the harmonic mean of the printed numbers, so it stands below "H of means".
+    """
+    lines = []
+    for row in published:
+        if row["dataset"] == dataset:
+            cells = (row["base"], row["new"], None, row["H"], None)
+            numbers = "".join(f"{_cell((v, None)):>{WIDTH}}" for v in cells)
+            lines.append(f"\n{row['method'] + ' (published)':<{NAME}}{numbers}  [{row['tag']}] {row['source']}")
+    return "".join(lines)
+
+
+def _aligned(
+    title: str, heads: Iterable[object], lines: Iterable[tuple[str, Iterable[str]]],
+    name: int = NAME, width: int = WIDTH,
+) -> str:  # fmt: skip
+    """Headings and lines of a name and its cells: names `name` wide to the left, cells `width` wide to the right."""
+    return "\n".join(f"{first:<{name}}" + "".join(f"{cell:>{width}}" for cell in cells)
+                     for first, cells in ((title, heads), *lines))  # fmt: skip
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    return str(row["host"]) + (" + OGEN" if row["ogen"] else "")
+
+
+def _cell(value: Any) -> str:
+    """A pair of mean and deviation, or a number alone."""
+    mean, std = value if isinstance(value, (list, tuple)) else (value, None)
+    if mean is None:
+        return "-"
+    return f"{mean:.1f}" + ("" if std is None else f" ± {std:.1f}")
