@@ -258,8 +258,9 @@ def test_but_a_model_that_cannot_be_handled_is_wrong_input(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from ogenlib.towers import backbone
+    from ogenlib.towers.text import UnknownTower
 
-    monkeypatch.setattr(backbone, "find_source", raising(TypeError("text tower Odd cannot be fed with embeddings")))
+    monkeypatch.setattr(backbone, "find_source", raising(UnknownTower("text tower Odd cannot be fed with embeddings")))
     for command in (["train"], ["bench", "--smoke"], ["extract"]):
         assert main([*command, "--out", str(tmp_path / "out"), "--quiet"]) == 2
         assert "text tower Odd cannot be fed" in said(capsys)
@@ -330,8 +331,8 @@ def test_what_is_printed_is_written_where_out_is_given(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     image = str(next(run.glob("*.png")))
-    commands = {"predictions": ["predict", str(run / "run"), image], "words": ["words", str(run / "run")],
-                "methods": ["methods"], "datasets": ["data", "list"], "check": ["data", "check"]}  # fmt: skip
+    commands = {"predictions": ["predict", str(run / "run"), image], "methods": ["methods"],
+                "datasets": ["data", "list"], "check": ["data", "check"]}  # fmt: skip
     for name, command in commands.items():
         assert main([*command, "--out", "here"]) == 0
         assert json.loads((tmp_path / "here" / f"{name}.json").read_text())
