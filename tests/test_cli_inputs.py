@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -264,6 +265,15 @@ def test_but_a_model_that_cannot_be_handled_is_wrong_input(
     for command in (["train"], ["bench", "--smoke"], ["extract"]):
         assert main([*command, "--out", str(tmp_path / "out"), "--quiet"]) == 2
         assert "text tower Odd cannot be fed" in said(capsys)
+
+
+def test_a_package_that_is_not_installed_is_wrong_input(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "webdataset.shardlists", None)
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--dataset", "x-{000..003}.tar", "--out", "out", "--quiet"]) == 2
+    assert "pip install ogenlib[webdataset]" in said(capsys)
 
 
 VALUES: dict[str, Any] = {"true or false": True, "a whole number": 1, "a number": 0.5, "a word": "a {}",

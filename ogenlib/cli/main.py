@@ -78,8 +78,11 @@ def _outcome(argv: Sequence[str] | None, signals: Ending) -> tuple[int, str]:
 
 
 def _failure(name: str, error: Exception) -> tuple[int, str]:
-    """Exit code and message of an error: of the input if the library refused it, else of the program."""
+    """Exit code and message of an error: of the input if the library refused it, else of the program.
+
+    A package that is not installed is the caller's to install: what needs an extra says which.
+    """
     text = one_line(error)
-    if isinstance(error, ValueError | OSError):
+    if isinstance(error, ValueError | OSError | ModuleNotFoundError):
         return 2, f"{name}: {text.replace('skip_bad=True', '--skip-bad')}"
     return 1, f"{name}: failed with {type(error).__name__}: {text} (--debug shows where)"

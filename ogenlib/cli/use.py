@@ -96,10 +96,7 @@ def export(args: argparse.Namespace) -> None:
     if args.format == "open-clip":
         folder = export_open_clip(host, args.out, names)
     elif args.format == "onnx":
-        try:
-            folder = export_onnx(host, args.out, names)
-        except ImportError as error:  # an extra that is not installed is the caller's to fix: exit code 2
-            raise ValueError(str(error)) from error
+        folder = export_onnx(host, args.out, names)
     else:
         folder = export_head(host, args.out, names, tower=not args.no_tower)
     if not args.quiet:

@@ -73,14 +73,14 @@ def export_onnx(host: Host, out: str | os.PathLike[str], names: Sequence[str] | 
         names: of the logits, any names; None for the training names.
 
     Raises:
-        ImportError: the extra is not installed.
+        ModuleNotFoundError: the extra is not installed.
         FileExistsError: there is something at `out`.
         ValueError: no backbone, a precision other than fp32, or a host that torch cannot write as a graph.
         RuntimeError: onnxruntime computes other logits than torch.
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise ImportError(f"ONNX export needs {', '.join(missing)}: pip install 'ogenlib[onnx]'")
+        raise ModuleNotFoundError(f"ONNX export needs {', '.join(missing)}: pip install 'ogenlib[onnx]'")
     refuse_existing(out)
     if host.clip.precision != "fp32":
         raise ValueError(f"the backbone is in {host.clip.precision}; ONNX export takes fp32: "
