@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ogenlib.hosts.method_names import TITLES
+from ogenlib.hosts import list_methods
 
-# As in reports; inside a line of a table, names that are plain words begin small.
-METHOD_NAMES = {
-    **TITLES, "zero_shot": "zero-shot", "text_adapter": "text adapter", "cross_modal": "cross-modal probe",
-    "linear_probe": "linear probe", "full_ft": "full fine-tuning", "kd": "self-distillation (KD)",
-    "promptkd": "PromptKD, zero-shot teacher",
-}  # fmt: skip
+
+def in_a_line(title: str) -> str:
+    """A title inside a line of a table: one of plain words begins small."""
+    words = title.partition(" (")[0]
+    return title[0].lower() + title[1:] if words[1:].islower() else title
+
+
+# As in reports, but for the teacher that the published rows have.
+METHOD_NAMES = {**{info.name: in_a_line(info.title) for info in list_methods()},
+                "promptkd": "PromptKD, zero-shot teacher"}  # fmt: skip
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -31,10 +31,12 @@ from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, MethodInfo
 from ogenlib.hosts.flyp import FLYP
 from ogenlib.hosts.parts.contrastive import REPEATS, info_nce
 from ogenlib.hosts.parts.text_pool import TextPool
+from ogenlib.hosts.registry import register
 from ogenlib.towers import ClipLike
 from ogenlib.utils import distributed
 
 
+@register
 class ARF(FLYP):
     """Both towers, trained with class texts, captions and retrieved pairs.
 
@@ -58,7 +60,7 @@ class ARF(FLYP):
 
     info = MethodInfo(
         "arf", "fine-tuning", "Anchor-based Robust Finetuning of Vision-Language Models",
-        "https://arxiv.org/abs/2404.06244", 2024,
+        "https://arxiv.org/abs/2404.06244", 2024, title="ARF", aliases=("anchor-based robust finetuning",),
     )  # fmt: skip
 
     def __init__(

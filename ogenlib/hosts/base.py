@@ -21,14 +21,23 @@ from ogenlib.towers import ClipLike
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
 
 
+KINDS = ("baseline", "prompt", "adapter", "fine-tuning")  # in the order of tables
+
+
 @dataclass(frozen=True)
 class MethodInfo:
-    """Where a method comes from.
+    """What a method is called and where it comes from.
 
     Attributes:
-        kind: ``baseline``, ``prompt``, ``adapter`` or ``fine-tuning``.
+        name: in options, results and saved runs.
+        kind: one of `KINDS`.
         paper: title; `url` and `year` belong to it.
         ogen: whether OGEN can be plugged in (there is something to train).
+        title: the name in tables and reports, as the paper spells it; without one `name`, with spaces.
+        aliases: what else users type. Letters and digits count, capitals do not; `name` and `title` need no alias.
+
+    Raises:
+        ValueError: a kind that there is not, or one string as aliases.
     """
 
     name: str
@@ -37,6 +46,15 @@ class MethodInfo:
     url: str
     year: int
     ogen: bool = True
+    title: str = ""
+    aliases: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"kind={self.kind!r} of method {self.name!r}: must be one of {', '.join(KINDS)}")
+        if isinstance(self.aliases, str):
+            raise ValueError(f"aliases={self.aliases!r} of method {self.name!r}: pass a tuple, ({self.aliases!r},)")
+        object.__setattr__(self, "title", self.title or self.name.replace("_", " "))
 
 
 @dataclass

@@ -23,10 +23,12 @@ from torch import Tensor
 from ogenlib.distill import kl_divergence
 from ogenlib.hosts.base import Batch, MethodInfo
 from ogenlib.hosts.parts.penalised import PenalisedFT
+from ogenlib.hosts.registry import register
 from ogenlib.hosts.zero_shot import check_templates, zero_shot_weights
 from ogenlib.towers import ClipLike
 
 
+@register
 class CARFT(PenalisedFT):
     """Image tower and head, with the distribution over contexts held to the zero-shot model's.
 
@@ -40,8 +42,9 @@ class CARFT(PenalisedFT):
     """
 
     info = MethodInfo(
-        "car_ft", "fine-tuning", "Context-Aware Robust Fine-Tuning", "https://arxiv.org/abs/2211.16175", 2022
-    )
+        "car_ft", "fine-tuning", "Context-Aware Robust Fine-Tuning", "https://arxiv.org/abs/2211.16175", 2022,
+        title="CAR-FT",
+    )  # fmt: skip
     reads_frozen: ClassVar[bool] = True
     term: ClassVar[str] = "context"
     usual_weight: ClassVar[float] = 1.0

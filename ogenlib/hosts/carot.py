@@ -29,6 +29,7 @@ from ogenlib.distill.named import NamedTensors
 from ogenlib.hosts.base import MethodInfo
 from ogenlib.hosts.parts.contrastive import pair_logits
 from ogenlib.hosts.parts.self_distilled import Seen, SelfDistilled, both_ways
+from ogenlib.hosts.registry import register
 from ogenlib.towers import ClipLike
 
 DISTILL, JOINT, ORTHOGONAL = 1.5, 0.05, 0.2  # released code, README and example_scripts/carot.sh
@@ -66,6 +67,7 @@ class RisingEMA(EMA):
         return {**super()._settings(), **own}
 
 
+@register
 class CaRot(SelfDistilled):
     """Both towers, by pairs, with an orthogonal image projection and a teacher.
 
@@ -80,7 +82,7 @@ class CaRot(SelfDistilled):
 
     info = MethodInfo(
         "carot", "fine-tuning", "Towards Calibrated Robust Fine-Tuning of Vision-Language Models",
-        "https://arxiv.org/abs/2311.01723", 2024,
+        "https://arxiv.org/abs/2311.01723", 2024, title="CaRot",
     )  # fmt: skip
 
     def __init__(

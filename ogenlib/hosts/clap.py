@@ -29,12 +29,14 @@ from torch import Tensor
 from ogenlib.data import FeatureBank
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, Host, MethodInfo
 from ogenlib.hosts.parts.rows import RowHost
+from ogenlib.hosts.registry import register
 from ogenlib.towers import ClipLike
 
 LR = 0.1  # released configuration
 LENGTH = 9.0  # OpenAI's ViT-B/32: mean length of its text features of the 1000 ImageNet names
 
 
+@register
 class CLAP(RowHost):
     """Class weights ``unit(length * t + x)``, with a penalty on the rows ``x``.
 
@@ -53,7 +55,7 @@ class CLAP(RowHost):
 
     info = MethodInfo(
         "clap", "adapter", "A Closer Look at the Few-Shot Adaptation of Large Vision-Language Models",
-        "https://arxiv.org/abs/2312.12730", 2024,
+        "https://arxiv.org/abs/2312.12730", 2024, title="CLAP",
     )  # fmt: skip
     multipliers: Tensor
     penalties: Tensor

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, MethodInfo, seeded
 from ogenlib.hosts.parts.bottleneck import bottleneck, hidden_width, linear
+from ogenlib.hosts.registry import register
 from ogenlib.hosts.zero_shot import AnchoredHost
 from ogenlib.towers import ClipLike
 
@@ -33,6 +34,7 @@ RATIO = 0.2  # released code
 LR = 1e-3  # this library's choice for AdamW, not the authors'
 
 
+@register
 class CLIPAdapter(AnchoredHost):
     """Zero-shot weights, and image features that pass through a trained bottleneck.
 
@@ -48,7 +50,7 @@ class CLIPAdapter(AnchoredHost):
 
     info = MethodInfo(
         "clip_adapter", "adapter", "CLIP-Adapter: Better Vision-Language Models with Feature Adapters",
-        "https://arxiv.org/abs/2110.04544", 2021,
+        "https://arxiv.org/abs/2110.04544", 2021, title="CLIP-Adapter",
     )  # fmt: skip
 
     def __init__(

@@ -27,12 +27,14 @@ from ogenlib.data import FeatureBank
 from ogenlib.hosts.base import MethodInfo, seeded
 from ogenlib.hosts.coop import CoOp
 from ogenlib.hosts.parts.bottleneck import bottleneck, linear
+from ogenlib.hosts.registry import register
 from ogenlib.towers import Backbone, PromptTokens, encode_prompts
 
 REDUCTION = 16  # released code, trainers/cocoop.py
 MAX_PROMPTS = 1024  # images times classes encoded at a time: some 2 GB of activations in ViT-B/16's text tower
 
 
+@register
 class CoCoOp(CoOp):
     """Learned context for the text side, shifted by a small network on the image feature.
 
@@ -49,7 +51,7 @@ class CoCoOp(CoOp):
 
     info = MethodInfo(
         "cocoop", "prompt", "Conditional Prompt Learning for Vision-Language Models",
-        "https://arxiv.org/abs/2203.05557", 2022,
+        "https://arxiv.org/abs/2203.05557", 2022, title="CoCoOp",
     )  # fmt: skip
     centre: Tensor
 

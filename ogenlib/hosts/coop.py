@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ogenlib.hosts.base import Host, MethodInfo
+from ogenlib.hosts.registry import register
 from ogenlib.towers import Backbone, PromptTokens, context_from_words, encode_prompts, prompt_tokens
 
 INIT_STD = 0.02  # released code, trainers/coop.py
@@ -28,6 +29,7 @@ PAPER_LR = 2e-3  # for embeddings of that size: CLIP's token embeddings start wi
 MAX_CACHED_PROMPTS = 8  # token tables kept; training uses one or two lists of names
 
 
+@register
 class CoOp(Host):
     """Learned context for the text side.
 
@@ -45,7 +47,7 @@ class CoOp(Host):
 
     info = MethodInfo(
         "coop", "prompt", "Learning to Prompt for Vision-Language Models",
-        "https://arxiv.org/abs/2109.01134", 2022,
+        "https://arxiv.org/abs/2109.01134", 2022, title="CoOp",
     )  # fmt: skip
 
     def __init__(

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, MethodInfo
 from ogenlib.hosts.parts.rows import RowHost
+from ogenlib.hosts.registry import register
 from ogenlib.hosts.zero_shot import zero_shot_weights
 from ogenlib.towers import ClipLike
 
@@ -32,6 +33,7 @@ LR = 1e-3  # the larger of the two rates that the released code searches
 TEXT_ROWS = 32  # as many as the library's batch holds images
 
 
+@register
 class CrossModal(RowHost):
     """Class weights ``unit(t + x)``, trained on images and on class names.
 
@@ -47,7 +49,7 @@ class CrossModal(RowHost):
     info = MethodInfo(
         "cross_modal", "adapter",
         "Multimodality Helps Unimodality: Cross-Modal Few-Shot Learning with Multimodal Models",
-        "https://arxiv.org/abs/2301.06267", 2023,
+        "https://arxiv.org/abs/2301.06267", 2023, title="Cross-modal probe", aliases=("cross-modal adaptation",),
     )  # fmt: skip
 
     def __init__(

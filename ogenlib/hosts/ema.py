@@ -20,11 +20,13 @@ from ogenlib import distill
 from ogenlib.data import FeatureBank
 from ogenlib.hosts.base import MethodInfo
 from ogenlib.hosts.full_ft import FullFT
+from ogenlib.hosts.registry import register
 from ogenlib.towers import ClipLike
 
 DECAY, PAPER_DECAY = 0.99, 0.999
 
 
+@register
 class EMA(FullFT):
     """Image tower and head, averaged over the steps. Measurements between epochs see the weights, not the average.
 
@@ -40,7 +42,7 @@ class EMA(FullFT):
         "ema", "fine-tuning",
         "Mean teachers are better role models: Weight-averaged consistency targets improve semi-supervised deep "
         "learning results",
-        "https://arxiv.org/abs/1703.01780", 2017,
+        "https://arxiv.org/abs/1703.01780", 2017, title="EMA of weights",
     )  # fmt: skip
 
     def __init__(self, clip: ClipLike, names: Sequence[str], *args: Any, decay: float = DECAY, **options: Any) -> None:

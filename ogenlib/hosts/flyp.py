@@ -26,6 +26,7 @@ from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, MethodInfo
 from ogenlib.hosts.parts.contrastive import info_nce
 from ogenlib.hosts.parts.text_pool import TextPool, Texts, class_texts
 from ogenlib.hosts.parts.tuned_towers import TunedTowers
+from ogenlib.hosts.registry import register
 from ogenlib.towers import ClipLike
 from ogenlib.towers.text import encode_ids
 from ogenlib.utils.distributed import gather
@@ -34,6 +35,7 @@ LR = 1e-5  # released code, README
 F_ = TypeVar("F_", bound="FLYP")
 
 
+@register
 class FLYP(TunedTowers):
     """Both towers, trained with images and their texts.
 
@@ -49,7 +51,7 @@ class FLYP(TunedTowers):
 
     info = MethodInfo(
         "flyp", "fine-tuning", "Finetune like you pretrain: Improved finetuning of zero-shot vision models",
-        "https://arxiv.org/abs/2212.00638", 2022,
+        "https://arxiv.org/abs/2212.00638", 2022, title="FLYP", aliases=("finetune like you pretrain",),
     )  # fmt: skip
     published: ClassVar[dict[str, Any]] = {
         "lr": 1e-5, "optimizer": "adamw", "weight_decay": 0.1, "schedule": "steps", "warmup_steps": 500, "epochs": 10,

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, TypeVar
 from ogenlib.hosts.base import MethodInfo
 from ogenlib.hosts.parts.head import Headed
 from ogenlib.hosts.parts.tuned_towers import TunedImages
+from ogenlib.hosts.registry import register
 from ogenlib.towers import ClipLike
 
 PAPER_TRAINING: dict[str, Any] = {
@@ -31,6 +32,7 @@ LR = 3e-5  # the released rate; it does not depend on the size of the run as epo
 F_ = TypeVar("F_", bound="FullFT")
 
 
+@register
 class FullFT(TunedImages, Headed):
     """Image tower and head, trained by cross-entropy.
 
@@ -43,8 +45,9 @@ class FullFT(TunedImages, Headed):
     """
 
     info = MethodInfo(
-        "full_ft", "fine-tuning", "Robust fine-tuning of zero-shot models", "https://arxiv.org/abs/2109.01903", 2022
-    )
+        "full_ft", "fine-tuning", "Robust fine-tuning of zero-shot models", "https://arxiv.org/abs/2109.01903", 2022,
+        title="Full fine-tuning", aliases=("FT", "full", "fine-tuning", "finetune", "full finetune", "FFT"),
+    )  # fmt: skip
     published: ClassVar[dict[str, Any]] = PAPER_TRAINING
 
     def __init__(self, clip: ClipLike, names: Sequence[str], *args: Any, paper_training: bool = False, **options: Any):

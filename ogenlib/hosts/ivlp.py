@@ -21,9 +21,11 @@ from torch import Tensor
 
 from ogenlib.hosts.base import MethodInfo, seeded
 from ogenlib.hosts.parts.deep_prompts import DeepPrompts, check_count, random_prompts
+from ogenlib.hosts.registry import register
 from ogenlib.towers import Backbone
 
 
+@register
 class IVLP(DeepPrompts):
     """Deep text prompts and deep visual prompts.
 
@@ -40,7 +42,7 @@ class IVLP(DeepPrompts):
 
     info = MethodInfo(
         "ivlp", "prompt", "MaPLe: Multi-modal Prompt Learning (independent vision-language prompting)",
-        "https://arxiv.org/abs/2210.03117", 2023,
+        "https://arxiv.org/abs/2210.03117", 2023, title="IVLP",
     )  # fmt: skip
     published: ClassVar[dict[str, Any]] = {"lr": 3.5e-3, "optimizer": "sgd", "epochs": 5, "batch_size": 4}
     usual_tokens: ClassVar[int] = 2  # released code, configs/trainers/IVLP

@@ -21,9 +21,11 @@ from torch import Tensor
 from ogenlib.distill import kl_divergence
 from ogenlib.hosts.base import Batch, MethodInfo
 from ogenlib.hosts.parts.penalised import PenalisedFT
+from ogenlib.hosts.registry import register
 from ogenlib.towers import ClipLike
 
 
+@register
 class KD(PenalisedFT):
     """Image tower and head, held to zero-shot predictions on the training images.
 
@@ -37,8 +39,9 @@ class KD(PenalisedFT):
     """
 
     info = MethodInfo(
-        "kd", "fine-tuning", "Distilling the Knowledge in a Neural Network", "https://arxiv.org/abs/1503.02531", 2015
-    )
+        "kd", "fine-tuning", "Distilling the Knowledge in a Neural Network", "https://arxiv.org/abs/1503.02531", 2015,
+        title="Self-distillation (KD)", aliases=("self-distillation", "distillation"),
+    )  # fmt: skip
     reads_frozen: ClassVar[bool] = True
     term: ClassVar[str] = "kd"
     usual_weight: ClassVar[float] = 1.0

@@ -23,12 +23,14 @@ from torch import Tensor
 
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, MethodInfo
 from ogenlib.hosts.coop import CoOp
+from ogenlib.hosts.registry import register
 from ogenlib.hosts.zero_shot import Anchored, ZeroShotAnchor
 from ogenlib.towers import Backbone
 
 WEIGHT = 8.0  # released code
 
 
+@register
 class KgCoOp(Anchored, CoOp):
     """CoOp with text anchoring.
 
@@ -44,7 +46,7 @@ class KgCoOp(Anchored, CoOp):
 
     info = MethodInfo(
         "kgcoop", "prompt", "Visual-Language Prompt Tuning with Knowledge-guided Context Optimization",
-        "https://arxiv.org/abs/2303.13103", 2023,
+        "https://arxiv.org/abs/2303.13103", 2023, title="KgCoOp",
     )  # fmt: skip
 
     def __init__(

@@ -21,8 +21,10 @@ from torch import Tensor
 
 from ogenlib.hosts.base import Batch, MethodInfo
 from ogenlib.hosts.parts.penalised import PenalisedFT
+from ogenlib.hosts.registry import register
 
 
+@register
 class L2SP(PenalisedFT):
     """Image tower and head, held near their start.
 
@@ -32,7 +34,7 @@ class L2SP(PenalisedFT):
 
     info = MethodInfo(
         "l2_sp", "fine-tuning", "Explicit Inductive Bias for Transfer Learning with Convolutional Networks",
-        "https://arxiv.org/abs/1802.01483", 2018,
+        "https://arxiv.org/abs/1802.01483", 2018, title="L2-SP",
     )  # fmt: skip
     term: ClassVar[str] = "l2_sp"
     usual_weight: ClassVar[float] = 0.1

@@ -21,10 +21,12 @@ import torch.nn.functional as F
 from ogenlib.data import FeatureBank
 from ogenlib.hosts.base import Host, MethodInfo
 from ogenlib.hosts.parts.head import Headed
+from ogenlib.hosts.registry import register
 
 LR = 1e-3  # as `cross_modal`, whose released code searches it for the same head
 
 
+@register
 class LinearProbe(Headed):
     """A head on cached features.
 
@@ -34,7 +36,7 @@ class LinearProbe(Headed):
 
     info = MethodInfo(
         "linear_probe", "adapter", "Learning Transferable Visual Models From Natural Language Supervision",
-        "https://arxiv.org/abs/2103.00020", 2021,
+        "https://arxiv.org/abs/2103.00020", 2021, title="Linear probe", aliases=("LP",),
     )  # fmt: skip
 
     rows_for_unknown: ClassVar[bool] = True

@@ -30,6 +30,7 @@ from torch import Tensor
 from ogenlib.hosts.base import Batch, MethodInfo, seeded
 from ogenlib.hosts.parts.penalised import PenalisedFT
 from ogenlib.hosts.parts.tuned_towers import whole_model
+from ogenlib.hosts.registry import register
 from ogenlib.towers import ClipLike, RandomTexts
 from ogenlib.towers.text import encode_ids
 
@@ -52,6 +53,7 @@ def energy_gap(z: Tensor, frozen: Tensor, texts: Tensor, scale: Tensor | float) 
         return (scale * (z.float() - frozen.float()) @ texts.float().T).square().mean() / 2
 
 
+@register
 class LipsumFT(PenalisedFT):
     """Full fine-tuning with random text guidance.
 
@@ -65,7 +67,7 @@ class LipsumFT(PenalisedFT):
 
     info = MethodInfo(
         "lipsum_ft", "fine-tuning", "Robust Fine-Tuning of Zero-Shot Models via Random Text Guidance",
-        "https://arxiv.org/abs/2404.00860", 2024,
+        "https://arxiv.org/abs/2404.00860", 2024, title="Lipsum-FT", aliases=("Lipsum",),
     )  # fmt: skip
     published: ClassVar[dict[str, Any]] = PAPER_TRAINING
     reads_frozen: ClassVar[bool] = True

@@ -21,11 +21,13 @@ from ogenlib.data import FeatureBank
 from ogenlib.hosts.base import MethodInfo
 from ogenlib.hosts.full_ft import FullFT
 from ogenlib.hosts.linear_probe import LR, probe
+from ogenlib.hosts.registry import register
 from ogenlib.towers import ClipLike
 
 PROBE_EPOCHS = 20  # ours
 
 
+@register
 class LPFT(FullFT):
     """Image tower and head; before training, the head alone on the frozen features of the same images.
 
@@ -40,7 +42,7 @@ class LPFT(FullFT):
 
     info = MethodInfo(
         "lp_ft", "fine-tuning", "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution",
-        "https://arxiv.org/abs/2202.10054", 2022,
+        "https://arxiv.org/abs/2202.10054", 2022, title="LP-FT", aliases=("linear probe then finetune",),
     )  # fmt: skip
 
     def __init__(

@@ -21,9 +21,11 @@ from torch import Tensor, nn
 
 from ogenlib.hosts.base import MethodInfo, seeded
 from ogenlib.hosts.parts.deep_prompts import DeepPrompts
+from ogenlib.hosts.registry import register
 from ogenlib.towers import Backbone
 
 
+@register
 class MaPLe(DeepPrompts):
     """Deep text prompts that steer the image tower too.
 
@@ -38,7 +40,8 @@ class MaPLe(DeepPrompts):
     """
 
     info = MethodInfo(
-        "maple", "prompt", "MaPLe: Multi-modal Prompt Learning", "https://arxiv.org/abs/2210.03117", 2023
+        "maple", "prompt", "MaPLe: Multi-modal Prompt Learning", "https://arxiv.org/abs/2210.03117", 2023,
+        title="MaPLe",
     )  # fmt: skip
     published: ClassVar[dict[str, Any]] = {"lr": 3.5e-3, "optimizer": "sgd", "epochs": 5, "batch_size": 4}
     usual_tokens: ClassVar[int] = 2  # released code, configs/trainers/MaPLe

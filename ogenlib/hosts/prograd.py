@@ -29,12 +29,14 @@ from torch import Tensor
 from ogenlib.distill import kl_divergence
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, Host, MethodInfo
 from ogenlib.hosts.coop import CoOp
+from ogenlib.hosts.registry import register
 from ogenlib.hosts.zero_shot import Anchored, ZeroShotAnchor
 from ogenlib.towers import Backbone
 
 STRENGTH, TEMPERATURE = 1.0, 1.0  # released scripts and configurations
 
 
+@register
 class ProGrad(Anchored, CoOp):
     """CoOp with projected gradients.
 
@@ -50,6 +52,7 @@ class ProGrad(Anchored, CoOp):
 
     info = MethodInfo(
         "prograd", "prompt", "Prompt-aligned Gradient for Prompt Tuning", "https://arxiv.org/abs/2205.14865", 2023,
+        title="ProGrad",
     )  # fmt: skip
 
     def __init__(

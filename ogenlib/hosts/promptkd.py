@@ -31,6 +31,7 @@ from ogenlib.data import FeatureBank, PixelBank
 from ogenlib.distill import kl_divergence
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, Host, MethodInfo, seeded
 from ogenlib.hosts.parts.deep_prompts import PromptedImages, check_count, random_prompts, usable_depth
+from ogenlib.hosts.registry import register
 from ogenlib.hosts.zero_shot import ZeroShot
 from ogenlib.towers import ClipLike
 
@@ -39,6 +40,7 @@ WEIGHT = 1000.0  # released scripts (200 for Aircraft, Flowers and DTD)
 BATCH = 64  # images a pass, where the teacher looks at the unlabelled ones
 
 
+@register
 class PromptKD(PromptedImages, Host):
     """A student with visual prompts in the space of a teacher.
 
@@ -71,6 +73,7 @@ class PromptKD(PromptedImages, Host):
     info = MethodInfo(
         "promptkd", "prompt", "PromptKD: Unsupervised Prompt Distillation for Vision-Language Models",
         "https://arxiv.org/abs/2403.02781", 2024, ogen=False,  # it reads no features that OGEN could synthesize
+        title="PromptKD",
     )  # fmt: skip
     published: ClassVar[dict[str, Any]] = {"lr": 5e-3, "optimizer": "sgd", "epochs": 20, "batch_size": 8}
     teacher_weights: Tensor

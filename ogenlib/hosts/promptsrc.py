@@ -28,12 +28,14 @@ from ogenlib.data import FeatureBank
 from ogenlib.distill import GaussianPromptAverage, kl_divergence
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, MethodInfo
 from ogenlib.hosts.ivlp import IVLP
+from ogenlib.hosts.registry import register
 from ogenlib.hosts.zero_shot import Anchored, ZeroShotAnchor
 from ogenlib.towers import Backbone
 
 TEXT_WEIGHT, IMAGE_WEIGHT, LOGIT_WEIGHT = 25.0, 10.0, 1.0  # released code, configs/trainers/PromptSRC
 
 
+@register
 class PromptSRC(Anchored, IVLP):
     """Self-regulated prompts.
 
@@ -51,7 +53,7 @@ class PromptSRC(Anchored, IVLP):
 
     info = MethodInfo(
         "promptsrc", "prompt", "Self-regulating Prompts: Foundational Model Adaptation without Forgetting",
-        "https://arxiv.org/abs/2307.06948", 2023,
+        "https://arxiv.org/abs/2307.06948", 2023, title="PromptSRC",
     )  # fmt: skip
     published: ClassVar[dict[str, Any]] = {"lr": 2.5e-3, "optimizer": "sgd", "epochs": 20, "batch_size": 4}
     usual_tokens: ClassVar[int] = 4

@@ -35,6 +35,7 @@ from ogenlib.hosts.parts.pixel_host import PixelHost
 from ogenlib.hosts.parts.residual_adapters import TowerAdapters, image_blocks, text_blocks
 from ogenlib.hosts.parts.text_pool import TextPool, Texts, class_texts, mean_rows
 from ogenlib.hosts.parts.tuned_towers import whole_model
+from ogenlib.hosts.registry import register
 from ogenlib.hosts.zero_shot import AnchoredHost, filled
 from ogenlib.towers import Backbone, ClipLike
 from ogenlib.towers.folded import folded_attention, recomputes
@@ -68,6 +69,7 @@ class Accumulation(EMA):
         return {**super()._settings(), "early": int(self.early)}
 
 
+@register
 class RAdapter(PixelHost, AnchoredHost):
     """Residual adapters in both towers; trained on pixels, and a plain open_clip model afterwards (`merged`).
 
@@ -96,7 +98,7 @@ class RAdapter(PixelHost, AnchoredHost):
 
     info = MethodInfo(
         "r_adapter", "fine-tuning", "Efficient and Versatile Robust Fine-Tuning of Zero-shot Models",
-        "https://arxiv.org/abs/2408.05749", 2024,
+        "https://arxiv.org/abs/2408.05749", 2024, title="R-Adapter", aliases=("residual adapter", "R-Adapters"),
     )  # fmt: skip
     changes: ClassVar[str] = "puts adapters into both towers"
     published: ClassVar[dict[str, Any]] = {

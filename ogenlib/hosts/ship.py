@@ -29,6 +29,7 @@ from ogenlib.data import FeatureBank
 from ogenlib.hosts.base import Batch, MethodInfo
 from ogenlib.hosts.coop import CoOp
 from ogenlib.hosts.parts.ship_vae import fit_vae, synthesize
+from ogenlib.hosts.registry import register
 from ogenlib.towers import Backbone
 
 VAE_EPOCHS = 50  # released code
@@ -36,6 +37,7 @@ ROWS = 32  # as many as the library's batch holds images
 PER_NAME = 64  # this library's choice; the released code synthesizes anew in every step
 
 
+@register
 class SHIP(CoOp):
     """CoOp with synthesized features.
 
@@ -52,7 +54,7 @@ class SHIP(CoOp):
 
     info = MethodInfo(
         "ship", "prompt", "Improving Zero-Shot Generalization for CLIP with Synthesized Prompts",
-        "https://arxiv.org/abs/2307.07397", 2023,
+        "https://arxiv.org/abs/2307.07397", 2023, title="SHIP",
     )  # fmt: skip
 
     def __init__(

@@ -29,6 +29,7 @@ from ogenlib.distill import kl_divergence
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, MethodInfo
 from ogenlib.hosts.flyp import FLYP
 from ogenlib.hosts.parts.text_pool import TextPool
+from ogenlib.hosts.registry import register
 from ogenlib.hosts.zero_shot import filled
 from ogenlib.towers import ClipLike
 from ogenlib.towers.text import encode_ids
@@ -43,6 +44,7 @@ SPURIOSITIES = (
 )  # fmt: skip
 
 
+@register
 class StarFT(FLYP):
     """Both towers, held to zero-shot on spurious texts.
 
@@ -57,7 +59,7 @@ class StarFT(FLYP):
 
     info = MethodInfo(
         "starft", "fine-tuning", "StarFT: Robust Fine-tuning of Zero-shot Models via Spuriosity Alignment",
-        "https://arxiv.org/abs/2505.13232", 2025,
+        "https://arxiv.org/abs/2505.13232", 2025, title="StarFT",
     )  # fmt: skip
     reads_names: ClassVar[bool] = True  # the phrases stand behind a name
 

@@ -18,11 +18,13 @@ from typing import Any
 
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, MethodInfo
 from ogenlib.hosts.parts.rows import RowHost
+from ogenlib.hosts.registry import register
 from ogenlib.towers import ClipLike
 
 LR = 2e-3  # released code, train_regular.sh
 
 
+@register
 class TaskRes(RowHost):
     """Class weights ``unit(t + alpha * x)`` with one trained row ``x`` a name.
 
@@ -37,7 +39,7 @@ class TaskRes(RowHost):
 
     info = MethodInfo(
         "taskres", "adapter", "Task Residual for Tuning Vision-Language Models",
-        "https://arxiv.org/abs/2211.10277", 2023,
+        "https://arxiv.org/abs/2211.10277", 2023, title="TaskRes",
     )  # fmt: skip
 
     def __init__(

@@ -24,12 +24,14 @@ from torch import Tensor, nn
 
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, MethodInfo, seeded
 from ogenlib.hosts.parts.bottleneck import bottleneck, hidden_width
+from ogenlib.hosts.registry import register
 from ogenlib.hosts.zero_shot import AnchoredHost
 from ogenlib.towers import ClipLike
 
 LR = 1e-3  # this library's choice for AdamW, not the authors'
 
 
+@register
 class TextAdapter(AnchoredHost):
     """Class weights ``unit(t + ratio * up(relu(down(t))))`` of zero-shot weights ``t``.
 
@@ -46,7 +48,7 @@ class TextAdapter(AnchoredHost):
 
     info = MethodInfo(
         "text_adapter", "adapter", "CLIP-Adapter: Better Vision-Language Models with Feature Adapters",
-        "https://arxiv.org/abs/2110.04544", 2021,
+        "https://arxiv.org/abs/2110.04544", 2021, title="Text adapter",
     )  # fmt: skip
 
     def __init__(

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from ogenlib.data import FeatureBank
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, Host, MethodInfo
+from ogenlib.hosts.registry import register
 from ogenlib.hosts.zero_shot import AnchoredHost
 from ogenlib.towers import ClipLike
 
@@ -156,20 +157,22 @@ class CacheHost(AnchoredHost):
         }  # fmt: skip
 
 
+@register
 class TipAdapter(CacheHost):
     """Tip-Adapter: nothing is trained, `ogenlib.fit` fills the cache. Arguments: those of `CacheHost`."""
 
-    info = MethodInfo("tip_adapter", "adapter", PAPER, URL, 2022, ogen=False)
+    info = MethodInfo("tip_adapter", "adapter", PAPER, URL, 2022, ogen=False, title="Tip-Adapter")
     training_free = True
 
     def losses(self, batch: Batch, *, z: Tensor | None = None, w: Tensor | None = None) -> dict[str, Tensor]:
         raise ValueError("tip_adapter has nothing to train: ogenlib.fit fills its cache; tip_adapter_f trains the keys")
 
 
+@register
 class TipAdapterF(CacheHost):
     """Tip-Adapter-F: the cache's keys are trained. Arguments: those of `CacheHost`."""
 
-    info = MethodInfo("tip_adapter_f", "adapter", PAPER, URL, 2022)
+    info = MethodInfo("tip_adapter_f", "adapter", PAPER, URL, 2022, title="Tip-Adapter-F")
 
     def _keep(self, keys: Tensor, labels: Tensor) -> None:
         self.keys = nn.Parameter(keys.to(self.device))

@@ -32,6 +32,7 @@ from ogenlib.distill import BetaTrajectoryAverage, kl_divergence
 from ogenlib.hosts.base import MethodInfo
 from ogenlib.hosts.parts.contrastive import pair_logits
 from ogenlib.hosts.parts.self_distilled import Seen, SelfDistilled, both_ways, paired, updates
+from ogenlib.hosts.registry import register
 from ogenlib.towers import ClipLike
 
 DISTILL, JOINT = 0.9, 0.05  # released code, example_scripts/tracer_beta.sh
@@ -39,6 +40,7 @@ RELATION, FEATURES, INTERACTION, CROSS = 1.0, 2000.0, 1.0, 1.0  # the same
 BETA = 0.5  # released code, src/args.py
 
 
+@register
 class TRACER(SelfDistilled):
     """Both towers, by pairs, distilled from the trajectory's mean.
 
@@ -56,7 +58,7 @@ class TRACER(SelfDistilled):
 
     info = MethodInfo(
         "tracer", "fine-tuning", "TRACER: Persistent Regularization for Robust Multimodal Finetuning",
-        "https://arxiv.org/abs/2605.29380", 2026,
+        "https://arxiv.org/abs/2605.29380", 2026, title="TRACER",
     )  # fmt: skip
 
     def __init__(

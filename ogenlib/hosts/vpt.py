@@ -21,12 +21,14 @@ from torch import Tensor
 
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, MethodInfo, seeded
 from ogenlib.hosts.parts.deep_prompts import PromptedImages, check_count, random_prompts, usable_depth
+from ogenlib.hosts.registry import register
 from ogenlib.hosts.zero_shot import AnchoredHost
 from ogenlib.towers import ClipLike
 
 TOKENS, DEPTH = 8, 12  # MaPLe code, configs/trainers/VPT
 
 
+@register
 class VPT(PromptedImages, AnchoredHost):
     """Visual prompts against fixed zero-shot weights.
 
@@ -41,7 +43,7 @@ class VPT(PromptedImages, AnchoredHost):
         ValueError: an image tower that takes no visual prompts (named), a depth it has not, or no tokens.
     """
 
-    info = MethodInfo("vpt", "prompt", "Visual Prompt Tuning", "https://arxiv.org/abs/2203.12119", 2022)
+    info = MethodInfo("vpt", "prompt", "Visual Prompt Tuning", "https://arxiv.org/abs/2203.12119", 2022, title="VPT")
     published: ClassVar[dict[str, Any]] = {"lr": 2.5e-3, "optimizer": "sgd", "epochs": 5, "batch_size": 4}
 
     def __init__(

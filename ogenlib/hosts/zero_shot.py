@@ -20,6 +20,7 @@ from einops import reduce
 from torch import Tensor
 
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, Host, MethodInfo
+from ogenlib.hosts.registry import register
 from ogenlib.towers import ClipLike
 
 MAX_CACHED = 8  # lists of names kept; training and evaluation use a few
@@ -116,6 +117,7 @@ class AnchoredHost(Anchored):
         self.anchor = ZeroShotAnchor(clip, templates)
 
 
+@register
 class ZeroShot(AnchoredHost):
     """CLIP as it comes; nothing is trained.
 
@@ -125,7 +127,7 @@ class ZeroShot(AnchoredHost):
 
     info = MethodInfo(
         "zero_shot", "baseline", "Learning Transferable Visual Models From Natural Language Supervision",
-        "https://arxiv.org/abs/2103.00020", 2021, ogen=False,
+        "https://arxiv.org/abs/2103.00020", 2021, ogen=False, title="Zero-shot", aliases=("CLIP",),
     )  # fmt: skip
 
     def __init__(

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ogenlib.hosts.method_names import title
+from ogenlib.hosts.registry import title
 
 DASH = "–"
 MINUS = "−"

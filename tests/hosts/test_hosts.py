@@ -8,8 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ogenlib.hosts import METHODS, Batch, Host, build, list_methods, method, method_name
-from ogenlib.hosts.method_names import OTHER_SPELLINGS, TITLES, plain, title
+from ogenlib.hosts import METHODS, Batch, Host, build, list_methods
 from ogenlib.ogen.wrapper import OGEN
 from ogenlib.runs.saved import load_run
 
@@ -117,29 +116,6 @@ def test_every_method_says_where_it_comes_from() -> None:
         assert info.kind in ("baseline", "prompt", "adapter", "fine-tuning")
         assert info.url in (METHODS[info.name].__module__ and __import__(
             METHODS[info.name].__module__, fromlist=["_"]).__doc__)  # fmt: skip
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_a_method_is_found_by_its_usual_spellings(name: str) -> None:
-    for spelling in (name, name.replace("_", "-"), name.replace("_", " ").upper(), title(name), title(name).lower()):
-        assert method(spelling) is METHODS[name] and method_name(spelling) == name
-    assert name in TITLES
-
-
-def test_other_usual_spellings() -> None:
-    for spelling, name in OTHER_SPELLINGS.items():
-        assert method_name(spelling) == name and spelling == plain(spelling)
-    assert len({plain(title(name)) for name in METHODS}) == len(METHODS)
-    assert [method_name(s) for s in ("full fine-tuning", "LP-FT", "r-adapter", "Lipsum", "L2-SP")] == [
-        "full_ft", "lp_ft", "r_adapter", "lipsum_ft", "l2_sp"
-    ]  # fmt: skip
-    with pytest.raises(ValueError, match=r"'WiSE-FT' is unknown; .* between the start and the end of any method"):
-        method("WiSE-FT")
-
-
-def test_an_unknown_method_is_named_with_the_closest() -> None:
-    with pytest.raises(ValueError, match=r"'coup' is unknown.*did you mean 'coop'"):
-        method("coup")
 
 
 def test_losses_start_at_the_zero_shot_cross_entropy(clip, toy_bank) -> None:
