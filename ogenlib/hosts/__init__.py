@@ -48,6 +48,7 @@ _HOSTS: tuple[type[Host], ...] = (
     LinearProbe, FullFT, LPFT, EMA, L2SP, KD, CARFT, FLYP, StarFT, LipsumFT, RAdapter, ARF, CaRot, TRACER,
 )  # fmt: skip
 METHODS: dict[str, type[Host]] = {cls.info.name: cls for cls in _HOSTS}
+"""The hosts by the names of their methods; a program adds its own by an entry."""
 
 __all__ = [
     "ARF", "CARFT", "CLAP", "EMA", "FLYP", "IVLP", "KD", "L2SP", "LPFT", "METHODS", "SHIP", "TRACER", "VPT", "Batch",
