@@ -18,6 +18,7 @@ from ogenlib.utils.documents import read_json, write_json
 from ogenlib.utils.files import atomic_write
 
 CaptionTable = dict[str, tuple[str, ...]]
+"""The captions of an image by its key."""
 SUFFIXES = (".json", ".csv")
 
 

@@ -129,6 +129,7 @@ class CandidatePool:
 
     @property
     def embed_dim(self) -> int:
+        """Length D of a feature."""
         return int(self.parts[0].images.shape[1])
 
     @property

@@ -20,6 +20,7 @@ _log = logging.getLogger(__name__)
 PROTOCOLS = (
     "base-to-new", "cross-dataset", "domain-generalization", "domain-shift", "few-shot", "ood", "retrieval",
 )  # fmt: skip
+"""What can be measured: the names of the protocols."""
 WITH_TARGETS = ("cross-dataset", "domain-generalization", "domain-shift")
 TARGETS_TOO = (*WITH_TARGETS, "ood")  # with targets, and as a suite besides
 WITHOUT_NEW = ("few-shot", "ood", "retrieval")  # no names that OGEN could be given

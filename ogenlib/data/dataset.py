@@ -318,6 +318,7 @@ class Dataset:
 
     @property
     def classnames(self) -> tuple[str, ...]:
+        """The names that labels are indices into, the same for all image sets."""
         return self.test.classnames
 
     def splits(self) -> dict[str, ImageSet]:

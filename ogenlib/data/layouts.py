@@ -92,6 +92,7 @@ _COOP = (
            "a photo of a person doing {}.", name="ucf101", aliases=("ucf",)),
 )  # fmt: skip
 COOP11 = tuple(layout.name for layout in _COOP)
+"""The eleven datasets of the CoOp suite, as `load_dataset` knows them."""
 
 _SHIFTS = (
     Layout("imagenetv2", "ImageNetV2", "numbered", ("imagenetv2", "imagenet-v2", "imagenet_v2"),

@@ -158,6 +158,7 @@ class OGENDetector(ChunkedDetector):
 
     @property
     def fitted(self) -> bool:
+        """Whether images of the known classes were given; without them names alone decide."""
         return self._images is not None
 
     @torch.no_grad()

@@ -243,4 +243,5 @@ class Host(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where the backbone lies, and with it the host's parameters."""
         return self.clip.device

@@ -22,6 +22,7 @@ from ogenlib.evaluate.recall import KS, Recalls
 from ogenlib.evaluate.scores import harmonic_mean
 
 SCHEMA = "ogenlib.results/1"
+"""The format of a document of results, as `schema` in it."""
 AVERAGE = "average"  # the dataset of mean rows
 SETTING = ("dataset", "domain", "shots", "task", "detector")  # what a row is of, besides its method and seed
 RETRIEVAL_METRICS = tuple(name for name in Recalls(*[dict.fromkeys(KS, 0.0)] * 2).as_row())  # in rows of retrieval

@@ -79,6 +79,7 @@ class Backbone(ClipLike):
 
     @property
     def device(self) -> torch.device:
+        """Where the model's weights lie."""
         return self.model.logit_scale.device
 
     @property

@@ -46,6 +46,7 @@ class ClipLike(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where the weights lie."""
         raise NotImplementedError
 
     @property

@@ -55,6 +55,7 @@ class ImageTower:
 
     @property
     def device(self) -> torch.device:
+        """Where the tower's weights lie."""
         return next(self.visual.parameters()).device
 
     @property

@@ -73,6 +73,7 @@ class EmbeddingTable(ClipLike):
 
     @property
     def device(self) -> torch.device:
+        """Where the rows lie."""
         return self.unit.device
 
     @property

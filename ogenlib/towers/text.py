@@ -69,10 +69,12 @@ class TextTower:
 
     @property
     def context_length(self) -> int:
+        """Tokens `L` of the longest text, special ones included."""
         return self.tokens.context_length
 
     @property
     def n_prefix(self) -> int:
+        """Special tokens before the words: a start token, or none."""
         return self.tokens.n_prefix
 
     @property
@@ -82,6 +84,7 @@ class TextTower:
 
     @property
     def device(self) -> torch.device:
+        """Where the model's weights lie."""
         return next(self.model.parameters()).device
 
     @property
@@ -119,6 +122,7 @@ class TextTower:
         return ids[:, : int(self.lengths(ids).max())] if self.can_truncate and len(ids) else ids
 
     def check(self, embeds: Tensor, ids: Tensor, deep: Tensor | None) -> None:
+        """ValueError for inputs of `encode` that do not fit each other or this tower."""
         if embeds.ndim != 3 or embeds.shape[:2] != ids.shape or embeds.shape[2] != self.width:
             raise ValueError(
                 f"embeddings {tuple(embeds.shape)} and ids {tuple(ids.shape)} do not match: "
@@ -128,12 +132,14 @@ class TextTower:
         self.check_deep(deep, ids.shape[1])
 
     def check_length(self, length: int) -> None:
+        """ValueError for a number of tokens that the tower does not take."""
         shortest = 1 if self.can_truncate else self.context_length
         if not shortest <= length <= self.context_length:
             accepted = f"at most {self.context_length}" if self.can_truncate else f"exactly {self.context_length}"
             raise ValueError(f"{length} tokens given, this tower takes {accepted}: pad with tokenize(texts)")
 
     def check_deep(self, deep: Tensor | None, length: int) -> None:
+        """ValueError for deep prompts that do not fit between the special tokens of `length`, or into the blocks."""
         if deep is None:
             return
         if not self.supports_deep_prompts:

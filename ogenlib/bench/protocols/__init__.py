@@ -27,6 +27,7 @@ PLANS: dict[str, Callable[[BenchConfig], Plan]] = {
     "ood": ood.plan,
     "retrieval": retrieval.plan,
 }
+"""For every protocol the function that plans it."""
 
 
 def plan(config: BenchConfig) -> Plan:

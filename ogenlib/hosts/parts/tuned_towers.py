@@ -112,6 +112,7 @@ class TunedTowers(TunedImages, Anchored):
 
     @property
     def visual(self) -> nn.Module:  # type: ignore[override]
+        """The image tower of the trained copy."""
         return self.model.visual
 
     def _copy_towers(self, clip: ClipLike) -> None:
