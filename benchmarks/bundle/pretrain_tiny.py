@@ -15,14 +15,11 @@ https://arxiv.org/abs/2305.09828), and the names of all concepts outside the bat
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import math
 import os
 import time
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +28,6 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from open_clip.model import CLIP
-from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -39,12 +35,8 @@ from tqdm import tqdm
 
 from benchmarks.bundle.drawing_styles import restyle, warp
 from benchmarks.common.options import parser_of
+from ogenlib.data.emoji import PRETRAINING_SETS, UNSEEN_SETS, Concept, concepts, open_drawing
 
-PRETRAINING_SETS = ["noto-v1", "emojione-v1", "twemoji", "fluent-emoji", "fxemoji", "streamline-emojis"]
-UNSEEN_SETS = [
-    "noto", "emojione", "fluent-emoji-flat", "openmoji", "emojione-monotone", "fluent-emoji-high-contrast",
-]  # fmt: skip
-BUNDLE = Path(__file__).resolve().parent.parent / "ogenlib" / "data" / "emoji_bundle"
 MODEL = {
     "embed_dim": 128,
     "vision_cfg": {"image_size": 48, "layers": 6, "width": 192, "head_width": 64, "patch_size": 8},
@@ -65,19 +57,11 @@ TEMPLATES = [
 ]  # fmt: skip
 
 
-def read_concepts() -> list[dict[str, Any]]:
-    with (BUNDLE / "concepts.csv").open(encoding="utf-8") as file:
-        rows: list[dict[str, Any]] = list(csv.DictReader(file))
-    return [{**row, "tags": [t for t in row["tags"].split("|") if t]} for row in rows]
-
-
-def read_set(name: str, index: dict[str, int]) -> tuple[Tensor, Tensor]:
+def read_set(name: str) -> tuple[Tensor, Tensor]:
     """Images `(N, 3, 64, 64)` uint8 and their concept indices `(N,)`."""
-    with zipfile.ZipFile(BUNDLE / f"{name}.zip") as archive:
-        files = archive.namelist()
-        pictures = [np.asarray(Image.open(io.BytesIO(archive.read(f))).convert("RGB")) for f in files]
-    images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
-    return images, torch.tensor([index[f.removesuffix(".webp")] for f in files])
+    drawn = [(i, draw) for i, c in enumerate(concepts()) if (draw := open_drawing(name, c.id)) is not None]
+    images = torch.from_numpy(np.stack([np.asarray(draw()) for _, draw in drawn]))
+    return images.permute(0, 3, 1, 2).contiguous(), torch.tensor([i for i, _ in drawn])
 
 
 def phrase(subgroup: str) -> str:
@@ -85,7 +69,7 @@ def phrase(subgroup: str) -> str:
     return " ".join(reversed(subgroup.split("-")))
 
 
-def caption(concept: dict[str, Any], generator: torch.Generator, kinds: bool) -> tuple[str, bool]:
+def caption(concept: Concept, generator: torch.Generator, kinds: bool) -> tuple[str, bool]:
     """A random caption and whether it names only the kind of thing (the subgroup).
 
     kinds: name kinds often; otherwise rarely.
@@ -95,16 +79,16 @@ def caption(concept: dict[str, Any], generator: torch.Generator, kinds: bool) ->
         return int(torch.randint(n, (1,), generator=generator))
 
     kind, template = float(torch.rand(1, generator=generator)), TEMPLATES[below(len(TEMPLATES))]
-    tags = concept["tags"]
+    tags = concept.tags
     if kind < (0.08 if kinds else 0.02):
-        return template.format(phrase(concept["subgroup"])), True
+        return template.format(phrase(concept.subgroup)), True
     if kind < 0.22 and tags:
         return template.format(tags[below(len(tags))]), False
     if kind < 0.36 and tags:
-        return f"{concept['name']}, {tags[below(len(tags))]}", False
+        return f"{concept.name}, {tags[below(len(tags))]}", False
     if kind < 0.44 and kinds:
-        return f"{template.format(concept['name'])}, a {phrase(concept['subgroup'])}", False
-    return template.format(concept["name"]), False
+        return f"{template.format(concept.name)}, a {phrase(concept.subgroup)}", False
+    return template.format(concept.name), False
 
 
 def mimetic_(model: CLIP, generator: torch.Generator) -> None:
@@ -184,17 +168,16 @@ def encode_names(model: CLIP, tokenizer: Any, names: list[str]) -> Tensor:
 
 
 @torch.no_grad()
-def zero_shot(model: CLIP, tokenizer: Any, concepts: list[dict[str, Any]], sets: list[str]) -> dict[str, Any]:
-    """Top-1 (percent) per set among all concepts, and the mean over the eight groups of top-1 in the group."""
+def zero_shot(model: CLIP, tokenizer: Any) -> dict[str, Any]:
+    """Top-1 (percent) of each unseen set among all concepts, and the mean over the groups of top-1 in the group."""
     model.eval()
-    index = {c["id"]: i for i, c in enumerate(concepts)}
-    groups = sorted({c["group"] for c in concepts})
-    group = torch.tensor([groups.index(c["group"]) for c in concepts])
+    groups = sorted({c.group for c in concepts()})
+    group = torch.tensor([groups.index(c.group) for c in concepts()])
     with torch.autocast("cpu", torch.bfloat16, enabled=False):
-        w = encode_names(model, tokenizer, [f"an icon of a {c['name']}." for c in concepts])
+        w = encode_names(model, tokenizer, [f"an icon of a {c.name}." for c in concepts()])
         result = {}
-        for name in sets:
-            images, labels = read_set(name, index)
+        for name in UNSEEN_SETS:
+            images, labels = read_set(name)
             small = F.interpolate(images.float() / 255, size=48, mode="bicubic", antialias=True).clamp(0, 1)
             z = torch.cat([model.encode_image(normalize(part), normalize=True) for part in small.split(256)])
             similarity = z @ w.T
@@ -251,23 +234,22 @@ def main() -> None:
         return export(model, args.export)
 
     tokenizer = open_clip.SimpleTokenizer(context_length=24)
-    concepts = read_concepts()
-    index = {c["id"]: i for i, c in enumerate(concepts)}
-    subgroups = sorted({c["subgroup"] for c in concepts})
-    subgroup = torch.tensor([subgroups.index(c["subgroup"]) for c in concepts])
-    table = torch.full((len(concepts), len(PRETRAINING_SETS)), -1)
+    every = concepts()
+    subgroups = sorted({c.subgroup for c in every})
+    subgroup = torch.tensor([subgroups.index(c.subgroup) for c in every])
+    table = torch.full((len(every), len(PRETRAINING_SETS)), -1)
     images, offset = [], 0
     for column, name in enumerate(PRETRAINING_SETS):
-        pictures, labels = read_set(name, index)
+        pictures, labels = read_set(name)
         table[labels, column] = torch.arange(offset, offset + len(labels))
         images.append(pictures)
         offset += len(labels)
     pictures = torch.cat(images)
     drawn = (table >= 0).any(1).nonzero().flatten()
-    plain = [c["name"] for c in concepts]
+    plain = [c.name for c in every]
 
     base = [group["lr"] for opt in opts for group in opt.param_groups]
-    names = torch.zeros(len(concepts), 128)
+    names = torch.zeros(len(every), 128)
     began, log = time.time(), (args.work / "log.jsonl").open("a", encoding="utf-8")
     bar = tqdm(initial=step, total=args.steps, mininterval=5)
     end = min(args.steps, args.stop_at or args.steps)
@@ -279,7 +261,7 @@ def main() -> None:
         rows = table[picked].gather(1, choice.argmax(1, keepdim=True)).flatten()
         x = normalize(warp(restyle(pictures[rows].float() / 255, g), 48, g))
         kinds = step < KINDS_UNTIL * args.steps
-        texts = [caption(concepts[i], g, kinds) for i in picked.tolist()]
+        texts = [caption(every[i], g, kinds) for i in picked.tolist()]
         general = torch.tensor([flag for _, flag in texts])
         ids = tokenizer([text for text, _ in texts])
 
@@ -291,7 +273,7 @@ def main() -> None:
                 names = encode_names(model, tokenizer, plain)
             z = model.encode_image(x, normalize=True).float()
             w = model.encode_text(ids, normalize=True).float()
-        outside = (picked[:, None] != torch.arange(len(concepts))[None])
+        outside = (picked[:, None] != torch.arange(len(every))[None])
         loss = contrastive(z, w, names, model.logit_scale.exp().clamp(max=100.0),
                            positives(picked, subgroup[picked], general), outside)  # fmt: skip
         if not torch.isfinite(loss):
@@ -312,7 +294,7 @@ def main() -> None:
             row = {"step": step, "loss": round(average, 4), "scale": round(model.logit_scale.exp().item(), 2),
                    "seconds": round(time.time() - began), "zero_shot": {
                        s: {k: round(v, 2) for k, v in r.items()}
-                       for s, r in zero_shot(model, tokenizer, concepts, UNSEEN_SETS).items()}}  # fmt: skip
+                       for s, r in zero_shot(model, tokenizer).items()}}  # fmt: skip
             log.write(json.dumps(row) + "\n")
             log.flush()
     digest = hashlib.sha256(b"".join(v.numpy().tobytes() for v in model.state_dict().values())).hexdigest()

@@ -59,49 +59,41 @@ def load_clip_features(name: str, folder: str | os.PathLike[str] | None = None) 
     """
     if name not in DATASETS:
         raise ValueError(f"{name!r} has no image and text features; available: {', '.join(DATASETS)}")
-    images_path, text_path = _paths(name, folder)
-    with np.load(images_path, allow_pickle=False) as images, np.load(text_path, allow_pickle=False) as texts:
-        try:
-            low, high = (int(v) for v in texts[f"range_{name}"])
-            text = unit(texts["text"][low:high])
-            classnames = tuple(str(n) for n in images["classnames"])
-            train, test = ((unit(images[f"{s}_x"]), as_labels(images[f"{s}_y"])) for s in SPLITS[name])
-        except KeyError as error:
-            raise ValueError(f"{images_path} or {text_path} lacks {error}; these are other files") from error
+    files = f"imas_vitb32_{name}.npz", TEXT_FILE
+    images, texts = (load_arrays(file, folder) for file in files)
+    try:
+        text = unit(texts["text"][slice(*texts[f"range_{name}"])])
+        classnames = tuple(str(n) for n in images["classnames"])
+        train, test = ((unit(images[f"{s}_x"]), as_labels(images[f"{s}_y"])) for s in SPLITS[name])
+    except KeyError as error:
+        raise ValueError(f"{' or '.join(files)} lacks {error}; these are other files") from error
     if len(text) != len(classnames):
-        raise ValueError(f"{text_path} has {len(text)} rows for the {len(classnames)} classes of {images_path}")
+        raise ValueError(f"{files[1]} has {len(text)} rows for the {len(classnames)} classes of {files[0]}")
     return ClipFeatures(name, classnames, text, *train, *test)
 
 
 def load_arrays(file: str, folder: str | os.PathLike[str] | None = None) -> dict[str, np.ndarray]:
     """The arrays of one file of the folder, as they are; raises as `load_clip_features`."""
-    given = os.environ.get(VARIABLE) if folder is None else folder
-    if not given:
-        raise FileNotFoundError(f"no folder of real CLIP features: pass --features DIR or set {VARIABLE}")
-    path = Path(given) / file
-    if not path.is_file():
-        raise FileNotFoundError(f"real CLIP features not found: no {file} in {given}; pass --features DIR")
-    with np.load(path, allow_pickle=False) as arrays:
+    with np.load(path_of(file, folder), allow_pickle=False) as arrays:
         return {key: arrays[key] for key in arrays.files}
 
 
 def file_hashes(name: str, folder: str | os.PathLike[str] | None = None) -> dict[str, str]:
     """sha256 of the files that `load_clip_features` reads, by file name."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in _paths(name, folder)}
+    files = f"imas_vitb32_{name}.npz", TEXT_FILE
+    return {file: hashlib.sha256(path_of(file, folder).read_bytes()).hexdigest() for file in files}
 
 
-def _paths(name: str, folder: str | os.PathLike[str] | None) -> tuple[Path, Path]:
+def path_of(file: str, folder: str | os.PathLike[str] | None) -> Path:
+    """Where a file of the folder lies; FileNotFoundError without a folder, or if it is not there."""
     given = os.environ.get(VARIABLE) if folder is None else folder
     if not given:
         raise FileNotFoundError(f"no folder of real CLIP features: pass --features DIR or set {VARIABLE}")
-    root = Path(given)
-    paths = root / f"imas_vitb32_{name}.npz", root / TEXT_FILE
-    for path in paths:
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"real CLIP features not found: no {path.name} in {root}; pass --features DIR or set {VARIABLE}"
-            )
-    return paths
+    path = Path(given) / file
+    if not path.is_file():
+        where = f"no {file} in {given}; pass --features DIR or set {VARIABLE}"
+        raise FileNotFoundError(f"real CLIP features not found: {where}")
+    return path
 
 
 def unit(rows: np.ndarray) -> Tensor:

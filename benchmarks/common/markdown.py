@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ogenlib.hosts.method_names import TITLES
 
@@ -12,6 +13,16 @@ METHOD_NAMES = {
     "linear_probe": "linear probe", "full_ft": "full fine-tuning", "kd": "self-distillation (KD)",
     "promptkd": "PromptKD, zero-shot teacher",
 }  # fmt: skip
+
+
+def named(host: str, ogen: bool = False) -> str:
+    """A method's name in a table."""
+    return METHOD_NAMES.get(host, host) + " + OGEN" * ogen
+
+
+def seeds_of(document: Mapping[str, Any], key: str = "seeds") -> str:
+    """The seeds of a results file, one after another."""
+    return ", ".join(map(str, document["protocol"][key]))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

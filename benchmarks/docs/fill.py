@@ -4,7 +4,7 @@
     python -m benchmarks.docs.fill --check    # write nothing; exit 1 and name the blocks that differ
 
 A block whose results file is absent is left as it is and reported. A new table is one function and one row of
-`BLOCKS`.
+`BLOCKS` in its room's `tables.py`.
 """
 
 from __future__ import annotations
@@ -17,119 +17,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common.markdown import METHOD_NAMES, number, spread, table
+from benchmarks.bundle import tables as bundle_tables
 from benchmarks.common.options import parser_of
 from benchmarks.common.places import ROOT
 from benchmarks.hosts import tables as hosts_tables
 from benchmarks.ogen import tables as ogen_tables
 from benchmarks.ood import tables as ood_tables
 from benchmarks.robust import tables as robust_tables
-from benchmarks.speed import tables as anchor_tables
+from benchmarks.speed import tables as speed_tables
 
 MARKED = re.compile(r"(<!-- begin: (?P<name>[\w-]+) -->\n)(?P<body>.*?)(<!-- end: (?P=name) -->)", re.DOTALL)
 MARKER = re.compile(r"<!-- (?:begin|end): ([\w-]+) -->")
 
-
-def base_to_new(document: dict[str, Any]) -> str:
-    """Summary rows tested on the icon set or folder that was trained on."""
-    card = document["protocol"]
-    home = card.get("home_domain") or next(iter(card.get("train_domains") or []), "")
-    rows = [row for row in document["summary"] if row["domain"] == home]
-    if not rows:
-        raise ValueError(f"the results have no summary rows for domain {home!r}")
-    columns = ("base", "new", "H", "joint_H")
-    lines = [
-        [METHOD_NAMES.get(row["host"], row["host"]) + (" + OGEN" if row["ogen"] else "")]
-        + [spread(row[column]) for column in columns]
-        for row in rows
-    ]
-    body = table(["method", "base", "new", "H", "joint H"], lines)
-    backbone = card["backbone"]
-    tested = f", trained and tested on {home}" if home else ""
-    seeds = ", ".join(str(seed) for seed in card["seeds"])
-    known = ""
-    if any(row["ogen"] for row in rows):
-        told = "knew" if card["new_names_known_in_training"] else "did not know"
-        known = f" OGEN {told} the new names in training, never their images."
-    return body + (
-        f"\nAccuracy in percent, mean ± standard deviation over seeds {seeds}. {card['dataset']}{tested}; "
-        f"{card['n_base']} base and {card['n_new']} new names; {card['shots']} shots, {card['epochs']} epochs; "
-        f"{backbone['name']}, weights {backbone['weights_hash']}; selection: {card['selection']}.{known}\n"
-    )
-
-
-def ogen_tiny(document: dict[str, Any]) -> str:
-    """Zero-shot accuracy of each icon set, sets never pretrained on first."""
-    sets = sorted(document["sets"].items(), key=lambda pair: pair[1]["seen_in_pretraining"])
-    lines = [
-        [name, "yes" if row["seen_in_pretraining"] else "no", number(row["all"]), number(row["groups"])]
-        for name, row in sets
-    ]
-    body = table(["icon set", "seen in pretraining", "all names", "mean of the groups"], lines)
-    categories = document.get("categories")
-    if categories:
-        sides = [[domain, number(row["base"]), number(row["new"])] for domain, row in categories.items()]
-        body += "\n" + table(["emoji-categories, icon set", "base names", "new names"], sides)
-    return body + "\nZero-shot accuracy in percent.\n"
-
-
-def speed(document: dict[str, Any]) -> str:
-    """Seconds, peak memory and counted FLOPs of the textbook loop and ours."""
-
-    def times(more: float | None, less: float | None) -> str:
-        return "–" if more is None or not less else f"{more / less:.1f}×"
-
-    def pair(a: float | None, b: float | None, digits: int = 0, unit: float = 1.0) -> str:
-        return " / ".join("–" if v is None else f"{v / unit:,.{digits}f}" for v in (a, b))
-
-    lines = []
-    for row in document["rows"]:
-        seconds = (row["textbook_seconds"], row["ours_seconds"])
-        peaks = (row["textbook_peak_mib"], row["ours_peak_mib"])
-        flops = (row["flops_textbook"], row["flops_ours"])
-        over = number(row["over_floor"], 2, "×")
-        lines.append(
-            [row["case"], pair(*seconds, 3), times(*seconds), pair(*peaks), times(*peaks), pair(*flops, 1, 1e9), over]
-        )
-    header = ["case", "seconds", "faster", "peak MiB", "smaller", "GFLOP", "ours over its FLOP floor"]
-    return table(header, lines) + "\nPairs are textbook / ours.\n"
-
-
-def generators(document: dict[str, Any]) -> str:
-    """One table for each dataset: every generator on unknown classes, beside real rows and the names themselves."""
-    distances, shares = ("cosine_centred", "frechet", "mmd", "density", "coverage"), ("nearest_mean", "ridge")
-    header = ["features", "spread", "centred cosine", "Fréchet", "MMD²", "density", "coverage", "pass, %"]
-    header += ["nearest mean, %", "ridge, %"]
-    parts = []
-    for name, card in document["protocol"]["datasets"].items():
-        lines = []
-        for row in document["summary"]:
-            if row["dataset"] == name:
-                means = [number(row.get(key, [None])[0], 2 if key == "density" else 3) for key in distances]
-                single = row["spread"] is None  # real rows and names: what varies with the seed is not a generator
-                shown = [number(row[k][0]) if single else spread(row[k]) for k in shares if k in row]
-                shown += ["–"] * (len(shares) - len(shown))
-                passes = number(row.get("pass_rate", [None])[0])
-                lines.append([row["variant"], row["spread"] or "–", *means, passes, *shown])
-        zero = next(row for row in document["summary"] if row["dataset"] == name)["zero_shot"]
-        counts = f"{card['n_known']} known and {card['n_unknown']} unknown classes, {card['n_real_rows']} real rows"
-        parts.append(f"**{name}**: {counts}; zero-shot {number(zero[0])} %\n\n" + table(header, lines))
-    seeds = ", ".join(str(seed) for seed in document["protocol"]["seeds"])
-    return "\n".join(parts) + f"\nMeans over seeds {seeds}, ± standard deviation.\n"
-
-
-BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
-    "base-to-new": ("emoji-categories.json", base_to_new),
-    "ogen-tiny": ("ogen-tiny.json", ogen_tiny),
-    "speed": ("speed.json", speed),
-    "speed-hosts": ("speed-hosts.json", speed),
-    "generators": ("generators.json", generators),
-    **ogen_tables.BLOCKS,
-    **hosts_tables.BLOCKS,
-    **robust_tables.BLOCKS,
-    **ood_tables.BLOCKS,
-    **anchor_tables.BLOCKS,
-}
+ROOMS = (bundle_tables, ogen_tables, hosts_tables, robust_tables, ood_tables, speed_tables)
+Table = Callable[[dict[str, Any]], str]
+BLOCKS: dict[str, tuple[str, Table]] = {name: block for room in ROOMS for name, block in room.BLOCKS.items()}
 
 
 @dataclass

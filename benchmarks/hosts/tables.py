@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.common.markdown import METHOD_NAMES, number, spread, table
+from benchmarks.common.markdown import named, number, seeds_of, spread, table
 
 HOME, OTHERS = "noto", "other sets"
 COLUMNS = ("base", "new", "H", "joint_H")
@@ -30,7 +30,7 @@ def cost(document: dict[str, Any]) -> str:
         alone, added = found["host alone"], found.get("ogenlib", {})
         trains = alone["epochs"] if alone["parameters"] else None
         lines.append([
-            METHOD_NAMES.get(host, host), f"{alone['parameters']:,}", "–" if trains is None else str(trains),
+            named(host), f"{alone['parameters']:,}", "–" if trains is None else str(trains),
             *[number(x.get("seconds")) for x in (alone, added)],
             *[number(x.get("peak_mib"), 0) for x in (alone, added)],
         ])  # fmt: skip
@@ -48,15 +48,14 @@ def scores(document: dict[str, Any], family: str) -> str:
         ogen = variant == "ogenlib"
         gain = [_gain(added[host, domain, metric]) if ogen else ""
                 for domain, metric in ((HOME, "H"), (HOME, "joint_H"), (OTHERS, "H"))]  # fmt: skip
-        lines.append([METHOD_NAMES.get(host, host) + (" + OGEN" if ogen else ""), *[spread(near[c]) for c in COLUMNS],
+        lines.append([named(host, ogen), *[spread(near[c]) for c in COLUMNS],
                       spread(far["H"]), *gain])  # fmt: skip
     header = ["on noto", "base", "new", "H", "joint H", "H, other sets"]
     header += ["OGEN adds to H", "to joint H", "to H, other sets"]
-    seeds = ", ".join(map(str, document["protocol"]["seeds"]))
     pairs = next((g for g in document["gains"] if g["family"] == family), None)
     over = "" if pairs is None else f" In brackets p of a paired t-test over the {pairs['n']} {pairs['pairs']}s."
     over = over.replace("tasks", "datasets")
-    return table(header, lines) + f"\nPercent, means over seeds {seeds}, ± standard deviation.{over}\n"
+    return table(header, lines) + f"\nPercent, means over seeds {seeds_of(document)}, ± standard deviation.{over}\n"
 
 
 def _gain(gain: dict[str, Any]) -> str:

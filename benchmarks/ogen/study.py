@@ -21,10 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from benchmarks.common.clip_features import DATASETS, add_option, file_hashes
-from benchmarks.common.kept_rows import kept_row
+from benchmarks.common.kept_rows import kept_rows
 from benchmarks.common.options import add_work, parser_of
 from benchmarks.common.origin import origin
 from benchmarks.common.places import RESULTS
@@ -108,12 +106,16 @@ def run_all(
     cells: Iterable[tuple[Variant, StudyTask, int, int]], work: Path, *, curve: bool = False
 ) -> list[dict[str, Any]]:
     """All rows, each kept in `work` under a name made of everything that decides it."""
-    rows = []
-    for variant, task, seed, epochs in tqdm(list(cells), desc="study", unit="run"):
-        decides = (asdict(variant), task.name, task.bank.fingerprint, task.test.fingerprint, task.clip.weights_hash,
-                   seed, epochs, curve)  # fmt: skip
-        rows.append(kept_row(work, decides, partial(run_one, variant, task, seed, epochs, curve)))
-    return rows
+
+    def decides(variant: Variant, task: StudyTask, seed: int, epochs: int) -> tuple[Any, ...]:
+        return (*of_task(variant, task), seed, epochs, curve)
+
+    return kept_rows(cells, work, decides, partial(run_one, curve=curve))
+
+
+def of_task(variant: Variant, task: StudyTask) -> tuple[Any, ...]:
+    """What decides a row besides seed and length: the variant, and what it is trained and tested on."""
+    return (asdict(variant), task.name, task.bank.fingerprint, task.test.fingerprint, task.clip.weights_hash)
 
 
 def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,10 +1,10 @@
-"""Tables of docs/ogen.md and README.md from the results of `ogen/study.py` and `ogen/cost.py`."""
+"""Tables of docs/ogen.md, docs/generators.md and README.md from the results of the scripts beside this file."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.common.markdown import METHOD_NAMES, number, spread, table
+from benchmarks.common.markdown import METHOD_NAMES, named, number, seeds_of, spread, table
 
 COLUMNS = ("base", "new", "H", "joint_H")
 ABLATION = ("host alone", "none", "generator", "teacher", "ogenlib")
@@ -20,6 +20,31 @@ def find(document: dict[str, Any], host: str, variant: str, family: str, domain:
         if (entry["host"], entry["variant"], entry["family"], entry["domain"]) == (host, variant, family, domain):
             return entry
     raise KeyError(f"{host}, {variant}, {family}, {domain}")
+
+
+def base_to_new(document: dict[str, Any]) -> str:
+    """Summary rows tested on the icon set or folder that was trained on."""
+    card = document["protocol"]
+    home = card.get("home_domain") or next(iter(card.get("train_domains") or []), "")
+    rows = [row for row in document["summary"] if row["domain"] == home]
+    if not rows:
+        raise ValueError(f"the results have no summary rows for domain {home!r}")
+    lines = [
+        [named(row["host"], row["ogen"]), *[spread(row[column]) for column in COLUMNS]]
+        for row in rows
+    ]
+    body = table(["method", "base", "new", "H", "joint H"], lines)
+    backbone = card["backbone"]
+    tested = f", trained and tested on {home}" if home else ""
+    known = ""
+    if any(row["ogen"] for row in rows):
+        told = "knew" if card["new_names_known_in_training"] else "did not know"
+        known = f" OGEN {told} the new names in training, never their images."
+    return body + (
+        f"\nAccuracy in percent, mean ± standard deviation over seeds {seeds_of(document)}. {card['dataset']}{tested}; "
+        f"{card['n_base']} base and {card['n_new']} new names; {card['shots']} shots, {card['epochs']} epochs; "
+        f"{backbone['name']}, weights {backbone['weights_hash']}; selection: {card['selection']}.{known}\n"
+    )
 
 
 def emoji_main(document: dict[str, Any]) -> str:
@@ -110,8 +135,8 @@ def search(document: dict[str, Any]) -> str:
             means = [sum(e[c][0] for e in entries) / len(entries) for c in ("H", "joint_H")]
             cells.append(" / ".join(f"{m:.1f}" for m in means))
         lines.append([name, *cells])
-    seeds = ", ".join(map(str, document["protocol"]["seeds"]))
-    return table(["H / joint H", *[g[0] for g in groups]], lines) + f"\nMeans over the tasks and seeds {seeds}.\n"
+    said = f"\nMeans over the tasks and seeds {seeds_of(document)}.\n"
+    return table(["H / joint H", *[g[0] for g in groups]], lines) + said
 
 
 def pixels(document: dict[str, Any]) -> str:
@@ -166,16 +191,39 @@ def long_run(document: dict[str, Any]) -> str:
     return table(header, lines) + _seeds(document)
 
 
+def generators(document: dict[str, Any]) -> str:
+    """One table for each dataset: every generator on unknown classes, beside real rows and the names themselves."""
+    distances, shares = ("cosine_centred", "frechet", "mmd", "density", "coverage"), ("nearest_mean", "ridge")
+    header = ["features", "spread", "centred cosine", "Fréchet", "MMD²", "density", "coverage", "pass, %"]
+    header += ["nearest mean, %", "ridge, %"]
+    parts = []
+    for name, card in document["protocol"]["datasets"].items():
+        lines = []
+        for row in document["summary"]:
+            if row["dataset"] == name:
+                means = [number(row.get(key, [None])[0], 2 if key == "density" else 3) for key in distances]
+                single = row["spread"] is None  # real rows and names: what varies with the seed is not a generator
+                shown = [number(row[k][0]) if single else spread(row[k]) for k in shares if k in row]
+                shown += ["–"] * (len(shares) - len(shown))
+                passes = number(row.get("pass_rate", [None])[0])
+                lines.append([row["variant"], row["spread"] or "–", *means, passes, *shown])
+        zero = next(row for row in document["summary"] if row["dataset"] == name)["zero_shot"]
+        counts = f"{card['n_known']} known and {card['n_unknown']} unknown classes, {card['n_real_rows']} real rows"
+        parts.append(f"**{name}**: {counts}; zero-shot {number(zero[0])} %\n\n" + table(header, lines))
+    return "\n".join(parts) + f"\nMeans over seeds {seeds_of(document)}, ± standard deviation.\n"
+
+
 def _title(family: str) -> str:
     return {"emoji": "emoji-categories", "dtd": "DTD", "stanford_cars": "Stanford Cars"}.get(family, family)
 
 
 def _seeds(document: dict[str, Any]) -> str:
-    seeds = document["protocol"]["seeds"]
-    return f"\nMeans over seeds {', '.join(map(str, seeds))}, ± standard deviation.\n"
+    return f"\nMeans over seeds {seeds_of(document)}, ± standard deviation.\n"
 
 
 BLOCKS = {
+    "base-to-new": ("emoji-categories.json", base_to_new),
+    "generators": ("generators.json", generators),
     "ogen-emoji": ("ogen-emoji.json", emoji_main),
     "ogen-ablation": ("ogen-emoji.json", emoji_ablation),
     "ogen-parts": ("ogen-emoji.json", emoji_parts),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import mean
 from typing import Any
 
-from benchmarks.common.markdown import METHOD_NAMES, number, spread, table
+from benchmarks.common.markdown import named, number, seeds_of, spread, table
 
 TASKS = {
     "imagenet-dtd": "ImageNet: DTD", "imagenet-ucf101": "UCF101", "imagenet-flowers": "Flowers",
@@ -42,11 +42,10 @@ def tasks(document: dict[str, Any]) -> str:
         if lines:
             header = ["detector", *TASKS.values(), "mean far", "mean near"]
             parts.append(f"**{title}**\n\n" + table(header, lines))
-    seeds = ", ".join(map(str, document["protocol"]["seeds"]))
     failed = "".join(f" {name} could not be run: {why}." for name, why in document.get("failed", {}).items())
     return "\n".join(parts) + (
         "\nAUROC / FPR95 with unknown positive (the share of known images flagged where 95 % of the unknown are "
-        f"caught), percent; means over seeds {seeds} where rows are drawn.{failed}\n"
+        f"caught), percent; means over seeds {seeds_of(document)} where rows are drawn.{failed}\n"
     )
 
 
@@ -139,12 +138,11 @@ def emoji(document: dict[str, Any]) -> str:
                 # A kind with several tasks has a row of their mean; it goes before its tasks.
                 own = sorted(own, key=lambda r: r["dataset"] != "average")
                 cells = [spread(next(r for r in own if r["task"] == task)[measure]) for task, measure in columns]
-                lines.append([f"{title}: {METHOD_NAMES.get(host, host)}" + " + OGEN" * ogen, *cells])
+                lines.append([f"{title}: {named(host, ogen)}", *cells])
     header = ["detector: method", "near AUROC", "near FPR95", "far AUROC", "full-spectrum AUROC", "shifted, flagged"]
-    seeds = ", ".join(map(str, document["protocol"]["seeds"]))
     return table(header, lines) + (
-        f"\nPercent, mean ± standard deviation over seeds {seeds}. FPR95: known images flagged where 95 % of the "
-        "unknown are caught. Flagged: known things in another icon set, where 95 % of those at home pass.\n"
+        f"\nPercent, mean ± standard deviation over seeds {seeds_of(document)}. FPR95: known images flagged where 95 % "
+        "of the unknown are caught. Flagged: known things in another icon set, where 95 % of those at home pass.\n"
     )
 
 

@@ -14,19 +14,16 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from benchmarks.common.kept_rows import kept_row
+from benchmarks.common.kept_rows import kept_rows
 from benchmarks.common.options import add_work, parser_of, part
 from benchmarks.common.origin import origin
 from benchmarks.common.places import RESULTS
 from benchmarks.hosts.study import datasets_card, gains, host_variants, with_other_sets
-from benchmarks.ogen.study import SCORES, SEEDS, Variant, make_host, summarize
+from benchmarks.ogen.study import SCORES, SEEDS, Variant, make_host, of_task, summarize
 from benchmarks.ogen.tasks import TAG_SETS, StudyTask, emoji_tasks, tag_task, task_card
 from benchmarks.robust.rates import EPOCHS, PRECISION, RATES, chosen_rates
 from benchmarks.robust.world import KnownPixels, Seen, encoded, trained
@@ -82,18 +79,17 @@ def run_all(
 ) -> list[dict[str, Any]]:
     """All rows, each kept under a name made of everything that decides it."""
     pixels_of = cache(lambda task: task.pixels())
-    rows = []
-    for variant, task, seed in tqdm(list(cells), desc="base-to-new", unit="run"):
-        settings = {"lr": rates[variant.host]} if variant.host in rates else {}
-        decides = ("base-to-new", asdict(variant), task.name, task.bank.fingerprint, task.test.fingerprint,
-                   task.clip.weights_hash, seed, args.epochs, args.precision, settings)  # fmt: skip
 
-        def train(variant: Variant = variant, task: StudyTask = task, seed: int = seed,
-                  settings: dict[str, float] = settings) -> dict[str, Any]:  # fmt: skip
-            return run_one(variant, task, pixels_of(task), seed, args.epochs, args.precision, settings)
+    def settings(variant: Variant) -> dict[str, float]:
+        return {"lr": rates[variant.host]} if variant.host in rates else {}
 
-        rows.append(kept_row(args.work, decides, train, "new-"))
-    return rows
+    def decides(variant: Variant, task: StudyTask, seed: int) -> tuple[Any, ...]:
+        return ("base-to-new", *of_task(variant, task), seed, args.epochs, args.precision, settings(variant))
+
+    def train(variant: Variant, task: StudyTask, seed: int) -> dict[str, Any]:
+        return run_one(variant, task, pixels_of(task), seed, args.epochs, args.precision, settings(variant))
+
+    return kept_rows(cells, args.work, decides, train, prefix="new-", about="base-to-new")
 
 
 def some_selection_tasks(count: int) -> list[StudyTask]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common.markdown import METHOD_NAMES
+from benchmarks.common.markdown import named
 from benchmarks.common.places import IMAGES
 from benchmarks.robust.rates import FAMILIES
 from ogenlib.report.html import CSS
@@ -69,7 +69,7 @@ def picture(
         axes.grid(color=plots.RULE, lw=0.6)
         axes.set_axisbelow(True)
     handles = [Line2D([], [], color=plots.HOSTS[i], marker=plots.MARKERS[i], lw=1.5, ms=7) for i in range(len(keys))]
-    names = [METHOD_NAMES.get(host, host) + " + OGEN" * ogen for host, ogen in keys]
+    names = [named(host, ogen) for host, ogen in keys]
     figure.legend(handles, names, ncols=4, loc="lower left", bbox_to_anchor=(0.045, 0.04), frameon=False, fontsize=9,
                   labelcolor=plots.INK)  # fmt: skip
     figure.text(0.06, 0.02, "from alpha 0 (zero-shot) to alpha 1 (the large mark); ring: the alpha that validation "

@@ -21,9 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
-from benchmarks.common.kept_rows import kept_row
+from benchmarks.common.kept_rows import kept_rows
 from benchmarks.common.options import add_work, parser_of, part
 from benchmarks.common.origin import origin
 from benchmarks.common.places import RESULTS
@@ -101,12 +100,12 @@ def chosen_rates(path: Path = RATES) -> dict[str, float]:
 
 def run_all(cells: Sequence[tuple[str, float]], here: World, epochs: int, work: Path) -> list[dict[str, Any]]:
     """All rows, each kept in `work` under a name made of what decides it."""
-    rows = []
-    for host, factor in tqdm(list(cells), desc="rates", unit="run"):
-        decides = ("rate", host, factor, here.plan.source.train.hash(), here.plan.parts[-1].images.hash(),
-                   here.clip.weights_hash, here.shots, SEED, epochs, VIEWS, here.precision)  # fmt: skip
-        rows.append(kept_row(work, decides, partial(tried, host, factor, here, epochs), "rate-"))
-    return rows
+
+    def decides(host: str, factor: float) -> tuple[Any, ...]:
+        return ("rate", host, factor, here.plan.source.train.hash(), here.plan.parts[-1].images.hash(),
+                here.clip.weights_hash, here.shots, SEED, epochs, VIEWS, here.precision)  # fmt: skip
+
+    return kept_rows(cells, work, decides, partial(tried, here=here, epochs=epochs), prefix="rate-", about="rates")
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -20,13 +20,10 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from benchmarks.common.kept_rows import kept_row
+from benchmarks.common.kept_rows import kept_rows
 from benchmarks.common.options import add_work, parser_of, part
 from benchmarks.common.origin import origin
 from benchmarks.common.places import RESULTS
@@ -97,15 +94,20 @@ def run_all(
     cells: Sequence[tuple[Variant, World, int, int]], work: Path, rates: Mapping[str, float] | None = None
 ) -> list[dict[str, Any]]:
     """All rows, each kept in `work` under a name made of everything that decides it."""
-    rows = []
-    for variant, here, seed, epochs in tqdm(list(cells), desc="study", unit="run"):
+
+    def settings(variant: Variant) -> dict[str, float]:
+        return {"lr": rates[variant.host]} if rates and variant.host in rates else {}
+
+    def decides(variant: Variant, here: World, seed: int, epochs: int) -> tuple[Any, ...]:
         card = {k: v for k, v in here.plan.card.items() if k != "effective_robustness"}  # of the table, not of a run
-        settings = {"lr": rates[variant.host]} if rates and variant.host in rates else {}
-        decides = (asdict(variant), card, here.plan.source.hash(), here.plan.source.train.hash(), settings,
-                   here.clip.weights_hash, here.shots, seed, epochs, VIEWS, here.most, here.precision,
-                   SCHEMA)  # fmt: skip
-        rows.append(kept_row(work, decides, partial(run_one, variant, here, seed, epochs, settings)))
-    return rows
+        source = here.plan.source
+        return (asdict(variant), card, source.hash(), source.train.hash(), settings(variant), here.clip.weights_hash,
+                here.shots, seed, epochs, VIEWS, here.most, here.precision, SCHEMA)  # fmt: skip
+
+    def train(variant: Variant, here: World, seed: int, epochs: int) -> dict[str, Any]:
+        return run_one(variant, here, seed, epochs, settings(variant))
+
+    return kept_rows(cells, work, decides, train)
 
 
 def tables(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import mean
 from typing import Any
 
-from benchmarks.common.markdown import METHOD_NAMES, number, spread, table
+from benchmarks.common.markdown import named, number, seeds_of, spread, table
 from benchmarks.hosts import tables as hosts_tables
 from ogenlib.results import tables as results
 
@@ -25,7 +25,7 @@ def trained(document: dict[str, Any]) -> str:
             gain = "–"
             if reference is not None and key not in (REFERENCE, ZERO_SHOT):
                 gain = f"{entry['ood'][0] - reference['ood'][0]:+.1f}"
-            lines.append([_named(key), *[spread(entry[m]) for m in MEASURES], gain])
+            lines.append([named(*key), *[spread(entry[m]) for m in MEASURES], gain])
         parts.append(_part(document, task, table(["", *MEASURES.values(), "OOD, over full fine-tuning"], lines)))
     return _said(document, parts)
 
@@ -42,15 +42,14 @@ def concepts(document: dict[str, Any]) -> str:
         gains = [mean(values) - mean(entry[m][0] for entry in reference) for m, values in found.items()]
         shown = key != ZERO_SHOT and (point, key) != ("trained", REFERENCE)
         lines.append([
-            _named(key) + (" · WiSE-FT" if point == "chosen" else ""),
+            named(*key) + (" · WiSE-FT" if point == "chosen" else ""),
             *[spread(results.mean_std(values)) for values in found.values()],
             " / ".join(f"{gain:+.1f}" for gain in gains) if shown else "–",
         ])  # fmt: skip
     header = ["", "ID", "mean OOD", "mean zero-shot", "over full fine-tuning"]
-    card = document["protocol"]
     return table(header, lines) + (
         f"\nPercent, means ± standard deviation over {len(tasks)} datasets ({', '.join(tasks)}), each the mean of "
-        f"seeds {', '.join(map(str, card['seeds']))}.\n"
+        f"seeds {seeds_of(document)}.\n"
     )
 
 
@@ -62,7 +61,7 @@ def over(document: dict[str, Any]) -> str:
         lines = []
         for key, entry in _points(document, task, "trained").items():
             if key not in (REFERENCE, ZERO_SHOT):
-                lines.append([_named(key), *[_differences(entry, one) for one in beside]])
+                lines.append([named(*key), *[_differences(entry, one) for one in beside]])
         header = ["ID / mean OOD / mean zero-shot, over", "full fine-tuning", "its WiSE-FT, alpha chosen"]
         parts.append(_part(document, task, table(header, lines)))
     return "\n".join(parts)
@@ -84,7 +83,7 @@ def paired(document: dict[str, Any]) -> str:
     for key, own in of.items():
         if key not in (REFERENCE, ZERO_SHOT):
             gains = [results.mean_std([own[s][m] - of[REFERENCE][s][m] for s in seeds]) for m in SIDES]
-            lines.append([_named(key), *[f"{gain[0]:+.1f} ± {number(gain[1])}" for gain in gains]])
+            lines.append([named(*key), *[f"{gain[0]:+.1f} ± {number(gain[1])}" for gain in gains]])
     return table(["over full fine-tuning", *(MEASURES[m] for m in SIDES)], lines) + (
         f"\nPoints, means ± standard deviation of the differences over {len(seeds)} seeds.\n"
     )
@@ -109,7 +108,7 @@ def curves(document: dict[str, Any]) -> str:
         for row in document["rows"]:
             if row["task"] == task and row.get("curve"):
                 found.setdefault((row["host"], row["ogen"]), []).append(row["curve"])
-        lines = [[_named(key), *[_triple([curve[i] for curve in own]) for i in range(len(alphas))]]
+        lines = [[named(*key), *[_triple([curve[i] for curve in own]) for i in range(len(alphas))]]
                  for key, own in found.items()]  # fmt: skip
         parts.append(_part(document, task, table(["alpha", *[f"{a:g}" for a in alphas]], lines)))
     return "\n".join(parts) + "\nID / mean OOD / mean zero-shot, percent, means over seeds.\n"
@@ -123,7 +122,7 @@ def cost(document: dict[str, Any]) -> str:
         full = next(row for row in own if row["case"] == document["protocol"]["reference"])
         lines = []
         for row in own:
-            name = METHOD_NAMES.get(row["host"], row["host"]) + row["case"].removeprefix(row["host"])
+            name = named(row["host"]) + row["case"].removeprefix(row["host"])
             peak = row["peak_mib"]
             if "seconds" not in row:
                 lines.append([name, "–", "–", number(peak, 0), "–"])
@@ -149,8 +148,8 @@ def rates(document: dict[str, Any]) -> str:
         found = {row["factor"]: row["val"] for row in document["rows"] if row["host"] == host}
         cells = [("failed" if found[f] is None else number(found[f])) if f in found else "" for f in factors]
         if not found:
-            cells[0] = "as " + METHOD_NAMES.get(entry["of"], entry["of"])
-        lines.append([METHOD_NAMES.get(host, host), f"{entry['lr'] / entry['factor']:g}", *cells, f"{entry['lr']:g}"])
+            cells[0] = "as " + named(entry["of"])
+        lines.append([named(host), f"{entry['lr'] / entry['factor']:g}", *cells, f"{entry['lr']:g}"])
     header = ["", "own rate", *[f"× {factor:g}" for factor in factors], "used"]
     card = document["protocol"]
     return table(header, lines) + (
@@ -169,10 +168,10 @@ def r_adapter_tries(document: dict[str, Any]) -> str:
         shown = f"**{name}**" if name == document["chosen"] else name
         lines.append([shown, spread(results.mean_std(validated)) if validated else "–", *cells])
     card = document["protocol"]
-    seeds, of_choice = (", ".join(map(str, card[key])) for key in ("seeds", "seeds_of_choice"))
     return table(["", "validation", "ID", "mean OOD", "mean zero-shot"], lines) + (
         f"\nPercent, means ± standard deviation: of the {card['validation']['images']} validation images over seeds "
-        f"{of_choice}, of the tests over seeds {seeds}. Emphasis: chosen by validation.\n"
+        f"{seeds_of(document, 'seeds_of_choice')}, of the tests over seeds {seeds_of(document)}. Emphasis: chosen by "
+        "validation.\n"
     )
 
 
@@ -188,7 +187,7 @@ def search(document: dict[str, Any]) -> str:
     for entry in document["summary"]:
         cell = " / ".join(number(entry[key][0]) for key in ("base", "new", "H", "joint_H"))
         lines.setdefault((entry["host"], entry["variant"]), []).append(cell)
-    body = [[METHOD_NAMES.get(host, host) + (f", {name}" if host != "zero_shot" else ""), *cells]
+    body = [[named(host) + (f", {name}" if host != "zero_shot" else ""), *cells]
             for (host, name), cells in lines.items()]  # fmt: skip
     card = document["protocol"]
     return table(["base / new / H / joint H", *families], body) + (
@@ -204,7 +203,7 @@ def _of_points(document: dict[str, Any], points: dict[str, str], *, with_alpha: 
         for name, more in points.items():
             for key, entry in _points(document, task, name).items():
                 alpha = [spread(entry["alpha"])] if with_alpha else []
-                lines.append([_named(key) + more, *alpha, *[spread(entry[m]) for m in MEASURES]])
+                lines.append([named(*key) + more, *alpha, *[spread(entry[m]) for m in MEASURES]])
         header = ["", *["alpha"] * with_alpha, *MEASURES.values()]
         parts.append(_part(document, task, table(header, lines)))
     return _said(document, parts)
@@ -212,10 +211,6 @@ def _of_points(document: dict[str, Any], points: dict[str, str], *, with_alpha: 
 
 def _points(document: dict[str, Any], task: str, point: str) -> dict[tuple[str, bool], dict[str, Any]]:
     return {(e["host"], e["ogen"]): e for e in document["summary"] if (e["task"], e["point"]) == (task, point)}
-
-
-def _named(key: tuple[str, bool]) -> str:
-    return METHOD_NAMES.get(key[0], key[0]) + (" + OGEN" if key[1] else "")
 
 
 def _triple(points: list[dict[str, Any]]) -> str:
@@ -231,8 +226,7 @@ def _part(document: dict[str, Any], task: str, body: str) -> str:
 
 
 def _said(document: dict[str, Any], parts: list[str]) -> str:
-    seeds = ", ".join(map(str, document["protocol"]["seeds"]))
-    return "\n".join(parts) + f"\nPercent, means over seeds {seeds}, ± standard deviation.\n"
+    return "\n".join(parts) + f"\nPercent, means over seeds {seeds_of(document)}, ± standard deviation.\n"
 
 
 BLOCKS = {

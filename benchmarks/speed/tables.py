@@ -1,4 +1,4 @@
-"""Table of docs/anchors.md from the results of `speed/anchor_pool.py`."""
+"""Tables of docs/performance.md and docs/anchors.md from the results of `coop.py` and `anchor_pool.py`."""
 
 from __future__ import annotations
 
@@ -35,6 +35,28 @@ def pool(document: dict[str, Any]) -> str:
     )
 
 
+def speed(document: dict[str, Any]) -> str:
+    """Seconds, peak memory and counted FLOPs of the textbook loop and ours."""
+
+    def times(more: float | None, less: float | None) -> str:
+        return "–" if more is None or not less else f"{more / less:.1f}×"
+
+    def pair(a: float | None, b: float | None, digits: int = 0, unit: float = 1.0) -> str:
+        return " / ".join("–" if v is None else f"{v / unit:,.{digits}f}" for v in (a, b))
+
+    lines = []
+    for row in document["rows"]:
+        seconds = (row["textbook_seconds"], row["ours_seconds"])
+        peaks = (row["textbook_peak_mib"], row["ours_peak_mib"])
+        flops = (row["flops_textbook"], row["flops_ours"])
+        over = number(row["over_floor"], 2, "×")
+        lines.append(
+            [row["case"], pair(*seconds, 3), times(*seconds), pair(*peaks), times(*peaks), pair(*flops, 1, 1e9), over]
+        )
+    header = ["case", "seconds", "faster", "peak MiB", "smaller", "GFLOP", "ours over its FLOP floor"]
+    return table(header, lines) + "\nPairs are textbook / ours.\n"
+
+
 def _lists(document: dict[str, Any], kind: str) -> str:
     built = next(row for row in document["rows"] if row["case"] == f"build {kind}")
     return f"{built['lists']:,}"
@@ -44,4 +66,8 @@ def _whole(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}"
 
 
-BLOCKS = {"anchor-pool": ("anchor-pool.json", pool)}
+BLOCKS = {
+    "anchor-pool": ("anchor-pool.json", pool),
+    "speed": ("speed.json", speed),
+    "speed-hosts": ("speed-hosts.json", speed),
+}
