@@ -30,7 +30,7 @@ lint: $(VENV)/.test-installed
 	$(VENV)/bin/python -m mypy $(TYPED)
 
 docs: $(VENV)/.docs-installed
-	$(VENV)/bin/python benchmarks/method_table.py
+	$(VENV)/bin/python -m benchmarks.docs.methods
 	$(VENV)/bin/python -m mkdocs build --strict --config-file docs/site/mkdocs.yml
 	@echo "The documentation is build/docs/index.html"
 

@@ -8,9 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import base_to_new
 import pytest
 
+from benchmarks.ogen import base_to_new
 from ogenlib.bench.config import settings_for
 from ogenlib.bench.protocols import base_to_new as protocol
 from ogenlib.bench.runner import BenchConfig, run_bench

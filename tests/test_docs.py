@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fill_docs
 import pytest
 from study_documents import DOCUMENTS, SHOWN
+
+from benchmarks.docs import fill as fill_docs
 
 ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -134,7 +135,9 @@ def check_command(words: list[str]) -> None:
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), words
     else:
         assert words[0] in ("python", "pip"), words
-        assert words[0] == "pip" or (ROOT / words[1]).is_file(), words
+        module = words[1] == "-m" and words[2].startswith("benchmarks.")
+        file = f"{words[2].replace('.', '/')}.py" if module else words[1]
+        assert words[0] == "pip" or (ROOT / file).is_file(), words
 
 
 def programs() -> list[tuple[str, str]]:
@@ -160,8 +163,10 @@ def test_a_page_becomes_a_program() -> None:
     ]  # fmt: skip
     with pytest.raises(AssertionError):
         as_program("```sh\nmake nothing\n```\n")
-    with pytest.raises(AssertionError):
-        as_program("```sh\npython benchmarks/nothing.py\n```\n")
+    for command in ("python benchmarks/nothing.py", "python -m benchmarks.nothing", "python -m nothing"):
+        with pytest.raises(AssertionError):
+            as_program(f"```sh\n{command}\n```\n")
+    assert as_program("```sh\npython -m benchmarks.docs.fill --check\n```\n") == ""
 
 
 def test_every_page_is_in_the_site_and_in_its_index() -> None:
@@ -180,8 +185,8 @@ def test_the_site_builds(tmp_path: Path) -> None:
 
 
 def test_the_table_of_methods_is_current() -> None:
-    result = run([sys.executable, str(ROOT / "benchmarks" / "method_table.py"), "--check"], ROOT)
-    assert result.returncode == 0, result.stdout + result.stderr + "\nrun python benchmarks/method_table.py"
+    result = run([sys.executable, "-m", "benchmarks.docs.methods", "--check"], ROOT)
+    assert result.returncode == 0, result.stdout + result.stderr + "\nrun python -m benchmarks.docs.methods"
 
 
 def test_commands_of_the_readme_run(fresh: Path) -> None:
@@ -206,7 +211,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 def test_tables_are_current() -> None:
-    result = run([sys.executable, str(ROOT / "benchmarks" / "fill_docs.py"), "--check"], ROOT)
+    result = run([sys.executable, "-m", "benchmarks.docs.fill", "--check"], ROOT)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "README.md: base-to-new" in result.stdout
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import clip_features
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from generator_quality import Task, measure, summarize
+
+from benchmarks.common import clip_features
+from benchmarks.ogen.generators import Task, measure, summarize
 
 
 def write_features(folder: Path, classes: int = 3, **changes: Any) -> None:

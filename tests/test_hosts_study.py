@@ -6,14 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import hosts_study
 import pytest
-from hosts_study import HOME, OTHERS
-from ogen_study import SCORES, run_all
-from ogen_tasks import StudyTask, emoji_tasks
 from scipy.stats import ttest_rel
 from study_documents import hosts_rows
 
+from benchmarks.common.options import part_of
+from benchmarks.hosts import study as hosts_study
+from benchmarks.hosts.study import HOME, OTHERS
+from benchmarks.ogen.study import SCORES, run_all
+from benchmarks.ogen.tasks import StudyTask, emoji_tasks
 from ogenlib.data import FeatureBank, PixelBank
 from ogenlib.hosts import METHODS, build
 
@@ -73,7 +74,7 @@ def test_costs_are_those_of_the_first_family() -> None:
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "1/2/3", "a/b", "1/-2"])
 def test_a_part_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="give I/N"):
-        hosts_study.part_of(text)
+        part_of(text)
 
 
 @pytest.fixture(scope="module")

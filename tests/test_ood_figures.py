@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import ood_figures
 import pytest
-from ood_tables import TASKS
+
+from benchmarks.ood import figures as ood_figures
+from benchmarks.ood.tables import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_the_pictures_are_of_the_results() -> None:
-    assert ood_figures.main(["--check"]) == 0, "run python benchmarks/ood_figures.py"
+    assert ood_figures.main(["--check"]) == 0, "run python -m benchmarks.ood.figures"
 
 
 def test_pictures_are_drawn_from_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

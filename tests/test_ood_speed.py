@@ -6,9 +6,10 @@ import json
 import sys
 from pathlib import Path
 
-import ood_speed
 import pytest
-from ood_tables import speed
+
+from benchmarks.ood import speed as ood_speed
+from benchmarks.ood.tables import speed
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
 
@@ -22,7 +23,8 @@ def test_each_detector_is_timed_and_its_memory_is_a_number() -> None:
 
 
 def test_children_fill_the_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def child(options: list[str]) -> object:
+    def said_by(module: str, *options: str) -> object:
+        assert module == "ood.speed"
         rows = int(options[options.index("--rows") + 1])
         if "throughput" in options:
             return ood_speed.throughput(rows, 8, 16, 1)
@@ -30,7 +32,7 @@ def test_children_fill_the_document(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             return ood_speed.fitting(rows, 8, 16)
         return ood_speed.memory(options[1], rows, 8, 16)
 
-    monkeypatch.setattr(ood_speed, "child", child)
+    monkeypatch.setattr(ood_speed, "said_by", said_by)
     document = ood_speed.run(100, 8, 16, [1], tmp_path / "speed.json")
     assert json.loads((tmp_path / "speed.json").read_text()) == document
     assert [(row["detector"], row["rows"]) for row in document["memory"]][:3] == [

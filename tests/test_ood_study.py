@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import ood_study
 import pytest
 import torch
-from ood_detectors import Entry, entries
-from ood_study import Scored, command, forget, started
-from ood_tasks import Task
+
+from benchmarks.common.origin import command
+from benchmarks.ood import study as ood_study
+from benchmarks.ood.detectors import Entry, entries
+from benchmarks.ood.study import Scored, forget, started
+from benchmarks.ood.tasks import Task
 
 CARD = {"seeds": [1], "shots": {}, "vocabulary": [], "excluded": {}, "rows": {}, "selection": "x", "git": "new"}
 
@@ -60,8 +62,10 @@ def test_rows_of_other_detectors_stay(tmp_path: Path) -> None:
 
 
 def test_the_command_names_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["/home/me/s.py", "--features", "/home/me/x", "--only", "GMM", "--out", "/tmp/o"])
-    assert command() == "s.py --features DIR --only GMM --out FILE"
+    words = ["--features", "/home/me/x", "--only", "GMM", "--out", "/tmp/o"]
+    monkeypatch.setattr(sys, "argv", ["/home/me/benchmarks/ood/study.py", *words])
+    assert command("ood.study") == "python -m benchmarks.ood.study --features DIR --only GMM --out FILE"
+    assert command("ood.emoji") == "python -m benchmarks.ood.emoji"  # which is not what was called
 
 
 @pytest.mark.parametrize("name", ["Mahalanobis", "RMD", "GMM", "KNN"])

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import robust_cost
 
+from benchmarks.robust import cost as robust_cost
 from ogenlib.hosts import METHODS
 
 

@@ -7,15 +7,15 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-import robust_pictures
-import robust_rates
-import robust_study
-import robust_world
 import torch
-from hosts_study import host_variants
-from ogen_study import Variant
 from study_documents import rates_document, robust_document
 
+from benchmarks.hosts.study import host_variants
+from benchmarks.ogen.study import Variant
+from benchmarks.robust import pictures as robust_pictures
+from benchmarks.robust import rates as robust_rates
+from benchmarks.robust import study as robust_study
+from benchmarks.robust import world as robust_world
 from ogenlib import fit
 from ogenlib.bench.protocols import Tested
 from ogenlib.data import ImageSet, PixelBank, few_shot, load_dataset
@@ -124,7 +124,7 @@ def test_the_chosen_rate_is_the_smallest_of_equals(tmp_path: Path) -> None:
     assert document["chosen"]["full_ft"] == {"factor": 3, "lr": pytest.approx(3e-4), "of": "full_ft"}
     assert document["chosen"]["kd"] == document["chosen"]["full_ft"] and "flyp" not in document["chosen"]
     path = tmp_path / "rates.json"
-    with pytest.raises(FileNotFoundError, match=r"robust_rates\.py"):
+    with pytest.raises(FileNotFoundError, match=r"python -m benchmarks\.robust\.rates"):
         robust_rates.chosen_rates(path)
     path.write_text(json.dumps(document), encoding="utf-8")
     assert robust_rates.chosen_rates(path)["ema"] == pytest.approx(3e-4)

@@ -1,0 +1,1 @@
+"""What ships with the library: the emoji bundle and ogen-tiny."""

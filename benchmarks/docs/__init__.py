@@ -1,0 +1,1 @@
+"""Pages that are written from results and from the library itself."""

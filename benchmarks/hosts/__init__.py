@@ -1,0 +1,1 @@
+"""Every method with and without OGEN."""

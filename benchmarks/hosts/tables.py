@@ -1,0 +1,71 @@
+"""Tables of docs/hosts.md from the results of `hosts/study.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.common.markdown import named, number, seeds_of, spread, table
+
+HOME, OTHERS = "noto", "other sets"
+COLUMNS = ("base", "new", "H", "joint_H")
+
+
+def categories(document: dict[str, Any]) -> str:
+    """`emoji-categories`."""
+    return scores(document, "emoji")
+
+
+def concepts(document: dict[str, Any]) -> str:
+    """The mean of `emoji-concepts/*`."""
+    return scores(document, "emoji-concepts")
+
+
+def cost(document: dict[str, Any]) -> str:
+    """Trained parameters, seconds and peak memory, alone and with OGEN."""
+    by_host: dict[str, dict[str, dict[str, Any]]] = {}
+    for entry in document["costs"]:
+        by_host.setdefault(entry["host"], {})[entry["variant"]] = entry
+    lines = []
+    for host, found in by_host.items():
+        alone, added = found["host alone"], found.get("ogenlib", {})
+        trains = alone["epochs"] if alone["parameters"] else None
+        lines.append([
+            named(host), f"{alone['parameters']:,}", "–" if trains is None else str(trains),
+            *[number(x.get("seconds")) for x in (alone, added)],
+            *[number(x.get("peak_mib"), 0) for x in (alone, added)],
+        ])  # fmt: skip
+    header = ["", "parameters", "epochs", "s", "s with OGEN", "peak MiB", "peak MiB with OGEN"]
+    return table(header, lines) + "\nOne training on emoji-categories, mean over the seeds.\n"
+
+
+def scores(document: dict[str, Any], family: str) -> str:
+    """Scores on noto, H on the other sets, and what OGEN adds to each method."""
+    entries = {(e["host"], e["variant"], e["domain"]): e for e in document["summary"] if e["family"] == family}
+    added = {(g["host"], g["domain"], g["metric"]): g for g in document["gains"] if g["family"] == family}
+    lines = []
+    for host, variant in dict.fromkeys((h, v) for h, v, _ in entries):
+        near, far = entries[host, variant, HOME], entries[host, variant, OTHERS]
+        ogen = variant == "ogenlib"
+        gain = [_gain(added[host, domain, metric]) if ogen else ""
+                for domain, metric in ((HOME, "H"), (HOME, "joint_H"), (OTHERS, "H"))]  # fmt: skip
+        lines.append([named(host, ogen), *[spread(near[c]) for c in COLUMNS],
+                      spread(far["H"]), *gain])  # fmt: skip
+    header = ["on noto", "base", "new", "H", "joint H", "H, other sets"]
+    header += ["OGEN adds to H", "to joint H", "to H, other sets"]
+    pairs = next((g for g in document["gains"] if g["family"] == family), None)
+    over = "" if pairs is None else f" In brackets p of a paired t-test over the {pairs['n']} {pairs['pairs']}s."
+    over = over.replace("tasks", "datasets")
+    return table(header, lines) + f"\nPercent, means over seeds {seeds_of(document)}, ± standard deviation.{over}\n"
+
+
+def _gain(gain: dict[str, Any]) -> str:
+    p = gain["p"]
+    chance = "" if p is None else " (<0.001)" if p < 0.001 else f" ({p:.3f})" if p < 0.1 else f" ({p:.2f})"
+    return f"{gain['difference']:+.1f}{chance}"
+
+
+BLOCKS = {
+    "hosts-categories": ("hosts.json", categories),
+    "hosts-concepts": ("hosts.json", concepts),
+    "hosts-cost": ("hosts.json", cost),
+}

@@ -1,0 +1,1 @@
+"""OGEN: which settings were chosen, what it adds, what it costs, and how good its generators are."""

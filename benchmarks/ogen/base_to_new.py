@@ -1,0 +1,132 @@
+"""Run the published base-to-new table on ``emoji-categories``: zero-shot, CoOp, and CoOp with OGEN.
+
+    python -m benchmarks.ogen.base_to_new            # writes benchmarks/results/emoji-categories.json
+    python -m benchmarks.ogen.base_to_new --picture  # only draws docs/images/base-to-new.png from that file
+
+The same thing as ``ogen bench`` with its defaults; thumbnails are left out of the results file. Other tables:
+
+    python -m benchmarks.ogen.base_to_new --held-out-names --results benchmarks/results/held-out-names.json
+    python -m benchmarks.ogen.base_to_new --epochs 200 --results benchmarks/results/long-training.json --image long.png
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common.options import parser_of
+from benchmarks.common.origin import command
+from benchmarks.common.places import IMAGES, RESULTS
+from ogenlib.bench.runner import BenchConfig, run_bench
+from ogenlib.report.plots.lines import Curve, mean_curve, spread
+from ogenlib.utils.documents import write_json
+from ogenlib.utils.files import atomic_write
+
+TABLE, PICTURE = RESULTS / "emoji-categories.json", IMAGES / "base-to-new.png"
+COLOURS = {"base": "#0072b2", "new": "#c24e00"}  # after Okabe and Ito: told apart with any colour vision
+HOST, NAME = "coop", "CoOp"
+
+
+def run(config: BenchConfig, results: Path, work: Path | None) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        document = run_bench(config, work or Path(scratch), command=command("ogen.base_to_new"), progress=True)
+    for pair in document["confusions"]:
+        pair.pop("thumbnails")
+    write_json(results, document)
+
+
+def curves(document: dict[str, Any]) -> dict[str, Curve]:
+    """Mean curves by name: the host alone, then with OGEN, each if it was run."""
+    found = {}
+    for ogen, name in ((False, NAME), (True, f"{NAME} + OGEN")):
+        own = [c for c in document["curves"] if c["host"] == HOST and c["ogen"] == ogen]
+        if own:
+            found[name] = mean_curve(own)
+    if not found:
+        raise ValueError(f"the results have no curves of {HOST}; run without --picture")
+    return found
+
+
+def draw(document: dict[str, Any], path: Path) -> None:
+    """Base and new accuracy over the epochs, the host alone thin, with OGEN strong, zero-shot as dashed lines."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
+
+    home = document["protocol"]["home_domain"]
+    zero = next(r for r in document["summary"] if (r["host"], r["domain"]) == ("zero_shot", home))
+    lines = curves(document)
+    strong = list(lines)[-1]
+    figure, axes = plt.subplots(figsize=(9, 4.6), dpi=150, layout="constrained")
+    labels: list[tuple[float, str, str, str]] = []
+    for side, colour in COLOURS.items():
+        level = zero[side][0]
+        axes.axhline(level, color=colour, linewidth=1.1, linestyle=(0, (4, 3)))
+        labels.append((level, f"zero-shot, {side} names  {level:.1f}", colour, "normal"))
+        for name, curve in lines.items():
+            mean, low, high = zip(*getattr(curve, side), strict=True)
+            weight, alpha, width = ("bold", 1.0, 2.6) if name == strong else ("normal", 0.55, 1.2)
+            axes.fill_between(curve.epochs, low, high, color=colour, alpha=0.16 * alpha, linewidth=0)
+            axes.plot(curve.epochs, mean, color=colour, alpha=alpha, linewidth=width)
+            labels.append((mean[-1], f"{name}, {side} names  {mean[-1]:.1f}", colour, weight))
+    axes.set_title(title(document["protocol"], with_ogen=len(lines) > 1), fontsize=10, loc="left")
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("accuracy, %")
+    epochs = lines[strong].epochs
+    axes.set_xlim(epochs[0], epochs[-1])
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_ylim(*axes.get_ylim())  # what is drawn decides; labels only move within it
+    write_labels(axes, labels)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+    plt.close(figure)
+
+
+def title(card: dict[str, Any], *, with_ogen: bool) -> str:
+    """What was run and, with OGEN, whether its training was given the new names."""
+    text = (f"{card['dataset']}, {card['backbone']['name']}, {card['shots']} shots, mean of {len(card['seeds'])} "
+            "seeds (band: lowest to highest)")  # fmt: skip
+    if not with_ogen:
+        return text
+    given = card["new_names_known_in_training"]
+    return text + "\nOGEN was given " + ("the new names, but no image of them" if given else "base names only")
+
+
+def write_labels(axes: Any, labels: Sequence[tuple[float, str, str, str]]) -> None:
+    """Names of the lines at their right ends (height, text, colour, weight), moved apart where they would overlap."""
+    low, high = axes.get_ylim()
+    heights = spread([height for height, *_ in labels], 0.06 * (high - low))
+    for (end, text, colour, weight), height in zip(labels, heights, strict=True):
+        axes.annotate(
+            text, (1.0, end), xycoords=("axes fraction", "data"), xytext=(1.03, height), va="center", fontsize=9.5,
+            textcoords=("axes fraction", "data"), color=colour, fontweight=weight, annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "shrinkA": 2, "shrinkB": 0, "relpos": (0, 0.5)},
+        )  # fmt: skip
+
+
+def main() -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("--results", type=Path, default=TABLE, help="results file")
+    parser.add_argument("--image", type=Path, default=None, help="picture (default: README's, for README's results)")
+    parser.add_argument("--work", type=Path, default=None, help="keep the bench folder (report, runs) here")
+    parser.add_argument("--epochs", type=int, default=BenchConfig().epochs, help="passes over the training images")
+    parser.add_argument("--held-out-names", action="store_true", help="keep the new names from OGEN's training")
+    parser.add_argument("--picture", action="store_true", help="only draw the picture from the results file")
+    args = parser.parse_args()
+    image = args.image or (PICTURE if args.results == TABLE else None)
+    if not args.picture:
+        config = BenchConfig(hosts=(HOST,), epochs=args.epochs, held_out=args.held_out_names)
+        run(config, args.results, args.work)
+    if image is not None:
+        draw(json.loads(args.results.read_text(encoding="utf-8")), image)
+
+
+if __name__ == "__main__":
+    main()

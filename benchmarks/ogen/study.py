@@ -1,0 +1,303 @@
+"""Every table of docs/ogen.md: which settings were chosen, and what OGEN does with them.
+
+    python -m benchmarks.ogen.study search --features DIR   # benchmarks/results/ogen-search.json, about an hour
+    python -m benchmarks.ogen.study pixels                  # benchmarks/results/ogen-pixels.json, half an hour
+    python -m benchmarks.ogen.study hosts --features DIR    # benchmarks/results/ogen-hosts.json, an hour
+    python -m benchmarks.ogen.study emoji                   # benchmarks/results/ogen-emoji.json
+    python -m benchmarks.ogen.study real --features DIR     # benchmarks/results/ogen-real.json
+    python -m benchmarks.ogen.study long                    # benchmarks/results/ogen-long.json, 200 epochs
+
+`search`, `pixels` (hosts that change the image side) and `hosts` (hosts that lose little by themselves) run on tasks
+that no table reports (`ogen/tasks.selection_tasks`); the others run the reported ones once with what those chose.
+Finished rows of an interrupted run are kept in `--work` and read again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common.clip_features import DATASETS, add_option, file_hashes
+from benchmarks.common.kept_rows import kept_rows
+from benchmarks.common.options import add_work, parser_of
+from benchmarks.common.origin import origin
+from benchmarks.common.places import RESULTS
+from benchmarks.ogen.tasks import StudyTask, emoji_tasks, real_tasks, selection_tasks, task_card
+from ogenlib.evaluate import scores as evaluate
+from ogenlib.hosts import Host, build, method
+from ogenlib.ogen.wrapper import OGEN
+from ogenlib.results import tables as results
+from ogenlib.train.loop import fit
+from ogenlib.utils.documents import write_json
+
+SCHEMA = "ogenlib.study/1"
+SCORES = ("base", "new", "H", "joint_base", "joint_new", "joint_H")
+SEEDS = (1, 2, 3)
+PIXEL_HOSTS, PIXEL_EPOCHS = ("vpt", "ivlp"), 10
+ADAPTERS = ("taskres", "cross_modal", "clap", "clip_adapter")
+ANCHORED, ANCHORED_PIXELS, PIXELS_BESIDE = ("prograd",), ("promptsrc", "ivlp"), ("vpt", "maple")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of a table: a host and, unless None, OGEN's arguments.
+
+    Attributes:
+        names: what is known of the new names in training: ``known``, ``held out`` or ``all`` (KgCoOp anchoring them).
+    """
+
+    name: str
+    host: str
+    ogen: Mapping[str, Any] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    names: str = "known"
+
+
+def zero_shot_kl(weight: float, **more: Any) -> dict[str, Any]:
+    """OGEN's arguments for the baseline: KL to zero-shot over all names, nothing else."""
+    return {"preset": "zero-shot-kl", "zero_shot_kl": weight, **more}
+
+
+def make_host(variant: Variant, task: StudyTask) -> Host:
+    options = {**method(variant.host).dataset_options(task.templates), **variant.options}
+    if variant.names == "all":
+        options["anchor_names"] = list(task.split.new)
+    if variant.ogen is None:
+        return build(variant.host, task.clip, task.split.base, **options)
+    unknown = task.split.new if variant.names == "known" else None
+    return OGEN.build(variant.host, task.clip, task.split.base, unknown, options, **variant.ogen)
+
+
+def run_one(variant: Variant, task: StudyTask, seed: int, epochs: int, curve: bool = False) -> dict[str, Any]:
+    """Train and test once; scores of each test domain.
+
+    ``seconds`` are those of the epochs, ``seconds_fit`` those of preparation, epochs and what is measured after them.
+    """
+    host = make_host(variant, task)
+    bank, test = task.banks(host)
+    near = test.of_domain(test.domains[0])
+
+    def measure(trained: Host, _: int) -> dict[str, float]:
+        scores = evaluate.base_to_new(trained, near, task.split).scores
+        return {key: scores[key] for key in ("base", "new", "H", "joint_H")}
+
+    history, began, seconds = None, time.perf_counter(), 0.0
+    if host.trainable() or host.training_free:
+        history = fit(host, bank, epochs=epochs, seed=seed, measure=measure if curve else None)
+        seconds = sum(history.column("seconds"))
+    seconds_fit = time.perf_counter() - began
+    outcome = evaluate.base_to_new(host, test, task.split)
+    row: dict[str, Any] = {
+        "variant": variant.name, "host": variant.host, "task": task.name, "family": task.family, "seed": seed,
+        "epochs": epochs, "seconds": seconds, "seconds_fit": seconds_fit, "seconds_all": time.perf_counter() - began,
+        "parameters": sum(p.numel() for p in host.trainable().values()),
+        "domains": {d: {k: s[k] for k in SCORES} for d, s in outcome.domains.items()},
+    }  # fmt: skip
+    if curve and history is not None:
+        row["curve"] = {k: history.column(k) for k in ("epoch", "base", "new", "H", "joint_H")}
+    return row
+
+
+def run_all(
+    cells: Iterable[tuple[Variant, StudyTask, int, int]], work: Path, *, curve: bool = False
+) -> list[dict[str, Any]]:
+    """All rows, each kept in `work` under a name made of everything that decides it."""
+
+    def decides(variant: Variant, task: StudyTask, seed: int, epochs: int) -> tuple[Any, ...]:
+        return (*of_task(variant, task), seed, epochs, curve)
+
+    return kept_rows(cells, work, decides, partial(run_one, curve=curve))
+
+
+def of_task(variant: Variant, task: StudyTask) -> tuple[Any, ...]:
+    """What decides a row besides seed and length: the variant, and what it is trained and tested on."""
+    return (asdict(variant), task.name, task.bank.fingerprint, task.test.fingerprint, task.clip.weights_hash)
+
+
+def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and std over the seeds of each (host, variant, family, domain); tasks of a family are averaged first."""
+    cells: dict[tuple[str, str, str, str], dict[int, list[dict[str, float]]]] = {}
+    for row in rows:
+        for domain, scores in row["domains"].items():
+            domain = domain if row["family"].startswith("emoji") else ""
+            seeds = cells.setdefault((row["host"], row["variant"], row["family"], domain), {})
+            seeds.setdefault(row["seed"], []).append(scores)
+    summary = []
+    for (host, variant, family, domain), seeds in cells.items():
+        means = [{k: sum(s[k] for s in group) / len(group) for k in SCORES} for group in seeds.values()]
+        entry = {"host": host, "variant": variant, "family": family, "domain": domain, "n_seeds": len(seeds),
+                 "n_tasks": len(next(iter(seeds.values())))}  # fmt: skip
+        summary.append(entry | {k: results.mean_std([m[k] for m in means]) for k in SCORES})
+    return summary
+
+
+# --- what is run --------------------------------------------------------------------------------------------
+
+def search_variants(host: str) -> list[Variant]:
+    """Recipes on the selection tasks. What was tried only in scratch trials is named in docs/ogen.md."""
+    found = [Variant("host alone", host)]
+    found += [Variant(f"KL {w}", host, zero_shot_kl(w)) for w in (0.1, 0.3, 1.0, 3.0)]
+    only = {"zero_shot_share": 0.0, "zero_shot_kl": 0.0, "teacher": None, "synthesized_ce": 1.0}
+    found.append(Variant("CE on synthesized features, nothing else", host, only))
+    for share in (0.0, 0.5, 1.0):
+        for ce in (0.0, 0.3, 1.0):
+            for kl in (0.1, 0.3):
+                grid = {"zero_shot_share": share, "zero_shot_kl": kl, "synthesized_ce": ce}
+                name = f"share {share:g}, KL {kl}, " + (f"CE {ce:g}" if ce else "no generator")
+                found.append(Variant(name, host, grid if ce else {**grid, "generator": None}))
+    changes: dict[str, dict[str, Any]] = {
+        "KL 1": {"zero_shot_kl": 1.0}, "no teacher": {"teacher": None}, "mean teacher": {"teacher": "mean"},
+        "teacher three times": {"teacher_weight": 3.0}, "teacher kept": {"keep_teacher": True},
+        "one group of names": {"name_groups": 1}, "groups of names": {"name_groups": None},
+        "spread none": {"spread": "none"}, "shift": {"generator": "shift"},
+        "KL on synthesized": {"synthesized_kl": 1.0},
+    }  # fmt: skip
+    found.append(Variant("ogenlib", host, {}))
+    return found + [Variant(f"ogenlib, {name}", host, change) for name, change in changes.items()]
+
+
+def search(folder: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[StudyTask]]:
+    tasks = selection_tasks(folder)
+    emoji = [t for t in tasks if t.family.startswith("tags")]
+    real = [t for t in tasks if not t.family.startswith("tags")]
+    cells = []
+    for variant in [Variant("zero-shot", "zero_shot"), *search_variants("coop"), Variant("KgCoOp", "kgcoop"),
+                    Variant("KgCoOp, all names", "kgcoop", names="all")]:  # fmt: skip
+        cells += [(variant, task, s, task.epochs) for task in emoji for s in SEEDS]
+    for host in ("text_adapter", "taskres"):
+        for variant in [Variant("zero-shot", "zero_shot"), *search_variants(host)]:
+            cells += [(variant, task, s, task.epochs) for task in real for s in SEEDS]
+    return run_all(cells, work), tasks
+
+
+def pixels(_: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[StudyTask]]:
+    """Where hosts that change the image side score names without images, and how much they keep to zero-shot."""
+    tasks = [t for t in selection_tasks(None) if t.pixels is not None]
+    cells = []
+    for host in PIXEL_HOSTS:
+        rows = [Variant("zero-shot", "zero_shot"), Variant("host alone", host)]
+        for frozen in (True, False):
+            where = "frozen images" if frozen else "the host's images"
+            rows += [Variant(f"{where}, KL {kl:g}", host, {"frozen_images": frozen, "zero_shot_kl": kl})
+                     for kl in (0.3, 1.0, 3.0)]  # fmt: skip
+        cells += [(v, task, 1, PIXEL_EPOCHS) for task in tasks for v in rows]
+    return run_all(cells, work), tasks
+
+
+def anchored_variants(host: str) -> list[Variant]:
+    """Less of what OGEN adds, for prompt learners that stay near zero-shot by their own loss or short training."""
+    changes: dict[str, dict[str, Any]] = {
+        "KL 0.3": {"zero_shot_kl": 0.3}, "KL 0.1": {"zero_shot_kl": 0.1}, "no KL": {"zero_shot_kl": 0.0},
+        "KL 0.3, no generator": {"zero_shot_kl": 0.3, "generator": None},
+        "no generator, no KL": {"generator": None, "zero_shot_kl": 0.0},
+        "zero-shot for new names, nothing else": {"generator": None, "zero_shot_kl": 0.0, "teacher": None},
+    }  # fmt: skip
+    return [Variant("host alone", host), *(Variant(name, host, change) for name, change in changes.items())]
+
+
+def adapter_variants(host: str) -> list[Variant]:
+    """How much of names without images an adapter leaves to zero-shot, and which parts earn their place."""
+    changes: dict[str, dict[str, Any]] = {"ogenlib": {}}
+    changes |= {f"share {share:g}": {"zero_shot_share": share} for share in (0.0, 0.6, 1.0)}
+    changes |= {"no generator": {"generator": None}, "no KL": {"zero_shot_kl": 0.0}}
+    return [Variant("host alone", host), *(Variant(name, host, change) for name, change in changes.items())]
+
+
+def hosts(folder: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[StudyTask]]:
+    """Hosts that lose little of new names by themselves: adapters on all tasks, prompts on the harder emoji ones."""
+    tasks = selection_tasks(folder)
+    cells = [(v, t, s, t.epochs) for host in ADAPTERS for v in adapter_variants(host) for t in tasks for s in (1, 2)]
+    apart = [t for t in tasks if t.family == "tags apart"]
+    cells += [(v, t, s, t.epochs) for host in ANCHORED for v in anchored_variants(host) for t in apart for s in (1, 2)]
+    for host in (*ANCHORED_PIXELS, *PIXELS_BESIDE):
+        tried = anchored_variants(host)[: None if host in ANCHORED_PIXELS else 3]
+        cells += [(v, t, 1, PIXEL_EPOCHS) for v in tried for t in apart]
+    return run_all(cells, work), tasks
+
+
+def emoji_variants() -> list[Variant]:
+    """Rows of the reported emoji tables."""
+    rows = [Variant("zero-shot", "zero_shot"), Variant("host alone", "coop")]
+    rows += [Variant(f"KL {w}", "coop", zero_shot_kl(w)) for w in (0.3, 1.0, 3.0)]
+    rows += [Variant("KgCoOp", "kgcoop"), Variant("KgCoOp, all names", "kgcoop", names="all")]
+    rows += [Variant("ogenlib", "coop", {}), Variant("ogenlib, names held out", "coop", {}, names="held out")]
+    rows += [Variant(p, "coop", {"preset": p}) for p in ("paper", "released-code")]
+    for host in ("coop", "text_adapter"):
+        rows += [Variant("host alone", host), Variant("ogenlib", host, {})] if host != "coop" else []
+        rows += [Variant(name, host, change) for name, change in ablation().items()]
+    rows += [Variant(f"generator {g}", "coop", {"generator": g})
+             for g in ("joint", "per-class", "released", "shift", "joint-shift")]  # fmt: skip
+    rows += [Variant(f"joint-shift, K {k}", "coop", {"generator": "joint-shift", "k": k}) for k in (1, 2, 4, 5)]
+    rows += [Variant("teacher ema", "coop", {"teacher": "ema", "decay": 0.99})]  # of steps, not epochs
+    rows.append(Variant("teacher mean", "coop", {"teacher": "mean"}))
+    rows.append(Variant("ALMT, kept", "coop", {"keep_teacher": True}))
+    rows += [Variant(f"ALMT, m_max {m}", "coop", {"m_max": m}) for m in (3, 6, 15)]
+    return rows
+
+
+def ablation() -> dict[str, dict[str, Any]]:
+    """Less than both generator and teacher; distillation from zero-shot and the share are in all."""
+    off = {"generator": None, "teacher": None}
+    return {"none": off, "generator": {"teacher": None}, "teacher": {"generator": None}}
+
+
+def emoji(_: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[StudyTask]]:
+    tasks = emoji_tasks(SEEDS)
+    cells = [(v, tasks[s], s, tasks[s].epochs) for v in emoji_variants() for s in SEEDS]
+    return run_all(cells, work), [tasks[SEEDS[0]]]
+
+
+def real(folder: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[StudyTask]]:
+    tasks = real_tasks(folder)
+    cells = [(Variant("zero-shot", "zero_shot"), task, s, task.epochs) for task in tasks for s in SEEDS]
+    for host in ("text_adapter", "taskres"):
+        rows = [Variant("host alone", host)]
+        rows += [Variant(f"KL {w}", host, zero_shot_kl(w)) for w in (0.1, 0.3, 1.0, 3.0)]
+        rows += [Variant("ogenlib", host, {}), Variant("ogenlib, names held out", host, {}, names="held out")]
+        rows += [Variant(name, host, change) for name, change in ablation().items()]
+        rows += [Variant(f"generator {g}", host, {"generator": g})
+                 for g in ("joint", "per-class", "released", "shift", "joint-shift")]  # fmt: skip
+        cells += [(v, task, s, task.epochs) for v in rows for task in tasks for s in SEEDS]
+    return run_all(cells, work), tasks
+
+
+def long(_: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[StudyTask]]:
+    tasks = emoji_tasks(SEEDS)
+    rows = [Variant("zero-shot", "zero_shot"), Variant("host alone", "coop"), Variant("ogenlib", "coop", {})]
+    cells = [(v, tasks[s], s, 200) for v in rows for s in SEEDS]
+    return run_all(cells, work, curve=True), [tasks[SEEDS[0]]]
+
+
+STUDIES = {"search": search, "pixels": pixels, "hosts": hosts, "emoji": emoji, "real": real, "long": long}
+
+
+def main() -> None:
+    parser = parser_of(__doc__)
+    parser.add_argument("study", choices=sorted(STUDIES), help="which table")
+    parser.add_argument("--out", type=Path, default=None, help="results file (benchmarks/results/ogen-STUDY.json)")
+    add_work(parser, "runs/study", parts=False)
+    add_option(parser)
+    args = parser.parse_args()
+    began = time.perf_counter()
+    rows, tasks = STUDIES[args.study](args.features, args.work)
+    uses_features = args.features is not None and args.study in ("real", "search", "hosts")
+    hashes = {name: file_hashes(name, args.features) for name in DATASETS} if uses_features else {}
+    document = {
+        "schema": SCHEMA,
+        "protocol": {
+            "study": args.study, "tasks": {task.name: task_card(task) for task in tasks}, "feature_files": hashes,
+            "seeds": sorted({row["seed"] for row in rows}), "selection": "none: the last epoch is tested",
+            **origin("ogen.study", began),
+        },
+        "rows": rows,
+        "summary": summarize(rows),
+    }  # fmt: skip
+    write_json(args.out or RESULTS / f"ogen-{args.study}.json", document)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Detectors on trained methods, embedded data: writes benchmarks/results/ood-emoji.json.
+
+    python -m benchmarks.ood.emoji
+
+The same as ``ogen bench --protocol ood`` with these methods; what only a report draws is left out of the file.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common.options import parser_of
+from benchmarks.common.origin import command
+from ogenlib.bench.runner import BenchConfig, run_bench
+from ogenlib.utils.documents import write_json
+
+HOSTS = ("coop", "kgcoop", "text_adapter", "taskres")
+MEASURES = ("base", "auroc", "aupr_in", "aupr_out", "fpr95_ood_positive", "fpr95_id_positive", "flagged")
+PLACE = ("dataset", "domain", "task", "detector", "host", "ogen")
+
+
+def slim(document: dict[str, Any]) -> dict[str, Any]:
+    """What tables are made of: card, means over the seeds, and each seed's own measures."""
+    return {
+        "schema": document["schema"], "protocol": document["protocol"],
+        "summary": [{k: row[k] for k in (*PLACE, "n_seeds", *MEASURES)} for row in document["summary"]],
+        "rows": [{k: row[k] for k in (*PLACE, "seed", "epochs", *MEASURES)} for row in document["rows"]],
+    }  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = parser_of(__doc__, "ood-emoji.json")
+    parser.add_argument("--hosts", nargs="+", default=list(HOSTS), metavar="NAME", help=f"({' '.join(HOSTS)})")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(1 2 3)")
+    parser.add_argument("--smoke", action="store_true", help="in a minute, to see that it runs")
+    args = parser.parse_args(argv)
+    config = BenchConfig(protocol="ood", hosts=tuple(args.hosts), seeds=tuple(args.seeds))
+    with tempfile.TemporaryDirectory() as scratch:
+        config = config.smoke() if args.smoke else config
+        document = run_bench(config, Path(scratch), command=command("ood.emoji"), progress=True)
+    write_json(args.out, slim(document))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Robust fine-tuning: rates, shifts, new names and the cost of a step."""

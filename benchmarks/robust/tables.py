@@ -1,0 +1,245 @@
+"""Tables of docs/robust.md and docs/r-adapter.md."""
+
+from __future__ import annotations
+
+from statistics import mean
+from typing import Any
+
+from benchmarks.common.markdown import named, number, seeds_of, spread, table
+from benchmarks.hosts import tables as hosts_tables
+from ogenlib.results import tables as results
+
+MEASURES = {"id": "ID", "ood": "mean OOD", "zero_shot": "mean zero-shot", "effective_robustness": "effective"}
+SIDES = tuple(MEASURES)[:3]  # what is measured; the last is made of them
+REFERENCE, ZERO_SHOT = ("full_ft", False), ("zero_shot", False)
+
+
+def trained(document: dict[str, Any]) -> str:
+    """The end of every training, and what its shifts gain on full fine-tuning's."""
+    parts = []
+    for task in document["protocol"]["datasets"]:
+        at = _points(document, task, "trained")
+        reference = at.get(REFERENCE)
+        lines = []
+        for key, entry in at.items():
+            gain = "–"
+            if reference is not None and key not in (REFERENCE, ZERO_SHOT):
+                gain = f"{entry['ood'][0] - reference['ood'][0]:+.1f}"
+            lines.append([named(*key), *[spread(entry[m]) for m in MEASURES], gain])
+        parts.append(_part(document, task, table(["", *MEASURES.values(), "OOD, over full fine-tuning"], lines)))
+    return _said(document, parts)
+
+
+def concepts(document: dict[str, Any]) -> str:
+    """The end of every training, and WiSE-FT of each at the chosen alpha: means over the datasets."""
+    tasks = list(document["protocol"]["datasets"])
+    wanted = [(point, key) for point in ("trained", "chosen") for key in _points(document, tasks[0], point)]
+    reference = [_points(document, task, "trained")[REFERENCE] for task in tasks]
+    lines = []
+    for point, key in wanted:
+        entries = [_points(document, task, point)[key] for task in tasks]
+        found = {m: [entry[m][0] for entry in entries] for m in SIDES}
+        gains = [mean(values) - mean(entry[m][0] for entry in reference) for m, values in found.items()]
+        shown = key != ZERO_SHOT and (point, key) != ("trained", REFERENCE)
+        lines.append([
+            named(*key) + (" · WiSE-FT" if point == "chosen" else ""),
+            *[spread(results.mean_std(values)) for values in found.values()],
+            " / ".join(f"{gain:+.1f}" for gain in gains) if shown else "–",
+        ])  # fmt: skip
+    header = ["", "ID", "mean OOD", "mean zero-shot", "over full fine-tuning"]
+    return table(header, lines) + (
+        f"\nPercent, means ± standard deviation over {len(tasks)} datasets ({', '.join(tasks)}), each the mean of "
+        f"seeds {seeds_of(document)}.\n"
+    )
+
+
+def over(document: dict[str, Any]) -> str:
+    """What the end of every training has over full fine-tuning's, and over WiSE-FT of it: ID / OOD / zero-shot."""
+    parts = []
+    for task in document["protocol"]["datasets"]:
+        beside = [_points(document, task, point).get(REFERENCE) for point in ("trained", "chosen")]
+        lines = []
+        for key, entry in _points(document, task, "trained").items():
+            if key not in (REFERENCE, ZERO_SHOT):
+                lines.append([named(*key), *[_differences(entry, one) for one in beside]])
+        header = ["ID / mean OOD / mean zero-shot, over", "full fine-tuning", "its WiSE-FT, alpha chosen"]
+        parts.append(_part(document, task, table(header, lines)))
+    return "\n".join(parts)
+
+
+def _differences(entry: dict[str, Any], other: dict[str, Any] | None) -> str:
+    if other is None:
+        return "–"
+    return " / ".join(f"{entry[m][0] - other[m][0]:+.1f}" for m in SIDES)
+
+
+def paired(document: dict[str, Any]) -> str:
+    """What the end of every training has over full fine-tuning's of the same seed."""
+    seeds = document["protocol"]["seeds"]
+    of: dict[tuple[str, bool], dict[int, Any]] = {}
+    for row in document["rows"]:
+        of.setdefault((row["host"], row["ogen"]), {})[row["seed"]] = row
+    lines = []
+    for key, own in of.items():
+        if key not in (REFERENCE, ZERO_SHOT):
+            gains = [results.mean_std([own[s][m] - of[REFERENCE][s][m] for s in seeds]) for m in SIDES]
+            lines.append([named(*key), *[f"{gain[0]:+.1f} ± {number(gain[1])}" for gain in gains]])
+    return table(["over full fine-tuning", *(MEASURES[m] for m in SIDES)], lines) + (
+        f"\nPoints, means ± standard deviation of the differences over {len(seeds)} seeds.\n"
+    )
+
+
+def wise(document: dict[str, Any]) -> str:
+    """WiSE-FT at the alpha that validation images choose."""
+    return _of_points(document, {"chosen": ""}, with_alpha=True)
+
+
+def vrf(document: dict[str, Any]) -> str:
+    """VRF in both forms."""
+    return _of_points(document, {f"VRF, {form}": f" · {form}" for form in ("paper", "released-code")})
+
+
+def curves(document: dict[str, Any]) -> str:
+    """ID / mean OOD / mean zero-shot at every alpha, means over seeds."""
+    parts = []
+    alphas = document["protocol"]["alphas"]
+    for task in document["protocol"]["datasets"]:
+        found: dict[tuple[str, bool], list[list[dict[str, Any]]]] = {}
+        for row in document["rows"]:
+            if row["task"] == task and row.get("curve"):
+                found.setdefault((row["host"], row["ogen"]), []).append(row["curve"])
+        lines = [[named(*key), *[_triple([curve[i] for curve in own]) for i in range(len(alphas))]]
+                 for key, own in found.items()]  # fmt: skip
+        parts.append(_part(document, task, table(["alpha", *[f"{a:g}" for a in alphas]], lines)))
+    return "\n".join(parts) + "\nID / mean OOD / mean zero-shot, percent, means over seeds.\n"
+
+
+def cost(document: dict[str, Any]) -> str:
+    """One table for each model: seconds a step and peak memory, beside full fine-tuning's."""
+    parts = []
+    for model, card in document["protocol"]["models"].items():
+        own = [row for row in document["rows"] if row["model"] == model]
+        full = next(row for row in own if row["case"] == document["protocol"]["reference"])
+        lines = []
+        for row in own:
+            name = named(row["host"]) + row["case"].removeprefix(row["host"])
+            peak = row["peak_mib"]
+            if "seconds" not in row:
+                lines.append([name, "–", "–", number(peak, 0), "–"])
+                continue
+            share = f"{100 * row['parameters'] / full['parameters']:.1f} %"
+            more = "–" if peak is None or full["peak_mib"] is None else f"{peak / full['peak_mib']:.2f}×"
+            lines.append([name, share, f"{row['ratio']:.2f}×", number(peak, 0), more])
+        header = ["", "trained parameters", "seconds a step", "peak MiB", "peak memory"]
+        about = f"**{model}**, {card['batch']} images of {card['classes']} classes, {card['rounds']} rounds, "
+        about += f"{card['threads']} thread" + "s" * (card["threads"] > 1)
+        about += f"; a step of full fine-tuning took {number(full['seconds'], 1)} s"
+        parts.append(f"{about}\n\n{table(header, lines)}")
+    said = ("Shares and factors are over full fine-tuning's: of seconds, the median over rounds of the factor within a "
+            "round. Other programs ran on the same machine.")  # fmt: skip
+    return "\n".join(parts) + f"\n{said}\n"
+
+
+def rates(document: dict[str, Any]) -> str:
+    """Validation accuracy of every factor that was tried, and the rate that counts."""
+    lines = []
+    factors = sorted({row["factor"] for row in document["rows"]})
+    for host, entry in document["chosen"].items():
+        found = {row["factor"]: row["val"] for row in document["rows"] if row["host"] == host}
+        cells = [("failed" if found[f] is None else number(found[f])) if f in found else "" for f in factors]
+        if not found:
+            cells[0] = "as " + named(entry["of"])
+        lines.append([named(host), f"{entry['lr'] / entry['factor']:g}", *cells, f"{entry['lr']:g}"])
+    header = ["", "own rate", *[f"× {factor:g}" for factor in factors], "used"]
+    card = document["protocol"]
+    return table(header, lines) + (
+        f"\nPercent of the {card['validation']['images']} validation images, seed {card['seed']}, {card['epochs']} "
+        "epochs.\n"
+    )
+
+
+def r_adapter_tries(document: dict[str, Any]) -> str:
+    """Validation accuracy of every setting, and the scores of those that were tested too."""
+    lines = []
+    for name in dict.fromkeys(row["setting"] for row in [*document["tried"], *document["tested"]]):
+        validated = [row["val"] for row in document["tried"] if row["setting"] == name]
+        tested = [row for row in document["tested"] if row["setting"] == name]
+        cells = [spread(results.mean_std([row[m] for row in tested])) if tested else "" for m in SIDES]
+        shown = f"**{name}**" if name == document["chosen"] else name
+        lines.append([shown, spread(results.mean_std(validated)) if validated else "–", *cells])
+    card = document["protocol"]
+    return table(["", "validation", "ID", "mean OOD", "mean zero-shot"], lines) + (
+        f"\nPercent, means ± standard deviation: of the {card['validation']['images']} validation images over seeds "
+        f"{seeds_of(document, 'seeds_of_choice')}, of the tests over seeds {seeds_of(document)}. Emphasis: chosen by "
+        "validation.\n"
+    )
+
+
+def base_to_new(document: dict[str, Any]) -> str:
+    """As the tables of docs/hosts.md."""
+    return hosts_tables.scores(document, "emoji")
+
+
+def search(document: dict[str, Any]) -> str:
+    """OGEN's settings on the selection tasks: base / new / H / joint H, means over the tasks of a family."""
+    families = list(dict.fromkeys(e["family"] for e in document["summary"]))
+    lines: dict[tuple[str, str], list[str]] = {}
+    for entry in document["summary"]:
+        cell = " / ".join(number(entry[key][0]) for key in ("base", "new", "H", "joint_H"))
+        lines.setdefault((entry["host"], entry["variant"]), []).append(cell)
+    body = [[named(host) + (f", {name}" if host != "zero_shot" else ""), *cells]
+            for (host, name), cells in lines.items()]  # fmt: skip
+    card = document["protocol"]
+    return table(["base / new / H / joint H", *families], body) + (
+        f"\nPercent, means over {len(card['datasets'])} tasks in all, seed {card['seeds'][0]}, {card['epochs']} "
+        "epochs.\n"
+    )
+
+
+def _of_points(document: dict[str, Any], points: dict[str, str], *, with_alpha: bool = False) -> str:
+    parts = []
+    for task in document["protocol"]["datasets"]:
+        lines = []
+        for name, more in points.items():
+            for key, entry in _points(document, task, name).items():
+                alpha = [spread(entry["alpha"])] if with_alpha else []
+                lines.append([named(*key) + more, *alpha, *[spread(entry[m]) for m in MEASURES]])
+        header = ["", *["alpha"] * with_alpha, *MEASURES.values()]
+        parts.append(_part(document, task, table(header, lines)))
+    return _said(document, parts)
+
+
+def _points(document: dict[str, Any], task: str, point: str) -> dict[tuple[str, bool], dict[str, Any]]:
+    return {(e["host"], e["ogen"]): e for e in document["summary"] if (e["task"], e["point"]) == (task, point)}
+
+
+def _triple(points: list[dict[str, Any]]) -> str:
+    means = []
+    for key in SIDES:
+        values = [point[key] for point in points]
+        means.append(None if None in values else sum(values) / len(values))
+    return " / ".join(number(mean) for mean in means)
+
+
+def _part(document: dict[str, Any], task: str, body: str) -> str:
+    return f"**{task}**\n\n{body}" if len(document["protocol"]["datasets"]) > 1 else body
+
+
+def _said(document: dict[str, Any], parts: list[str]) -> str:
+    return "\n".join(parts) + f"\nPercent, means over seeds {seeds_of(document)}, ± standard deviation.\n"
+
+
+BLOCKS = {
+    "robust-trained": ("robust.json", trained),
+    "robust-over": ("robust.json", over),
+    "robust-seeds": ("robust-seeds.json", paired),
+    "robust-concepts": ("robust-concepts.json", concepts),
+    "robust-wise": ("robust.json", wise),
+    "robust-vrf": ("robust.json", vrf),
+    "robust-curves": ("robust.json", curves),
+    "robust-cost": ("robust-cost.json", cost),
+    "robust-rates": ("robust-rates.json", rates),
+    "r-adapter-tries": ("r-adapter-tries.json", r_adapter_tries),
+    "robust-base-to-new": ("robust-base-to-new.json", base_to_new),
+    "robust-ogen-search": ("robust-ogen-search.json", search),
+}

@@ -1,0 +1,1 @@
+"""Seconds and memory: training steps, and large pools of image-text pairs."""
