@@ -239,7 +239,8 @@ SCRIPT = """
     sys.path.insert(0, sys.argv[2])
     from ogen_world import SMALL, UNKNOWN, adapter, make_bank, make_table, train, values
     from test_ogen_runs import SHARED_OUT, of_recipe
-    from ogenlib import OGEN, distributed
+    from ogenlib import OGEN
+    from ogenlib.utils import distributed
 
     torch.set_num_threads(1)
     distributed.start("cpu")

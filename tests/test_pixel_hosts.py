@@ -124,7 +124,7 @@ SCRIPT = """
 import sys, torch
 from safetensors.torch import save_file
 from pixel_world import KNOWN, PixelShift, pictures
-from ogenlib import distributed
+from ogenlib.utils import distributed
 from ogenlib.data import PixelBank
 from ogenlib.towers import load_backbone
 from ogenlib.train.loop import fit

@@ -188,7 +188,7 @@ SCRIPT = """
     import sys, time, torch
     import torch.nn.functional as F
     from safetensors.torch import save_file
-    from ogenlib import distributed
+    from ogenlib.utils import distributed
     from ogenlib.data import FeatureBank
     from ogenlib.hosts import CoOp
     from ogenlib.towers import load_backbone

@@ -105,7 +105,7 @@ SCRIPT = """
 import sys, torch
 from safetensors.torch import save_file
 from tuned_world import KNOWN, small_bank
-from ogenlib import distributed
+from ogenlib.utils import distributed
 from ogenlib.hosts import RAdapter
 from ogenlib.towers import load_backbone
 from ogenlib.train.loop import fit

@@ -104,7 +104,7 @@ def test_a_spelling_belongs_to_one_class(words: dict[str, Any], spelling: str) -
 def test_an_alias_keeps_others_away() -> None:
     register(Gains)
     for words in ({"name": "tg"}, {"name": "toy", "aliases": ("T.G.",)}):
-        with pytest.raises(ValueError, match="test_registry.Gains"):
+        with pytest.raises(ValueError, match=r"test_registry\.Gains"):
             register(named(**words))
     with pytest.raises(ValueError, match=r"Named is spelled 'LP'.*LinearProbe"):
         register(named("toy", aliases=("LP",)))

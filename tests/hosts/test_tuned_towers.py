@@ -220,7 +220,7 @@ SCRIPT = """
 import sys, torch
 from safetensors.torch import save_file
 from tuned_world import KNOWN, QUICK, TEMPLATE, small_bank
-from ogenlib import distributed
+from ogenlib.utils import distributed
 from ogenlib.hosts import build
 from ogenlib.train.sharding import divide_blocks, is_divided, whole_copy
 from ogenlib.towers import load_backbone
