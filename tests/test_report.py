@@ -15,9 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markupsafe import Markup
 from PIL import Image
 
-from ogenlib.report.html import harmonic, number, p_value, plus_minus, signed
+from ogenlib.evaluate.scores import harmonic_mean
+from ogenlib.report import html
+from ogenlib.report.format import mean_of, number, p_value, plus_minus, signed, std_of
+from ogenlib.report.html import join, page, table, tag
 from ogenlib.report.page import build_report, write_report
 from ogenlib.report.plots import lines as plots
 
@@ -52,7 +56,7 @@ def fake_results(seeds: tuple[int, ...] = (1, 2, 3), epochs: int = 50) -> dict[s
                 b = base * fade + (0 if zero else rng.gauss(0, 0.8))
                 n = new * fade + (0 if zero else rng.gauss(0, 0.8))
                 jb, jn = 0.8 * b, 0.6 * n
-                values = (b, n, harmonic(b, n), jb, jn, harmonic(jb, jn), 6.0, 9.0 + b / 5, 8.0 + b / 9)
+                values = (b, n, harmonic_mean(b, n), jb, jn, harmonic_mean(jb, jn), 6.0, 9.0 + b / 5, 8.0 + b / 9)
                 row = {"dataset": "emoji-categories", "domain": domain, "host": host, "ogen": ogen, "seed": seed}
                 measured = dict(zip(SIDES, values, strict=True))
                 rows.append(row | measured | {"epochs": 0 if zero else epochs, "seconds": 6.2})
@@ -72,7 +76,7 @@ def fake_results(seeds: tuple[int, ...] = (1, 2, 3), epochs: int = 50) -> dict[s
             group = [r for r in rows if (r["domain"], r["host"], r["ogen"]) == (domain, host, ogen)]
             entry: dict[str, Any] = {"dataset": "emoji-categories", "domain": domain, "host": host, "ogen": ogen}
             entry |= {"n_seeds": len(group)} | {side: pair([r[side] for r in group]) for side in SIDES}
-            summary.append(entry | {"H_of_means": harmonic(entry["base"][0], entry["new"][0])})
+            summary.append(entry | {"H_of_means": harmonic_mean(entry["base"][0], entry["new"][0])})
     confusions = [
         {
             "host": host, "ogen": ogen, "domain": "noto", "seed": seed, "true": true, "predicted": predicted,
@@ -292,6 +296,31 @@ def test_strings_are_escaped(html_page: str) -> None:
     assert "<script" not in html_page and "<tags>" not in html_page and "<1>" not in html_page
 
 
+def test_no_text_of_a_document_becomes_markup(no_plots: None, results: dict[str, Any]) -> None:
+    kept = ("schema", "thumbnails", "side")  # what decides whether there is something to show
+
+    def poisoned(value: Any, key: object = None) -> Any:
+        if isinstance(value, dict):
+            return {f"{k}<i x=\"'&" if key == "hosts" else k: poisoned(v, k) for k, v in value.items()}
+        if isinstance(value, list):
+            return [poisoned(item, key) for item in value]
+        return f"{value}<i x=\"'&" if isinstance(value, str) and key not in kept else value
+
+    page = Collector(build_report(poisoned(results)))
+    assert not page.open and "i" not in {name for name, _ in page.seen}
+    assert page.text.count("<i x=\"'&") > 100
+    assert {"i", "x"}.isdisjoint(key for _, attributes in page.seen for key in attributes)
+
+
+def test_pieces_of_a_page() -> None:
+    assert tag("p", "a < b & c", None, tag("b", "\"'"), 3) == "<p>a &lt; b &amp; c<b>&#34;&#39;</b>3</p>"
+    assert tag("img", alt='"', data_x=0, title=None, cls="k") == '<img class="k" alt="&#34;" data-x="0">'
+    assert join(["<", Markup("<br>"), None]) == "&lt;<br>"
+    assert table([], [["<a>", Markup('<td class="best">1</td>'), "<td>"]]).count("<td") == 2
+    style = (Path(html.__file__).parent / "style.css").read_text(encoding="utf-8")
+    assert f"<style>\n{style}</style>" in page("<", "body") and "<title>&lt;</title>" in page("<", None, "")
+
+
 def test_strange_domains_hosts_and_thumbnails(results: dict[str, Any]) -> None:
     document = copy.deepcopy(results)
     for part in ("rows", "summary", "curves", "tests", "confusions", "per_class"):
@@ -397,4 +426,6 @@ def test_numbers() -> None:
     assert [signed(v) for v in (1.26, -6.2, 0.01, None)] == ["+1.3", "−6.2", "±0.0", "–"]
     assert [plus_minus(v) for v in ([36.8, 0.71], [36.8, None], [36.8], 36.8)] == ["36.8 ± 0.7", *["36.8"] * 3]
     assert [plus_minus(v) for v in ([None, 1.0], None)] == ["–", "–"]
+    assert [mean_of(v) for v in ([2.0, 1.0], (2.0,), 2, [], None)] == [2.0, 2.0, 2.0, None, None]
+    assert [std_of(v) for v in ([2.0, 1.0], (2.0,), 2, [])] == [1.0, None, None, None]
     assert [p_value(v) for v in (0.0004, 0.0312, float("nan"))] == ["< 0.001", "0.031", "–"]

@@ -20,6 +20,8 @@ def test_mean_and_sample_deviation() -> None:
     assert results.mean_std([5.0]) == [5.0, None]
     assert results.mean_std([]) == [None, None]
     assert results.mean_std([1.0, math.nan]) == [None, None]
+    assert [results.full_mean(v) for v in ([1.0, 2.0], [1.0, None], [])] == [1.5, None, None]
+    assert [results.h_of(60.0, 20.0), results.h_of(60.0, None), results.h_of(0.0, 0.0)] == [30.0, None, 0.0]
 
 
 def test_both_conventions_of_h() -> None:

@@ -71,6 +71,7 @@ class Registry(MutableMapping[str, type[Host]]):
 
 
 METHODS = Registry()
+"""The hosts by the names of their methods; a program adds its own by an entry."""
 
 
 def register(cls: type[H]) -> type[H]:

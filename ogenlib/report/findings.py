@@ -10,21 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ogenlib.report.html import (
-    Html,
-    Variant,
-    counted,
-    finite,
-    harmonic,
-    items,
-    mean_std,
-    plus_minus,
-    setting_of,
-    signed,
-    tag,
-    variant_of,
-)
-from ogenlib.results.tables import AVERAGE
+from markupsafe import Markup
+
+from ogenlib.report.format import Variant, counted, finite, mean_of, plus_minus, signed, std_of
+from ogenlib.report.html import tag
+from ogenlib.results.tables import AVERAGE, h_of
 
 Setting = tuple[str, str]
 ZERO: Variant = ("zero_shot", False)
@@ -34,9 +24,21 @@ SIDES = {
     "domain-generalization": {"base": "the domain of training", "new": "the shifted domains"},
     "domain-shift": {"base": "the reference domain", "new": "the shifted domains"},
     "few-shot": {"base": "the test images", "new": ""},
-    "ood": {},  # report_ood has its own words
+    "ood": {},  # sections/ood.py has its own words
     "retrieval": {"image_to_text_r1": "recall@1 of texts by image", "text_to_image_r1": "recall@1 of images by text"},
 }
+
+
+def items(results: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    return [item for item in results.get(key) or [] if isinstance(item, Mapping)]
+
+
+def setting_of(item: Mapping[str, Any]) -> tuple[str, str]:
+    return str(item.get("dataset") or ""), str(item.get("domain") or "")
+
+
+def variant_of(item: Mapping[str, Any]) -> Variant:
+    return str(item.get("host") or "?"), bool(item.get("ogen"))
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ class Findings:
     def mean(self, variant: Variant, metric: str, setting: Setting | None = None) -> float | None:
         entry = self.entries.get((setting or self.headline, variant), {})
         if metric == "H_of_means" and finite(entry.get(metric)) is None:
-            return harmonic(mean_std(entry.get("base"))[0], mean_std(entry.get("new"))[0])
-        return mean_std(entry.get(metric))[0]
+            return h_of(mean_of(entry.get("base")), mean_of(entry.get("new")))
+        return mean_of(entry.get(metric))
 
     def change(self, variant: Variant, metric: str, setting: Setting | None = None) -> float | None:
         """Points above zero-shot, None for zero-shot itself or where either is missing."""
@@ -133,7 +135,7 @@ def largest_shots(results: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**results, **kept}
 
 
-def metric_cell(found: Findings, variant: Variant, metric: str, setting: Setting | None = None) -> Html:
+def metric_cell(found: Findings, variant: Variant, metric: str, setting: Setting | None = None) -> Markup:
     """`36.8 ± 0.7` with `+16.3`; the best mean of its column in bold."""
     where = setting or found.headline
     entry = found.entries.get((where, variant), {})
@@ -144,6 +146,6 @@ def metric_cell(found: Findings, variant: Variant, metric: str, setting: Setting
     best = (min if metric.startswith("ece") else max)(known, default=None)
     is_best = len(known) > 1 and mean is not None and round(mean, 1) == best
     change = found.change(variant, metric, where)
-    text = plus_minus((mean, None if single else mean_std(entry.get(metric))[1]))
+    text = plus_minus((mean, None if single else std_of(entry.get(metric))))
     small = tag("small", signed(change) if change is not None else "", cls="change")
     return tag("td", text, " ", small, cls="best" if is_best else "")

@@ -1,6 +1,6 @@
 """`report.html`: what a results document (`ogenlib.results/1`) says, on one page that needs no network.
 
-Notation: as in report_findings.
+Notation: as in findings.py.
 """
 
 from __future__ import annotations
@@ -9,42 +9,24 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ogenlib.report.findings import ZERO, Findings, metric_cell
-from ogenlib.report.html import (
-    DASH,
-    Html,
-    Variant,
-    class_cell,
-    confusion_card,
-    details,
-    finite,
-    glossary,
-    items,
-    join,
-    label,
-    mean_std,
-    number,
-    page,
-    section,
-    setting_of,
-    share,
-    table,
-    tag,
-    tests_table,
-    variant_of,
-)
+from markupsafe import Markup
+
+from ogenlib.report.findings import ZERO, Findings, items, metric_cell, setting_of, variant_of
+from ogenlib.report.format import DASH, Variant, finite, label, mean_of, number, plus_minus, std_of
+from ogenlib.report.html import details, join, page, section, table, tag
 from ogenlib.report.plots import lines as plots
 from ogenlib.report.plots.features import feature_section
 from ogenlib.report.sections.beside import published_section, shots_section
 from ogenlib.report.sections.card import how, names_known, protocol_section, skipped_section
+from ogenlib.report.sections.confusions import confusion_section
+from ogenlib.report.sections.glossary import glossary
 from ogenlib.report.sections.ood import ood_finding, ood_section, ood_tests
+from ogenlib.report.sections.paired_tests import tests_section
 from ogenlib.report.sections.places import domain_section
 from ogenlib.report.sections.retrieval import retrieval_section
 from ogenlib.report.sections.robust import robust_section
+from ogenlib.results.tables import SCHEMA
 from ogenlib.utils.files import atomic_write
-
-SCHEMA = "ogenlib.results/1"
-MAX_CARDS = 12
 
 
 def build_report(results: Mapping[str, Any]) -> str:
@@ -130,7 +112,7 @@ def moves(found: Findings, variant: Variant, unit: str) -> str:
     parts = []
     for side, words in found.sides().items():
         by = found.change(variant, side) or 0.0
-        std = mean_std(found.entries[found.headline, variant].get(side))[1]
+        std = std_of(found.entries[found.headline, variant].get(side))
         if abs(by) < 0.05:
             parts.append(f"stays level on {words}")
             continue
@@ -140,7 +122,7 @@ def moves(found: Findings, variant: Variant, unit: str) -> str:
     return " and ".join(parts)
 
 
-def summary_section(found: Findings) -> Html | None:
+def summary_section(found: Findings) -> Markup | None:
     columns: dict[str, object] = {
         "base": "Base",
         "new": "New",
@@ -165,7 +147,7 @@ def summary_section(found: Findings) -> Html | None:
     )
 
 
-def runs_table(found: Findings) -> Html | None:
+def runs_table(found: Findings) -> Markup | None:
     """Every run behind the summary, one line per seed."""
     several = found.headline != found.training  # the runs behind a mean are those of every test set
     rows = [item for item in items(found.results, "rows") if several or setting_of(item) == found.training]
@@ -187,7 +169,7 @@ def runs_table(found: Findings) -> Html | None:
     return details(f"Every run ({len(rows)})", table(head, body))
 
 
-def curve_section(found: Findings) -> Html | None:
+def curve_section(found: Findings) -> Markup | None:
     curves = [curve for curve in items(found.results, "curves") if variant_of(curve) != ZERO]
     settings = [setting_of(curve) for curve in curves]
     setting = found.training if found.training in settings or not settings else settings[0]
@@ -206,7 +188,7 @@ def curve_section(found: Findings) -> Html | None:
         picture = plots.curve_figure(curve, *zero, y_range, label(variant)) if plots.plots_available() else ""
         heading = tag("h3", label(variant), tag("small", " accuracy, %" if picture else ""))
         caption = tag("figcaption", plots.parting_words(curve, seeds, *zero))
-        figures.append(tag("figure", heading, Html(picture), caption))
+        figures.append(tag("figure", heading, picture, caption))
     band = "; bands span the lowest to the highest seed" * any(c.n_seeds > 1 for c in grouped.values())
     selection = found.protocol.get("selection")
     return section(
@@ -224,39 +206,7 @@ def curve_place(found: Findings, setting: tuple[str, str], where: tuple[str, str
     return here if where == setting else f"{here} (base) and {found.place(where)} (new)"
 
 
-def confusion_section(found: Findings) -> Html | None:
-    """Seeds added up; per host the pairs with the largest share of wrong images, worst first."""
-    merged: dict[Variant, dict[tuple[str, str, str], dict[str, Any]]] = {}
-    for item in items(found.results, "confusions"):
-        domain = str(item.get("domain") or "")
-        dataset = str(item.get("dataset") or found.training[0])
-        place = found.place((dataset, domain)) if (dataset, domain) != found.training else ""
-        key = (place, str(item.get("true")), str(item.get("predicted")))
-        fresh = {"count": 0.0, "of": 0.0, "seeds": set(), "thumbnails": {}, "sides": item}
-        pair = merged.setdefault(variant_of(item), {}).setdefault(key, fresh)
-        pair["count"] += finite(item.get("count")) or 0.0
-        pair["of"] += finite(item.get("of")) or 0.0
-        pair["seeds"].add(item.get("seed"))
-        pair["thumbnails"].update(dict.fromkeys(text for text in item.get("thumbnails") or [] if isinstance(text, str)))
-    variants = sorted(merged, key=found.rank)
-    opened = next((v for v in variants if v != ZERO), ZERO)
-    parts: list[Html] = []
-    for variant in variants:
-        pairs = sorted(merged[variant].items(), key=lambda kv: (-share(kv[1]), -kv[1]["count"], kv[0]))
-        pairs = pairs[:MAX_CARDS]
-        sides = [(pair["sides"].get("true_is"), pair["sides"].get("predicted_is")) for _, pair in pairs]
-        crossing = sides.count(("new", "base"))
-        note = f"{crossing} of these {len(pairs)} take a new name for a base name." if crossing else ""
-        cards = tag("div", *[confusion_card(*key, pair) for key, pair in pairs], cls="cards")
-        parts.append(details(label(variant), tag("p", note), cards, is_open=variant == opened))
-    intro = (
-        "True name → the name chosen instead when all names compete; the bar is the share of the class’s test "
-        "images that went there, the pictures are some of them."
-    )
-    return section("Confusions of the worst classes", intro, *parts) if parts else None
-
-
-def class_section(found: Findings) -> Html | None:
+def class_section(found: Findings) -> Markup | None:
     """Accuracy per class on the training domain, the largest loss of the first trained host on top."""
     rows = items(found.results, "per_class")
     rows = [item for item in rows if str(item.get("domain") or "") == found.training[1]] or rows
@@ -274,7 +224,7 @@ def class_section(found: Findings) -> Html | None:
         names = list(dict.fromkeys(name for name, _ in cells))
         changes: dict[str, float] = {}
         for name in names:
-            pair = [mean_std(cells.get((name, v), {}).get("accuracy"))[0] for v in (trained, ZERO)]
+            pair = [mean_of(cells.get((name, v), {}).get("accuracy")) for v in (trained, ZERO)]
             known = [mean for mean in pair if mean is not None]
             changes[name] = round(known[0] - known[1], 6) if len(known) == 2 else float("inf")
         names.sort(key=changes.__getitem__)
@@ -292,25 +242,7 @@ def class_section(found: Findings) -> Html | None:
     return section("Every class", text, *parts) if parts else None
 
 
-def tests_section(found: Findings) -> Html | None:
-    tests = items(found.results, "tests")
-    headline = {found.headline[0], ""} if found.headline != found.training else {found.training[0], ""}
-    inside = [t for t in tests if setting_of(t)[1] == found.headline[1] and setting_of(t)[0] in headline]
-    outside = [t for t in tests if t not in inside]
-    place = found.place(found.headline) if found.headline != found.training else ""
-    if not tests:
-        return None
-    return section(
-        "Paired tests",
-        "Differences in points, paired by seed; p-values are not corrected for the number of comparisons.",
-        tag("h3", place[:1].upper() + place[1:]) if place and inside else None,
-        tests_table(inside) if inside else None,
-        details(
-            f"Other domains ({len(outside)})"
-            if found.headline == found.training
-            else f"Every test set ({len(outside)})",
-            tests_table(outside),
-        )
-        if outside
-        else None,
-    )
+def class_cell(item: Mapping[str, Any]) -> Markup:
+    joint = item.get("joint_accuracy")
+    small = tag("small", "joint ", plus_minus(joint)) if mean_of(joint) is not None else None
+    return tag("td", plus_minus(item.get("accuracy")), small)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ogenlib.evaluate.recall import short_name
+from ogenlib.report.format import DASH, MINUS, plus_minus
 from ogenlib.results.tables import AVERAGE, RETRIEVAL_METRICS
 
 COLUMNS = {"base": "base", "new": "new", "H": "H", "H_of_means": "H of means", "joint_H": "joint H"}
@@ -117,7 +118,7 @@ def published_text(published: Sequence[Mapping[str, Any]], dataset: str) -> str:
     for row in published:
         if row["dataset"] == dataset:
             cells = (row["base"], row["new"], None, row["H"], None)
-            numbers = "".join(f"{_cell((v, None)):>{WIDTH}}" for v in cells)
+            numbers = "".join(f"{_cell(v):>{WIDTH}}" for v in cells)
             lines.append(f"\n{row['method'] + ' (published)':<{NAME}}{numbers}  [{row['tag']}] {row['source']}")
     return "".join(lines)
 
@@ -136,8 +137,5 @@ def _name(row: Mapping[str, Any]) -> str:
 
 
 def _cell(value: Any) -> str:
-    """A pair of mean and deviation, or a number alone."""
-    mean, std = value if isinstance(value, (list, tuple)) else (value, None)
-    if mean is None:
-        return "-"
-    return f"{mean:.1f}" + ("" if std is None else f" ± {std:.1f}")
+    """As in the report, with hyphens for its dashes."""
+    return plus_minus(value).replace(DASH, "-").replace(MINUS, "-")

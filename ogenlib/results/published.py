@@ -15,8 +15,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ogenlib.data import COOP11
-from ogenlib.evaluate.scores import harmonic_mean
-from ogenlib.results.tables import AVERAGE
+from ogenlib.results.tables import AVERAGE, h_of
 
 SETTING = "CLIP ViT-B/16, 16 images a class"
 SOURCES = {
@@ -74,8 +73,7 @@ def published_rows(protocol: str, trained: str, tested: Iterable[str]) -> list[d
 
 
 def _row(dataset: str, method: str, base: float | None, new: float | None, tag: str) -> dict[str, Any]:
-    h = None if base is None or new is None else harmonic_mean(base, new)
-    return {"dataset": dataset, "method": method, "base": base, "new": new, "H": h, "tag": tag,
+    return {"dataset": dataset, "method": method, "base": base, "new": new, "H": h_of(base, new), "tag": tag,
             "source": SOURCES[tag], "setting": SETTING}  # fmt: skip
 
 

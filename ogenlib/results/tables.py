@@ -37,9 +37,18 @@ METRICS = (
 def mean_std(values: Sequence[float | None]) -> list[float | None]:
     """[mean, sample std]; std is None for one value, both are None if any value is missing."""
     known = [v for v in values if v is not None and not math.isnan(v)]
-    if not values or len(known) < len(values):
-        return [None, None]
-    return [mean(known), stdev(known) if len(known) > 1 else None]
+    return [full_mean(values), stdev(known) if len(values) == len(known) > 1 else None]
+
+
+def full_mean(values: Sequence[float | None]) -> float | None:
+    """None unless every value was measured: a mean over fewer is not comparable."""
+    known = [v for v in values if v is not None and not math.isnan(v)]
+    return mean(known) if known and len(known) == len(values) else None
+
+
+def h_of(base: float | None, new: float | None) -> float | None:
+    """Their harmonic mean; None where a side was not measured."""
+    return None if base is None or new is None else harmonic_mean(base, new)
 
 
 def summarize(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -57,8 +66,7 @@ def summarize(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         entry: dict[str, Any] = {k: first[k] for k in (*SETTING, "host", "ogen") if k in first}
         entry["n_seeds"] = len(members)
         entry |= {m: mean_std([r[m] for r in members]) for m in measured(members)}
-        base, new = entry["base"][0], entry["new"][0]
-        entry["H_of_means"] = None if base is None or new is None else harmonic_mean(base, new)
+        entry["H_of_means"] = h_of(entry["base"][0], entry["new"][0])
         entry["seconds"] = mean_std([r["seconds"] for r in members])
         summary.append(entry)
     return summary
@@ -99,8 +107,7 @@ def average_rows(rows: Sequence[Mapping[str, Any]], over: str) -> list[dict[str,
         row = {"dataset": AVERAGE, "domain": domain, "host": host, "ogen": ogen, "seed": seed}
         row |= {key: value for key, value in zip(SETTING[2:], setting, strict=True) if value is not None}
         for metric in (*measured(members), "seconds"):
-            values = [member[metric] for member in members]
-            row[metric] = None if any(v is None for v in values) else mean(values)
+            row[metric] = full_mean([member[metric] for member in members])
         averaged.append(row)
     return averaged
 

@@ -9,16 +9,22 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ogenlib.report.html import Html, finite, items, label, section, tag, variant_of
+from markupsafe import Markup
+
+from ogenlib.report.findings import items, variant_of
+from ogenlib.report.format import finite, label
+from ogenlib.report.html import section, tag
 from ogenlib.report.plots import lines as plots
 
 KINDS = ("real", "synthesized", "text")
 WIDTH, HEIGHT = 4.6, 4.2  # inches
+FILLED = {"fill": "currentColor"}
+OPEN = {"fill": "none", "stroke": "currentColor", "stroke_width": "1.8"}
 COLOURS = (1, 2, 3, 4, 5, 7)  # of the hosts' colours: no grey, and one blue
 Point = tuple[float, float]
 
 
-def feature_section(results: Mapping[str, Any]) -> Html | None:
+def feature_section(results: Mapping[str, Any]) -> Markup | None:
     """One picture for each entry of `results["projection"]`; None where there is nothing to draw.
 
     Hosts share a picture where their generators made the same: one that is trained before the host knows no host.
@@ -33,10 +39,10 @@ def feature_section(results: Mapping[str, Any]) -> Html | None:
         return None
     texts = any(any(found["text"]) for _, found in drawn)
     key = [
-        tag("span", Html(_mark('<circle cx="8" cy="8" r="5"/>', "fill")), "real image"),
-        tag("span", Html(_mark('<path d="M8 2L14 8L8 14L2 8z"/>', "stroke")), "made by the generator"),
-        tag("span", Html(_mark('<path d="M8 0L16 8L8 16L0 8z"/>', "fill")), "their mean"),
-        tag("span", Html(_mark('<path d="M2 2L14 14M14 2L2 14"/>', "stroke")), "the name itself") if texts else None,
+        tag("span", plots.symbol('<circle cx="8" cy="8" r="5"/>', **FILLED), "real image"),
+        tag("span", plots.symbol('<path d="M8 2L14 8L8 14L2 8z"/>', **OPEN), "made by the generator"),
+        tag("span", plots.symbol('<path d="M8 0L16 8L8 16L0 8z"/>', **FILLED), "their mean"),
+        tag("span", plots.symbol('<path d="M2 2L14 14M14 2L2 14"/>', **OPEN), "the name itself") if texts else None,
     ]
     figures = [picture(item, found, i, ", ".join(hosts[content(item)])) for i, (item, found) in enumerate(drawn)]
     return section(
@@ -71,13 +77,13 @@ def content(item: Mapping[str, Any]) -> str:
     return repr([item.get(key) for key in ("ogen", "domain", "variant", "classes", "points")])
 
 
-def picture(item: Mapping[str, Any], found: Mapping[str, list[list[Point]]], index: int, hosts: str) -> Html:
+def picture(item: Mapping[str, Any], found: Mapping[str, list[list[Point]]], index: int, hosts: str) -> Markup:
     """The figure of one projection with heading and caption."""
     where = " · ".join(str(item[key]) for key in ("domain", "variant") if item.get(key))
     drawn = plots.plots_available()
     svg = feature_figure(list(map(str, item["classes"])), found, f"features-{index}") if drawn else ""
     heading = tag("h3", hosts, tag("small", where))
-    return tag("figure", heading, Html(svg), tag("figcaption", words(found)))
+    return tag("figure", heading, svg, tag("figcaption", words(found)))
 
 
 def words(found: Mapping[str, list[list[Point]]]) -> str:
@@ -89,7 +95,7 @@ def words(found: Mapping[str, list[list[Point]]]) -> str:
     return f"Synthesized means nearest to their own class’s real mean, in this plane: {own} of {len(compared)}."
 
 
-def feature_figure(classes: Sequence[str], found: Mapping[str, list[list[Point]]], name: str) -> str:
+def feature_figure(classes: Sequence[str], found: Mapping[str, list[list[Point]]], name: str) -> Markup:
     """Filled dots for real rows, open diamonds for synthesized ones, crosses for names. -> SVG."""
     figure = plots.new_figure(WIDTH, HEIGHT)
     axes = figure.add_axes((0, 0, 1, 1))
@@ -114,7 +120,7 @@ def feature_figure(classes: Sequence[str], found: Mapping[str, list[list[Point]]
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines["bottom"].set_visible(False)
-    return plots.to_svg(figure, name, f"Real and synthesized features of {', '.join(classes)}")
+    return Markup(plots.to_svg(figure, name, f"Real and synthesized features of {', '.join(classes)}"))
 
 
 def _equal_limits(axes: Any, points: Sequence[Point]) -> float:
@@ -148,9 +154,3 @@ def _write_names(
 def _middle(points: Sequence[Point]) -> Point | None:
     n = len(points)
     return (sum(x for x, _ in points) / n, sum(y for _, y in points) / n) if n else None
-
-
-def _mark(shape: str, paint: str) -> str:
-    """A marker of the key as a small inline SVG."""
-    colour = 'fill="currentColor"' if paint == "fill" else 'fill="none" stroke="currentColor" stroke-width="1.8"'
-    return f'<svg viewBox="0 0 16 16" aria-hidden="true" {colour}>{shape}</svg>'

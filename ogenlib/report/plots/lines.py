@@ -1,4 +1,4 @@
-"""The report's pictures, as SVG text for a page that names the colours (`report_style.CSS`).
+"""The report's pictures, as SVG text for a page that names the colours (`style.css`).
 
 Notation: a curve is accuracy in percent on base and on new names over epochs, a mean line over seeds with a band
 from the lowest to the highest seed. matplotlib is needed for the figures only (extra `plot`).
@@ -9,11 +9,14 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ogenlib.report.html import Html, finite, number, tag
+from markupsafe import Markup
+
+from ogenlib.report.format import Variant, finite, label, number
+from ogenlib.report.html import tag
 
 # Stand-ins that matplotlib writes and `to_svg` turns into CSS variables, so that one picture serves light and dark.
 INK, SOFT, RULE, BASE, NEW, PAPER = "#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05", "#0a0b06"
@@ -115,7 +118,7 @@ def plots_available() -> bool:
     return True
 
 
-def missing_plots() -> Html | None:
+def missing_plots() -> Markup | None:
     """One line that says how to get the plots, where they cannot be drawn."""
     if plots_available():
         return None
@@ -161,7 +164,7 @@ def curve_figure(
     zero_new: float | None,
     y_range: tuple[float, float],
     name: str,
-) -> str:
+) -> Markup:
     """Base and new accuracy over epochs of one host, zero-shot dashed, the parting epoch marked. -> SVG."""
     from matplotlib.ticker import MaxNLocator
 
@@ -220,7 +223,7 @@ def curve_figure(
             annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "shrinkA": 2, "shrinkB": 0, "relpos": (0, 0.5)},
         )
-    return to_svg(figure, name, f"{name}: accuracy on base and on new names over epochs")
+    return Markup(to_svg(figure, name, f"{name}: accuracy on base and on new names over epochs"))
 
 
 def domain_figure(
@@ -228,10 +231,10 @@ def domain_figure(
     domains: Sequence[str],
     series: Mapping[str, Sequence[float | None]],
     name: str,
-) -> str:
+) -> Markup:
     """One dot per host and domain; `series` holds a value or None per domain, in percent. -> SVG.
 
-    Colours and markers follow the order of `series` (`host_marker` draws the same ones for a key).
+    Colours and markers follow the order of `series` (`host_key` draws the same ones).
     """
     figure = new_figure(3.4, 0.62 + 0.27 * len(domains))
     height = figure.get_figheight()
@@ -258,16 +261,16 @@ def domain_figure(
         )
     shown = [domain if len(domain) <= 24 else domain[:23] + "…" for domain in domains]
     axes.set_yticks(places, shown)
-    for label in axes.get_yticklabels():
-        label.set_parse_math(False)
+    for tick in axes.get_yticklabels():
+        tick.set_parse_math(False)
     axes.set_ylim(len(domains) - 0.4, -0.6)
     axes.grid(axis="x", color=RULE, lw=0.6)
     axes.set_axisbelow(True)
     figure.text(left, 1 - 0.13 / height, f"{metric}, %", fontsize=9, color=SOFT, va="center")
-    return to_svg(figure, name, f"{metric} per domain and host")
+    return Markup(to_svg(figure, name, f"{metric} per domain and host"))
 
 
-def shots_figure(shots: Sequence[int], series: Mapping[str, Sequence[float | None]]) -> str:
+def shots_figure(shots: Sequence[int], series: Mapping[str, Sequence[float | None]]) -> Markup:
     """Accuracy over the number of training images of a class, a line a host, in percent. -> SVG."""
     figure = new_figure(4.6, 2.8)
     axes = figure.add_axes((0.09, 0.15, 0.88, 0.8))
@@ -279,12 +282,11 @@ def shots_figure(shots: Sequence[int], series: Mapping[str, Sequence[float | Non
     axes.set_xlabel("training images of a class", fontsize=9, color=SOFT)
     axes.grid(axis="y", color=RULE, lw=0.6)
     axes.set_axisbelow(True)
-    return to_svg(figure, "shots", "accuracy over training images of a class, per host")
+    return Markup(to_svg(figure, "shots", "accuracy over training images of a class, per host"))
 
 
-def host_marker(index: int) -> str:
+def host_marker(index: int) -> Markup:
     """The marker of the host at `index` in `domain_figure`, as a small inline SVG."""
-    colour = f"var(--h{index % len(HOSTS)})"
     shapes = (
         '<circle cx="8" cy="8" r="6"/>',
         '<rect x="2" y="2" width="12" height="12"/>',
@@ -295,7 +297,18 @@ def host_marker(index: int) -> str:
         '<path d="M4 1L8 5L12 1L15 4L11 8L15 12L12 15L8 11L4 15L1 12L5 8L1 4z"/>',
         '<path d="M8 0L10 6H16L11 10L13 16L8 12L3 16L5 10L0 6H6z"/>',
     )
-    return f'<svg viewBox="0 0 16 16" aria-hidden="true" fill="{colour}">{shapes[index % len(shapes)]}</svg>'
+    return symbol(shapes[index % len(shapes)], fill=f"var(--h{index % len(HOSTS)})")
+
+
+def host_key(variants: Iterable[Variant]) -> Markup | None:
+    """Which marker is whose, in the order of a picture's series; None where no plots can be drawn."""
+    key = [tag("span", host_marker(index), label(variant)) for index, variant in enumerate(variants)]
+    return tag("div", *key, cls="key") if plots_available() else None
+
+
+def symbol(shape: str, **paint: str) -> Markup:
+    """A mark of a key as a small inline SVG: `shape`, elements within 16 by 16, in the colours of `paint`."""
+    return tag("svg", Markup(shape), viewBox="0 0 16 16", aria_hidden="true", **paint)
 
 
 def new_figure(width: float, height: float) -> Any:
@@ -331,6 +344,5 @@ def to_svg(figure: Any, name: str, description: str) -> str:
     svg = re.sub(r'(<svg[^>]*?) (?:width|height)="[^"]*"', r"\1", svg, count=1)
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, f"var(--{variable})")
-    label = description.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
-    svg = svg.replace("<svg", f'<svg role="img" aria-label="{label}"', 1)
+    svg = svg.replace("<svg", Markup('<svg role="img" aria-label="{}"').format(description), 1)
     return re.sub(r"\n\s*", "\n", svg).strip()

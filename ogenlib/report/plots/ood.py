@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from markupsafe import Markup
+
 from ogenlib.report.plots import lines as plots
 
 # Group -> words and colour. Known ones are blues, unknown ones are not.
@@ -21,7 +23,7 @@ LINES = {"mcm": 0, "max_logit": 3, "ogen": 1, "ogen_images": 2}
 KEPT = 0.95
 
 
-def histogram_figure(picture: Mapping[str, Any], name: str) -> str:
+def histogram_figure(picture: Mapping[str, Any], name: str) -> Markup:
     """One outline a group, each with area one; the known ones and the new names filled. -> SVG."""
     figure = plots.new_figure(4.6, 2.9)
     axes = figure.add_axes((0.02, 0.115, 0.96, 0.86))
@@ -46,7 +48,7 @@ def histogram_figure(picture: Mapping[str, Any], name: str) -> str:
     axes.set_ylim(0, 1.12 * axes.get_ylim()[1])  # the words above are not to lie on an outline
     axes.margins(x=0.01)
     axes.locator_params(axis="x", nbins=6)
-    return plots.to_svg(figure, name, "histogram of scores of known and unknown images")
+    return Markup(plots.to_svg(figure, name, "histogram of scores of known and unknown images"))
 
 
 def threshold_of(edges: list[float], counts: list[int]) -> float:
@@ -59,7 +61,7 @@ def threshold_of(edges: list[float], counts: list[int]) -> float:
     return edges[-1]
 
 
-def roc_figure(curves: Mapping[str, tuple[Mapping[str, list[float]], int]], name: str) -> str:
+def roc_figure(curves: Mapping[str, tuple[Mapping[str, list[float]], int]], name: str) -> Markup:
     """Unknown caught over known flagged, in percent: solid for new names, dashed for other datasets. -> SVG.
 
     Args:
@@ -83,10 +85,9 @@ def roc_figure(curves: Mapping[str, tuple[Mapping[str, list[float]], int]], name
     axes.set_yticks([0, 25, 50, 75, 100])
     axes.grid(color=plots.RULE, lw=0.6)
     axes.set_axisbelow(True)
-    return plots.to_svg(figure, name, "unknown images caught over known images flagged")
+    return Markup(plots.to_svg(figure, name, "unknown images caught over known images flagged"))
 
 
-def swatch(colour: str) -> str:
+def swatch(colour: str) -> Markup:
     """A filled square for a key, in the colour's name on the page."""
-    return (f'<svg viewBox="0 0 16 16" aria-hidden="true" fill="var(--{plots.VARIABLES[colour]})">'
-            '<rect x="1" y="1" width="14" height="14"/></svg>')  # fmt: skip
+    return plots.symbol('<rect x="1" y="1" width="14" height="14"/>', fill=f"var(--{plots.VARIABLES[colour]})")

@@ -5,28 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ogenlib.report.findings import ZERO
-from ogenlib.report.html import (
-    DASH,
-    Html,
-    details,
-    finite,
-    items,
-    label,
-    mean_std,
-    number,
-    plus_minus,
-    section,
-    setting_of,
-    table,
-    tag,
-    variant_of,
-)
+from markupsafe import Markup
+
+from ogenlib.report.findings import ZERO, items, setting_of, variant_of
+from ogenlib.report.format import DASH, finite, label, mean_of, number, plus_minus
+from ogenlib.report.html import details, section, table, tag
 from ogenlib.report.plots import lines as plots
 from ogenlib.results.tables import AVERAGE
 
 
-def shots_section(results: Mapping[str, Any]) -> Html | None:
+def shots_section(results: Mapping[str, Any]) -> Markup | None:
     """Accuracy of every method for every number of shots, in the setting of training; None for one number."""
     entries = [entry for entry in items(results, "summary") if finite(entry.get("shots")) is not None]
     shots = sorted({int(entry["shots"]) for entry in entries})
@@ -38,28 +26,26 @@ def shots_section(results: Mapping[str, Any]) -> Html | None:
     values = {(variant_of(entry), int(entry["shots"])): entry.get("base") for entry in means or here}
     variants = sorted(dict.fromkeys(variant for variant, _ in values), key=lambda v: v != ZERO)
     body = [[label(v), *[plus_minus(values.get((v, n))) for n in shots]] for v in variants]
-    series = {label(v): [mean_std(values.get((v, n)))[0] for n in shots] for v in variants}
+    series = {label(v): [mean_of(values.get((v, n))) for n in shots] for v in variants}
     drawn = plots.plots_available()
-    key = [tag("span", Html(plots.host_marker(i)), label(v)) for i, v in enumerate(variants)]
-    picture = plots.shots_figure(shots, series) if drawn else ""
     return section(
         "Accuracy by number of training images",
         "Test accuracy in percent, all names trained" + f", on {home}" * bool(home) + ", mean over seeds; images of a "
         f"class across. The other sections are of {shots[-1]} images a class.",
-        tag("div", *key, cls="key") if drawn else None,
-        tag("div", tag("figure", Html(picture)), cls="figures single") if drawn else None,
+        plots.host_key(variants),
+        tag("div", tag("figure", plots.shots_figure(shots, series)), cls="figures single") if drawn else None,
         table(["Host", *shots], body),
     )
 
 
-def published_section(results: Mapping[str, Any]) -> Html | None:
+def published_section(results: Mapping[str, Any]) -> Markup | None:
     """Published rows on the same datasets: the average in view, the datasets to open."""
     rows = items(results, "published")
     if not rows:
         return None
     head = ["Method", "Base", "New", "H", "Read in"]
 
-    def block(dataset: str) -> Html:
+    def block(dataset: str) -> Markup:
         return table(head, [
             [row.get("method") or DASH, *[number(row.get(side)) for side in ("base", "new", "H")],
              f"[{row.get('tag')}] {row.get('source')}"] for row in rows if row.get("dataset") == dataset

@@ -6,7 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ogenlib.report.html import DASH, Html, counted, details, escaped, finite, frame, join, row, section, table, tag
+from markupsafe import Markup
+
+from ogenlib.report.format import DASH, counted, finite
+from ogenlib.report.html import details, frame, join, row, section, table, tag
 
 
 def names_known(card: Mapping[str, Any], with_ogen: bool) -> str:
@@ -75,7 +78,7 @@ def images_trained(card: Mapping[str, Any]) -> str:
     return counted(card.get("shots"), "image") + " per class" if card.get("shots") else ""
 
 
-def skipped_section(card: Mapping[str, Any]) -> Html | None:
+def skipped_section(card: Mapping[str, Any]) -> Markup | None:
     skipped = [s if isinstance(s, Mapping) else {"file": s} for s in card.get("skipped") or []]
     if not skipped:
         return None
@@ -86,7 +89,7 @@ def skipped_section(card: Mapping[str, Any]) -> Html | None:
     return section(title, text, listing if len(rows) <= 5 else details("List", listing))
 
 
-def protocol_section(protocol: Mapping[str, Any]) -> Html:
+def protocol_section(protocol: Mapping[str, Any]) -> Markup:
     card = {key: value for key, value in protocol.items() if key not in ("command", "skipped")}
     lines = tag("tbody", *[row([key, tag("td", value)]) for key, value in flat(card)])
     command = protocol.get("command")
@@ -95,21 +98,21 @@ def protocol_section(protocol: Mapping[str, Any]) -> Html:
     return section("Protocol card", "", frame([], [lines], cls="card"), again)
 
 
-def flat(card: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Html]]:
+def flat(card: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object]]:
     """The card's lines; nested parts become `outer: inner`, what lies deeper is written as JSON."""
-    lines: list[tuple[str, Html]] = []
+    lines: list[tuple[str, object]] = []
     for key, value in card.items():
         name = prefix + str(key).replace("_", " ")
         if isinstance(value, Mapping) and not prefix:
             lines += flat(value, f"{name}: ")
         elif isinstance(value, bool):
-            lines.append((name, escaped("yes" if value else "no")))
+            lines.append((name, "yes" if value else "no"))
         elif value is None or value == []:
-            lines.append((name, escaped(DASH)))
+            lines.append((name, DASH))
         elif isinstance(value, (list, tuple)) and not any(isinstance(v, (Mapping, list, tuple)) for v in value):
-            lines.append((name, escaped(", ".join(str(v) for v in value))))
+            lines.append((name, ", ".join(str(v) for v in value)))
         elif isinstance(value, (Mapping, list, tuple)):
             lines.append((name, tag("code", json.dumps(value, ensure_ascii=False))))
         else:
-            lines.append((name, escaped(round(value, 3) if isinstance(value, float) else value)))
+            lines.append((name, round(value, 3) if isinstance(value, float) else value))
     return lines

@@ -8,32 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ogenlib.report.html import (
-    DASH,
-    Html,
-    Variant,
-    details,
-    finite,
-    frame,
-    items,
-    join,
-    label,
-    mean_std,
-    number,
-    plus_minus,
-    section,
-    setting_of,
-    table,
-    tag,
-    tests_table,
-    variant_of,
-)
+from markupsafe import Markup
+
+from ogenlib.report.findings import ZERO, items, setting_of, variant_of
+from ogenlib.report.format import DASH, Variant, finite, label, mean_of, number, plus_minus
+from ogenlib.report.html import definitions, details, frame, join, section, table, tag
 from ogenlib.report.plots import lines as plots
 from ogenlib.report.plots.ood import GROUPS, LINES, histogram_figure, roc_figure, swatch
+from ogenlib.report.sections.paired_tests import tests_table
 from ogenlib.report.text import task_mean
 from ogenlib.results.tables import AVERAGE
 
-ZERO: Variant = ("zero_shot", False)
 BEST_FIRST = ("ogen_images", "ogen", "energy", "max_logit", "mcm")  # which detector headlines and pictures show
 COLUMNS = (
     ("near", "auroc", "Near", "AUROC"), ("near", "fpr95_ood_positive", "Near", "FPR95"),
@@ -70,7 +55,7 @@ def _of(rows: Rows, variant: Variant, detector: str) -> list[Mapping[str, Any]]:
 
 
 def _value(rows: Rows, variant: Variant, detector: str, task: str, metric: str) -> float | None:
-    return mean_std(task_mean(_of(rows, variant, detector), task).get(metric))[0]
+    return mean_of(task_mean(_of(rows, variant, detector), task).get(metric))
 
 
 def ood_finding(results: Mapping[str, Any]) -> str:
@@ -97,7 +82,7 @@ def ood_finding(results: Mapping[str, Any]) -> str:
     return f"By {how}, {label(chosen)} tells {' and '.join(parts)}{end}." if parts else ""
 
 
-def ood_section(results: Mapping[str, Any]) -> Html | None:
+def ood_section(results: Mapping[str, Any]) -> Markup | None:
     """None for documents without detectors."""
     rows = _summary(results)
     if not rows:
@@ -116,7 +101,7 @@ def ood_section(results: Mapping[str, Any]) -> Html | None:
         "No training and no detector was told the unknown names. Mean and standard deviation over seeds, in percent; "
         "best of each column in bold.",
         _main_table(results, rows),
-        tag("dl", *[join([tag("dt", term), tag("dd", text)]) for term, text in terms.items()]),
+        definitions(terms),
         _pictures(results),
         _missing(results),
         details(f"Every task and measure ({len(rows)})", _all_measures(results, rows)),
@@ -124,7 +109,7 @@ def ood_section(results: Mapping[str, Any]) -> Html | None:
     )
 
 
-def _main_table(results: Mapping[str, Any], rows: Rows) -> Html:
+def _main_table(results: Mapping[str, Any], rows: Rows) -> Markup:
     shown = [c for c in COLUMNS if any(row.get("task") == c[0] for row in rows)]
     titles, variants = _titles(results), _variants(rows)
     best: dict[tuple[str, str], float] = {}
@@ -141,7 +126,7 @@ def _main_table(results: Mapping[str, Any], rows: Rows) -> Html:
             cells = [tag("th", title, scope="row")]
             for task, metric, _, _ in shown:
                 pair = task_mean(own, task).get(metric)
-                mean = mean_std(pair)[0]
+                mean = mean_of(pair)
                 is_best = mean is not None and round(mean, 1) == best[task, metric]
                 cells.append(tag("td", plus_minus(pair), cls="best" if is_best else ""))
             lines.append(tag("tr", *cells))
@@ -150,7 +135,7 @@ def _main_table(results: Mapping[str, Any], rows: Rows) -> Html:
     return frame(head, groups)
 
 
-def _pictures(results: Mapping[str, Any]) -> Html | None:
+def _pictures(results: Mapping[str, Any]) -> Markup | None:
     entries = items(results, "detection")
     if not entries:
         return None
@@ -161,7 +146,7 @@ def _pictures(results: Mapping[str, Any]) -> Html | None:
     blocks = [_pair(entry, titles, i) for i, entry in enumerate(ordered)]
     groups = dict.fromkeys(name for entry in entries for one in (entry.get("detectors") or {}).values()
                            for name in one.get("counts") or {})  # fmt: skip
-    key = [tag("span", Html(swatch(GROUPS[name][1])), GROUPS[name][0]) for name in GROUPS if name in groups]
+    key = [tag("span", swatch(GROUPS[name][1]), GROUPS[name][0]) for name in GROUPS if name in groups]
     return join([
         tag("h3", "Scores of the first seed"),
         tag("p", "Left: how the scores are spread, each group by itself; the line is the threshold that 95 % of the "
@@ -173,25 +158,25 @@ def _pictures(results: Mapping[str, Any]) -> Html | None:
     ])  # fmt: skip
 
 
-def _pair(entry: Mapping[str, Any], titles: Mapping[str, str], index: int) -> Html:
+def _pair(entry: Mapping[str, Any], titles: Mapping[str, str], index: int) -> Markup | None:
     """Histogram of the best detector and the curves of several, side by side."""
     of = entry.get("detectors") or {}
     shown = next((name for name in BEST_FIRST if name in of), next(iter(of), ""))
     if not shown:
-        return Html("")
+        return None
     who = label(variant_of(entry))
     drawn = {name: of[name] for name in LINES if name in of}
     left = tag("figure", tag("h3", who, tag("small", titles.get(shown, shown))),
-               Html(histogram_figure(of[shown], f"scores-{index}")),
+               histogram_figure(of[shown], f"scores-{index}"),
                tag("figcaption", "Score, larger is more unknown; share of each group in a bin."))  # fmt: skip
     right = tag("figure", tag("h3", who, tag("small", "unknown caught, % over known flagged, %")),
-                Html(roc_figure({titles.get(n, n): (one.get("roc") or {}, LINES[n]) for n, one in drawn.items()},
-                                f"roc-{index}")),
+                roc_figure({titles.get(n, n): (one.get("roc") or {}, LINES[n]) for n, one in drawn.items()},
+                           f"roc-{index}"),
                 tag("figcaption", "Solid: new names; dashed: other datasets."))  # fmt: skip
     return tag("div", left, right, cls="figures")
 
 
-def _missing(results: Mapping[str, Any]) -> Html | None:
+def _missing(results: Mapping[str, Any]) -> Markup | None:
     """Which hosts some detector does not take, and why."""
     titles = _titles(results)
     lines = [
@@ -201,7 +186,7 @@ def _missing(results: Mapping[str, Any]) -> Html | None:
     return details(f"Not measured ({len(lines)})", tag("ul", *lines)) if lines else None
 
 
-def _all_measures(results: Mapping[str, Any], rows: Rows) -> Html:
+def _all_measures(results: Mapping[str, Any], rows: Rows) -> Markup:
     titles = _titles(results)
     body = [
         [label(variant_of(row)), titles[str(row["detector"])], WORDS.get(str(row.get("task")), row.get("task")),
@@ -218,7 +203,7 @@ def _where(row: Mapping[str, Any]) -> str:
     return " / ".join(part for part in (dataset, domain) if part)
 
 
-def _runs(results: Mapping[str, Any]) -> Html:
+def _runs(results: Mapping[str, Any]) -> Markup:
     """The near task of every run."""
     rows = [row for row in items(results, "rows") if row.get("task") == "near"]
     titles = _titles(results)
@@ -230,7 +215,7 @@ def _runs(results: Mapping[str, Any]) -> Html:
     return details(f"Every run, new names ({len(rows)})", table(head, body))
 
 
-def ood_tests(results: Mapping[str, Any]) -> Html | None:
+def ood_tests(results: Mapping[str, Any]) -> Markup | None:
     tests = [test for test in items(results, "tests") if test.get("detector")]
     if not tests:
         return None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from markupsafe import Markup
+
 from ogenlib.report.findings import Findings, Setting, metric_cell
-from ogenlib.report.html import Html, details, frame, full_mean, host_rows, label, number, section, tag
+from ogenlib.report.format import label, number
+from ogenlib.report.html import details, frame, host_rows, section, tag
 from ogenlib.report.plots import lines as plots
+from ogenlib.results.tables import full_mean
 
 
-def domain_section(found: Findings) -> Html | None:
+def domain_section(found: Findings) -> Markup | None:
     settings = found.settings()
     if len(settings) < 2 or found.protocol.get("name") == "retrieval":
         return None  # retrieval has a section of its own
@@ -24,10 +28,9 @@ def domain_section(found: Findings) -> Html | None:
         lines = [[metric_cell(found, v, metric) for metric in metrics] for v in found.variants]
         groups.append(host_rows(found.place(found.headline).capitalize(), found.variants, lines))
     elif len(others) > 1:
-        means = [[full_mean(found.mean(v, metric, s) for s in others) for metric in metrics] for v in found.variants]
+        means = [[full_mean([found.mean(v, metric, s) for s in others]) for metric in metrics] for v in found.variants]
         averages = [[tag("td", number(m), " ", tag("small", cls="change")) for m in line] for line in means]
         groups.append(host_rows(f"Mean of the other {len(others)}", found.variants, averages))
-    key = [tag("span", Html(plots.host_marker(i)), label(v)) for i, v in enumerate(found.variants)]
     drawn = plots.plots_available()
     one_dataset = len({dataset for dataset, _ in settings}) == 1
     unit = "domain" if one_dataset else "dataset"
@@ -37,7 +40,7 @@ def domain_section(found: Findings) -> Html | None:
         "Each trained and tested by itself." if suite else
         f"Trained on {found.trained_on()} only" + f"; the first row of dots is {first}." * drawn,
         plots.missing_plots(),
-        tag("div", *key, cls="key") if drawn else None,
+        plots.host_key(found.variants),
         tag("div", *domain_pictures(found, settings), cls="figures three") if drawn else None,
         details(
             f"Table: {len(settings)} {unit}s",
@@ -47,7 +50,7 @@ def domain_section(found: Findings) -> Html | None:
     )
 
 
-def domain_pictures(found: Findings, settings: list[Setting]) -> list[Html]:
+def domain_pictures(found: Findings, settings: list[Setting]) -> list[Markup]:
     pictures = []
     for metric in ("base", "new", "H"):
         series = {label(v): [found.mean(v, metric, s) for s in settings] for v in found.variants}
@@ -55,5 +58,5 @@ def domain_pictures(found: Findings, settings: list[Setting]) -> list[Html]:
             places = [found.place(s) for s in settings]
             heading = metric if metric == "H" else metric.capitalize()
             svg = plots.domain_figure(heading, places, series, f"domains-{metric}")
-            pictures.append(tag("figure", Html(svg)))
+            pictures.append(tag("figure", svg))
     return pictures

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
+from markupsafe import Markup
+
 from ogenlib.evaluate.recall import short_name
-from ogenlib.report.findings import Findings, Setting, metric_cell
-from ogenlib.report.html import (
-    DASH,
-    Html,
-    details,
-    finite,
-    frame,
-    full_mean,
-    host_rows,
-    items,
-    join,
-    label,
-    number,
-    section,
-    setting_of,
-    table,
-    tag,
-    variant_of,
-)
-from ogenlib.results.tables import RETRIEVAL_METRICS
+from ogenlib.report.findings import Findings, Setting, items, metric_cell, setting_of, variant_of
+from ogenlib.report.format import DASH, finite, label, number
+from ogenlib.report.html import definitions, details, frame, host_rows, section, table
+from ogenlib.results.tables import RETRIEVAL_METRICS, full_mean
 
 
-def retrieval_section(found: Findings) -> Html | None:
+def retrieval_section(found: Findings) -> Markup | None:
     """None for documents without recalls."""
     settings = [s for s in found.settings() if any(found.mean(v, "mean_recall", s) is not None for v in found.variants)]
     if not settings:
@@ -33,7 +19,7 @@ def retrieval_section(found: Findings) -> Html | None:
     groups = [_group(found, setting) for setting in settings]
     others = [setting for setting in settings if setting != found.training]
     if len(others) > 1:
-        lines = [[number(full_mean(found.mean(v, m, s) for s in others)) for m in RETRIEVAL_METRICS]
+        lines = [[number(full_mean([found.mean(v, m, s) for s in others])) for m in RETRIEVAL_METRICS]
                  for v in found.variants]  # fmt: skip
         groups.append(host_rows(f"Mean of the other {len(others)}", found.variants, lines))
     terms = {
@@ -46,18 +32,18 @@ def retrieval_section(found: Findings) -> Html | None:
         "In percent, among the images and texts of one domain; in small print the difference to zero-shot in points. "
         "Best in bold. Identical texts are one text with several images; ties count in expectation.",
         frame(["Domain and host", *map(short_name, RETRIEVAL_METRICS)], groups),
-        tag("dl", *[join([tag("dt", term), tag("dd", text)]) for term, text in terms.items()]),
+        definitions(terms),
         _runs(found),
     )
 
 
-def _group(found: Findings, setting: Setting) -> Html:
+def _group(found: Findings, setting: Setting) -> Markup:
     here = [v for v in found.variants if (setting, v) in found.entries]
     cells = [[metric_cell(found, v, metric, setting) for metric in RETRIEVAL_METRICS] for v in here]
     return host_rows(found.marked(setting), here, cells)
 
 
-def _runs(found: Findings) -> Html:
+def _runs(found: Findings) -> Markup:
     """One line for each run and domain."""
     rows = sorted(items(found.results, "rows"),
                   key=lambda r: (found.rank(variant_of(r)), finite(r.get("seed")) or 0))  # fmt: skip

@@ -8,30 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ogenlib.report.html import (
-    Html,
-    Variant,
-    details,
-    finite,
-    full_mean,
-    items,
-    label,
-    mean_std,
-    number,
-    plus_minus,
-    section,
-    table,
-    tag,
-    variant_of,
-)
+from markupsafe import Markup
+
+from ogenlib.report.findings import items, variant_of
+from ogenlib.report.format import Variant, finite, label, mean_of, number, plus_minus
+from ogenlib.report.html import details, section, table, tag
 from ogenlib.report.plots import lines as plots
+from ogenlib.results.tables import full_mean
 
 SIDES = {"ood": "mean over shifts", "zero_shot": "mean over other datasets"}
 POINTS = {"trained": "", "half": " · WiSE-FT, alpha 0.5", "chosen": " · WiSE-FT, alpha chosen"}
 Path = list[tuple[float, float, float]]
 
 
-def robust_section(results: Mapping[str, Any]) -> Html | None:
+def robust_section(results: Mapping[str, Any]) -> Markup | None:
     """Table and pictures of `robustness` and `robustness_summary`; None for documents without them."""
     summary = items(results, "robustness_summary")
     if not summary:
@@ -48,10 +38,9 @@ def robust_section(results: Mapping[str, Any]) -> Html | None:
             continue
         figure = path_figure(paths, chosen, side) if drawn else ""
         heading = tag("h3", words[:1].upper() + words[1:], tag("small", " over ID accuracy, %" if drawn else ""))
-        figures.append(tag("figure", heading, Html(figure), tag("figcaption", path_words(paths))))
+        figures.append(tag("figure", heading, figure, tag("figcaption", path_words(paths))))
     if figures:
         curves = [curve_table(entries)]
-    key = [tag("span", Html(plots.host_marker(i)), label(v)) for i, v in enumerate(variants)]
     reference = card.get("effective_robustness")
     return section(
         "Robustness",
@@ -62,27 +51,27 @@ def robust_section(results: Mapping[str, Any]) -> Html | None:
         robust_table(summary),
         tag("p", f"Effective robustness: {reference}.", cls="soft") if reference else None,
         plots.missing_plots() if figures else None,
-        tag("div", *key, cls="key") if figures and drawn else None,
+        plots.host_key(variants) if figures else None,
         tag("div", *figures, cls="figures") if figures else None,
         *curves,
         left_out(entries),
     )
 
 
-def robust_table(summary: Sequence[Mapping[str, Any]]) -> Html:
+def robust_table(summary: Sequence[Mapping[str, Any]]) -> Markup:
     """Every point of every host; the best mean of a column in bold."""
     columns = {"id": "ID", "ood": "Mean OOD", "zero_shot": "Mean zero-shot", "effective_robustness": "Effective"}
-    shown = [key for key in columns if any(mean_std(row.get(key))[0] is not None for row in summary)]
-    best = {key: max(round(m, 1) for row in summary if (m := mean_std(row.get(key))[0]) is not None) for key in shown}
+    shown = [key for key in columns if any(mean_of(row.get(key)) is not None for row in summary)]
+    best = {key: max(round(m, 1) for row in summary if (m := mean_of(row.get(key))) is not None) for key in shown}
 
-    def cell(row: Mapping[str, Any], key: str) -> Html:
-        mean = mean_std(row.get(key))[0]
+    def cell(row: Mapping[str, Any], key: str) -> Markup:
+        mean = mean_of(row.get(key))
         return tag("td", plus_minus(row.get(key)), cls="best" if mean is not None and round(mean, 1) == best[key]
                    else "")  # fmt: skip
 
     body = [
         [label(variant_of(row)) + POINTS.get(str(row.get("point")), f" · {row.get('point')}"),
-         number(mean_std(row.get("alpha"))[0], 2), *[cell(row, key) for key in shown]] for row in summary
+         number(mean_of(row.get("alpha")), 2), *[cell(row, key) for key in shown]] for row in summary
     ]  # fmt: skip
     return table(["Host", "Alpha", *[columns[key] for key in shown]], body)
 
@@ -94,7 +83,7 @@ def path_of(entries: Sequence[Mapping[str, Any]], side: str) -> Path:
         return []
     path = []
     for alpha in sorted(a for a in curves[0] if a is not None and all(a in curve for curve in curves)):
-        at = [full_mean(finite(curve[alpha].get(key)) for curve in curves) for key in ("id", side)]
+        at = [full_mean([finite(curve[alpha].get(key)) for curve in curves]) for key in ("id", side)]
         if at[0] is not None and at[1] is not None:
             path.append((alpha, at[0], at[1]))
     return path
@@ -104,7 +93,7 @@ def end_of(summary: Sequence[Mapping[str, Any]], variant: Variant, point: str, s
     """(ID, side) of one point's means."""
     for row in summary:
         if variant_of(row) == variant and row.get("point") == point:
-            at, height = mean_std(row.get("id"))[0], mean_std(row.get(side))[0]
+            at, height = mean_of(row.get("id")), mean_of(row.get(side))
             return None if at is None or height is None else (at, height)
     return None
 
@@ -117,7 +106,9 @@ def path_words(paths: Mapping[Variant, Path]) -> str:
             "alpha chosen for each seed, averaged. Up and to the right is better.")  # fmt: skip
 
 
-def path_figure(paths: Mapping[Variant, Path], chosen: Mapping[Variant, tuple[float, float] | None], side: str) -> str:
+def path_figure(
+    paths: Mapping[Variant, Path], chosen: Mapping[Variant, tuple[float, float] | None], side: str
+) -> Markup:
     """`side` over ID accuracy from alpha 0 to 1, a line a host; colours and markers as `plots.host_marker`. -> SVG."""
     figure = plots.new_figure(4.6, 3.4)
     axes = figure.add_axes((0.09, 0.135, 0.88, 0.83))
@@ -140,10 +131,11 @@ def path_figure(paths: Mapping[Variant, Path], chosen: Mapping[Variant, tuple[fl
     axes.set_xlabel("ID accuracy", fontsize=9, color=plots.SOFT)
     axes.grid(color=plots.RULE, lw=0.6)
     axes.set_axisbelow(True)
-    return plots.to_svg(figure, f"robust-{side}", f"accuracy, {SIDES[side]}, over ID accuracy from alpha 0 to 1")
+    words = f"accuracy, {SIDES[side]}, over ID accuracy from alpha 0 to 1"
+    return Markup(plots.to_svg(figure, f"robust-{side}", words))
 
 
-def curve_table(entries: Mapping[Variant, Sequence[Mapping[str, Any]]]) -> Html:
+def curve_table(entries: Mapping[Variant, Sequence[Mapping[str, Any]]]) -> Markup:
     """What the pictures show, in numbers."""
     body = []
     for variant, own in entries.items():
@@ -155,7 +147,7 @@ def curve_table(entries: Mapping[Variant, Sequence[Mapping[str, Any]]]) -> Html:
     return details(f"Every alpha ({len(body)})", table(["Host", "Alpha", "ID", "Mean OOD", "Mean zero-shot"], body))
 
 
-def left_out(entries: Mapping[Variant, Sequence[Mapping[str, Any]]]) -> Html | None:
+def left_out(entries: Mapping[Variant, Sequence[Mapping[str, Any]]]) -> Markup | None:
     """Which hosts have no curve, and why."""
     reasons = {label(v): own[0].get("why_no_curve") for v, own in entries.items() if own}
     lines = [tag("li", tag("strong", name), f": {reason}") for name, reason in reasons.items() if reason]

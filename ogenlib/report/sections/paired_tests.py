@@ -1,0 +1,57 @@
+"""Paired tests over seeds, those behind the headline in view."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from markupsafe import Markup
+
+from ogenlib.report.findings import Findings, items, setting_of
+from ogenlib.report.format import DASH, MINUS, label, p_value, signed
+from ogenlib.report.html import details, section, table, tag
+
+
+def tests_section(found: Findings) -> Markup | None:
+    tests = items(found.results, "tests")
+    headline = {found.headline[0], ""} if found.headline != found.training else {found.training[0], ""}
+    inside = [t for t in tests if setting_of(t)[1] == found.headline[1] and setting_of(t)[0] in headline]
+    outside = [t for t in tests if t not in inside]
+    place = found.place(found.headline) if found.headline != found.training else ""
+    if not tests:
+        return None
+    return section(
+        "Paired tests",
+        "Differences in points, paired by seed; p-values are not corrected for the number of comparisons.",
+        tag("h3", place[:1].upper() + place[1:]) if place and inside else None,
+        tests_table(inside) if inside else None,
+        details(
+            f"Other domains ({len(outside)})"
+            if found.headline == found.training
+            else f"Every test set ({len(outside)})",
+            tests_table(outside),
+        )
+        if outside
+        else None,
+    )
+
+
+def tests_table(tests: Iterable[Mapping[str, Any]]) -> Markup:
+    """Paired tests; `a` and `b` are hosts, `coop+ogen` style where OGEN is on."""
+
+    def named(value: object) -> str:
+        host, _, rest = str(value).replace(" ", "").partition("+")
+        return label((host, bool(rest))) if rest.lower() in ("", "ogen") else str(value)
+
+    rows = [
+        [
+            f"{named(t.get('a'))} {MINUS} {named(t.get('b'))}",
+            " / ".join(str(t[k]) for k in ("dataset", "domain") if t.get(k)) or DASH,
+            str(t.get("metric") or DASH).replace("_", " "),
+            signed(t.get("difference")),
+            p_value(t.get("p")),
+            t.get("n", DASH),
+        ]
+        for t in tests
+    ]
+    return table(["Compared", "Domain", "Metric", "Difference", "p", "Pairs"], rows)
