@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,10 @@ from ogenlib.data import FeatureBank
 from ogenlib.towers import Backbone, load_backbone
 
 TOY_NAMES = ("dog", "red apple", "train", "hammer")
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # a worker for each core: more threads would only wait for each other
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start
 
 # No deadline: how long an example takes depends on the machine. Derandomized: a run says the same twice.
 settings.register_profile("ogenlib", deadline=None, derandomize=True)

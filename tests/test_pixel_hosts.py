@@ -17,9 +17,8 @@ from pixel_world import KNOWN, NEW, TEMPLATE, PixelShift, Prepared, pictures
 from safetensors.torch import load_file
 from test_train import _free_port
 
-from ogenlib import Classifier, load_run
+from ogenlib import Classifier, cli, load_run
 from ogenlib.bench.runner import BenchConfig, run_bench
-from ogenlib.cli import main as cli
 from ogenlib.data import BaseNewSplit, FeatureBank, ImageSet, PixelBank, base_new_split, load_dataset
 from ogenlib.evaluate import scores as evaluate
 from ogenlib.hosts import METHODS, Batch, CoOp, Host

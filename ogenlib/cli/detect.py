@@ -122,7 +122,7 @@ def add_commands(
     command: Callable[..., argparse.ArgumentParser], common: Callable[[argparse.ArgumentParser, str], Any]
 ) -> None:
     """Declare the command of this file; arguments as in `ogenlib.cli.use.add_commands`."""
-    p = command("detect", detect, "tell images of a run's classes from images of none")
+    p = command("detect", detect)
     p.add_argument("folder", type=file_name, metavar="RUN", help="folder of a saved run")
     p.add_argument("images", type=file_name, nargs="+", metavar="IMAGE", help="image files")
     p.add_argument("--known", type=file_name, default=None, metavar="BANK_OR_FOLDER",

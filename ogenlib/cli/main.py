@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
+from ogenlib.cli.overview import ABOUT, overview
 from ogenlib.cli.signals import Ending, end_silently, ending
 from ogenlib.cli.terminal import PrintableFormatter, one_line
 
@@ -55,6 +56,9 @@ def _outcome(argv: Sequence[str] | None, signals: Ending) -> tuple[int, str]:
     """The exit code, and what is left to say when everything of the command is closed, its progress bars too."""
     name = "ogen"
     try:
+        given = sys.argv[1:] if argv is None else list(argv)
+        if not given or given[0] not in ABOUT:
+            overview()[0].parse_args(given)  # shows help, or says what is wrong, and exits
         from ogenlib.cli.inputs import writable
         from ogenlib.cli.parser import build_parser
 

@@ -5,26 +5,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from ogenlib.bench.config import ALPHAS, PROTOCOLS, SHOTS_LIST, SUITES
 from ogenlib.cli import commands
 from ogenlib.cli import detect as cli_detect
 from ogenlib.cli import use as cli_use
+from ogenlib.cli.overview import overview
 from ogenlib.cli.settings import pair, setting
-from ogenlib.cli.terminal import printable
 from ogenlib.cli.values import Given, file_name, number, out_if_asked, positive, seed, shots, was_given, word
 from ogenlib.ogen.config import PRESETS
 from ogenlib.train.loop import OPTIMIZERS, PRECISIONS
 
 Writes = Callable[[argparse.Namespace], Path | None]
-
-
-class _Parser(argparse.ArgumentParser):
-    """Errors in one line that names the command and where its help is."""
-
-    def error(self, message: str) -> Any:
-        self.exit(2, f"{self.prog}: {printable(message)} (see {self.prog} --help)\n")
 
 
 def _common(parser: argparse.ArgumentParser, out: str, *, seeds: bool = False) -> None:
@@ -110,18 +102,15 @@ def build_parser() -> argparse.ArgumentParser:
     Each command's function is in ``args.run``, and in ``args.writes`` one that gives the folder it writes to, None for
     none, once the options are known.
     """
-    parser = _Parser(prog="ogen", description="Fine-tune CLIP-like models without losing what they already know.")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    parser, parsers = overview()
 
     def command(
-        name: str, run: Callable[[argparse.Namespace], None], about: str, writes: Writes = _out
+        name: str, run: Callable[[argparse.Namespace], None], writes: Writes = _out
     ) -> argparse.ArgumentParser:
-        p = subparsers.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".",
-                                  formatter_class=argparse.ArgumentDefaultsHelpFormatter)  # fmt: skip
-        p.set_defaults(run=run, writes=writes)
-        return p
+        parsers[name].set_defaults(run=run, writes=writes)
+        return parsers[name]
 
-    p = command("bench", commands.bench, "train methods on some names, test them on others, write a report")
+    p = command("bench", commands.bench)
     p.add_argument("--protocol", choices=PROTOCOLS, default="base-to-new",
                    help="what is measured; domain-shift is domain-generalization with zero-shot retention and WiSE-FT; "
                         "ood asks which images are of no known class; retrieval takes data with captions: the "
@@ -170,7 +159,7 @@ def build_parser() -> argparse.ArgumentParser:
                             "images")  # fmt: skip
     _common(p, "runs/bench", seeds=True)
 
-    p = command("train", commands.train, "train one method on class names and save the run")
+    p = command("train", commands.train)
     p.add_argument("--host", type=word, default="coop", metavar="NAME", help="method (ogen methods)")
     p.add_argument("--names", type=file_name, default=None, metavar="FILE",
                    help="train on these class names only, one a line; default: all of the dataset")  # fmt: skip
@@ -193,7 +182,7 @@ def build_parser() -> argparse.ArgumentParser:
                        help="the same from a file, one a line (default: none)")  # fmt: skip
     _common(p, "runs/train")
 
-    p = command("eval", commands.evaluate_run, "test a saved run on a dataset")
+    p = command("eval", commands.evaluate_run)
     p.add_argument("folder", type=file_name, metavar="RUN", help="folder of a saved run")
     p.add_argument("--split", choices=["test", "val", "train"], default="test", help="which images")
     cli_use.add_alpha(p)
@@ -205,7 +194,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli_use.add_commands(command, _common)
     cli_detect.add_commands(command, _common)
 
-    p = command("extract", commands.extract, "store image features of a dataset as a feature bank")
+    p = command("extract", commands.extract)
     p.add_argument("--split", choices=["train", "val", "test"], default="train", help="which images")
     p.add_argument("--views", type=positive, default=1, metavar="N", help="1: plain image; more: augmented views")
     _data(p)
@@ -213,7 +202,7 @@ def build_parser() -> argparse.ArgumentParser:
     _model(p)
     _common(p, "runs/extract")
 
-    p = command("data", commands.data, "list, check or show datasets",
+    p = command("data", commands.data,
                 lambda args: args.out if args.action == "show" else out_if_asked(args))  # fmt: skip
     p.add_argument("action", choices=["list", "check", "show"],
                    help="list the names; check every image, or a published dataset's files; show a sheet")  # fmt: skip
@@ -226,16 +215,16 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--skip-bad", action="store_true", help="count unreadable images instead of stopping")
     _common(p, "runs/data")
 
-    p = command("methods", commands.methods, "list the methods",
+    p = command("methods", commands.methods,
                 lambda args: args.out if was_given(args, "out") else None)  # fmt: skip
     p.add_argument("--json", action="store_true", help="print JSON")
     _common(p, "runs/methods")
 
-    p = command("report", commands.report, "write report.html again from a results.json")
+    p = command("report", commands.report)
     p.add_argument("results", type=file_name, metavar="RESULTS", help="a results.json or the folder that holds it")
     _common(p, "runs/report")
 
-    p = command("convert", commands.convert, "turn a foreign checkpoint into open_clip's folder format",
+    p = command("convert", commands.convert,
                 cli_use.beside_out)  # fmt: skip
     p.add_argument("format", choices=["openai"], help="what FILE is: openai, an archive of OpenAI's CLIP")
     p.add_argument("file", type=file_name, metavar="FILE", help="the archive")

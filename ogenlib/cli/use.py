@@ -123,11 +123,11 @@ def add_commands(
     """Declare the commands of this file.
 
     Args:
-        command: makes the parser of a command from its name, its function, what it is about and where it writes (as
-            `cli_parser.build_parser` says; without: to --out).
+        command: makes the parser of a command from its name, its function and where it writes (as
+            `ogenlib.cli.parser.build_parser` says; without: to --out).
         common: adds the options that every command takes, given its default for --out.
     """
-    p = command("predict", predict, "name images with a saved run", out_if_asked)
+    p = command("predict", predict, out_if_asked)
     p.add_argument("folder", type=file_name, metavar="RUN", help="folder of a saved run")
     p.add_argument("images", type=file_name, nargs="+", metavar="IMAGE", help="image files")
     p.add_argument("--names", type=word, nargs="+", default=None, metavar="NAME",
@@ -139,7 +139,7 @@ def add_commands(
     add_download(p)
     common(p, "runs/predict")
 
-    p = command("export", export, "write a saved run for use without ogenlib", beside_out)
+    p = command("export", export, beside_out)
     p.add_argument("folder", type=file_name, metavar="RUN", help="folder of a saved run")
     p.add_argument("--format", choices=FORMATS, default="open-clip",
                    help="open-clip: a folder that open_clip opens, with the class weights beside the model; head: "
@@ -151,7 +151,7 @@ def add_commands(
     add_download(p)
     common(p, "runs/export")
 
-    p = command("words", words, "show the words nearest to a learned context", out_if_asked)
+    p = command("words", words, out_if_asked)
     p.add_argument("folder", type=file_name, metavar="RUN", help="folder of a saved run of a prompt learner")
     p.add_argument("--k", type=positive, default=5, metavar="N", help="words shown for a context token")
     p.add_argument("--metric", choices=METRICS, default="euclidean", help="distance that orders the words")
