@@ -26,7 +26,7 @@ from ogenlib.detect.images import ROWS, Images
 from ogenlib.generators import ClassConditionalGenerator
 
 MIN_CLASSES = 4  # two on each side of a division
-# Without a division to learn from. Chosen on the validation tasks of benchmarks/ood_study.py.
+# Without a division to learn from. Chosen on the validation tasks of benchmarks/ood/study.py.
 WITHOUT_OTHERS = {"text": 1.0, "rival": 0.3, "image": 0.1}
 WITH_OTHERS = {"text": 1.0, "rival": 1.0, "image": 0.1}
 HALF = 512  # rows synthesized from a half of the names at least: covariances of fewer vary with the seed

@@ -141,7 +141,7 @@ class CoOp(Host):
         AdamW moves every coordinate by about the learning rate, whatever the gradient, so the rate has to be
         measured against the embeddings that the context stands among. Ours, not the paper's; on three
         emoji-concepts datasets a quarter and four times the rate end within a few images of it
-        (benchmarks/coop_rate.py).
+        (benchmarks/results/coop-rate.json).
         """
         tokens = self._tokens(self.names)
         rows = self.clip.text.embed(tokens.ids).float()

@@ -11,10 +11,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import clip_features
 import miniatures as mini
 import pytest
 
+from benchmarks.common import clip_features
 from ogenlib.data import base_new_split, few_shot, few_shot_train_val, load_dataset
 from ogenlib.data.listing import read_json
 
