@@ -184,6 +184,21 @@ def test_a_checkpoint_of_other_settings_is_refused(clip, toy_bank, tmp_path) -> 
         fit(host(clip), toy_bank, out=tmp_path, epochs=1)
 
 
+def test_another_number_of_threads_is_said(clip, toy_bank, tmp_path, caplog) -> None:
+    """Sums over other parts differ in their last bits, so the end is not the same bit for bit."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        fit(host(clip), toy_bank, out=tmp_path, epochs=1)
+        fit(host(clip), toy_bank, out=tmp_path, epochs=1)
+        assert "threads" not in caplog.text
+        torch.set_num_threads(2)
+        fit(host(clip), toy_bank, out=tmp_path, epochs=1)
+    finally:
+        torch.set_num_threads(before)
+    assert "was made with 1 threads and is continued with 2" in caplog.text and "OMP_NUM_THREADS=1" in caplog.text
+
+
 SCRIPT = """
     import sys, time, torch
     import torch.nn.functional as F
