@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 OUT ?= runs/demo
 # What `make test` runs, after "python"; .ci/run reads this line, so the two cannot differ.
-TEST := -m pytest -n auto --dist worksteal
+TEST := -m pytest -n auto --maxprocesses 4 --dist worksteal
 TYPED := ogenlib generators distill benchmarks
 
 .PHONY: help demo test lint docs clean
