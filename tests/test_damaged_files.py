@@ -261,6 +261,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "config": {"config": {"bogus": 1}},
     "config type": {"config": {"reduction": "x"}},
     "config size": {"config": {"reduction": 0}},
+    "config too large": {"config": {"templates": ["{}"], "hidden": 10**7}},
     "names": {"names": []},
     "names twice": {"names": ["dog", "Dog"]},
     "ogen": {"ogen": {"preset": "x", "settings": {}, "templates": [], "new_names_known_in_training": True,

@@ -25,6 +25,8 @@ from ogenlib.towers import ClipLike, check_fingerprint, load_backbone
 from ogenlib.utils.documents import DamagedFile, read_document
 from ogenlib.utils.tensors import open_tensors, recorded_digest
 
+SMALL = 10_000  # a setting up to here makes no host large, whatever it counts
+
 
 def read_run(folder: str | Path) -> RunCard:
     """The contents of ``run.json``; FileNotFoundError or ValueError if the folder is no run."""
@@ -61,7 +63,7 @@ def load_run(
             precision=record["precision"], quick_gelu=made_with["quick_gelu"], download=download,
         )  # fmt: skip
     check_fingerprint(dict(made_with), clip)
-    host = _build(folder, record, clip)
+    host = _build(folder, record, clip, sum(tensor.numel() for tensor in state.values()))
     try:
         host.load_state_dict(state)
     except RuntimeError as error:
@@ -105,7 +107,11 @@ def _check_digest(path: Path, digest: str | None, record: RunCard) -> None:
         raise DamagedFile(f"{path} is not the file that {CARD} beside it was written with; {AGAIN}")
 
 
-def _build(folder: str | Path, record: RunCard, clip: ClipLike) -> Host:
+def _build(folder: str | Path, record: RunCard, clip: ClipLike, numbers: int) -> Host:
+    """The host, untrained; `numbers` are those of the run's tensors: no size among its settings can be larger."""
+    for key, value in record["config"].items():
+        if isinstance(value, int) and value > max(numbers, SMALL):
+            raise _unfit(folder, ValueError(f"{key}={value} is more than the run's tensors hold"))
     try:
         return build(record["method"], clip, record["names"], **record["config"])
     except Exception as error:
