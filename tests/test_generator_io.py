@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from ogenlib.generators import ClassConditionalGenerator, JointGenerator, fit_generator, list_variants
 from ogenlib.ogen.generator_file import load_generator, save_generator
-from ogenlib.utils.documents import DamagedFile
-from ogenlib.utils.files import atomic_write
+from ogenlib.utils.files import DamagedFile, atomic_write
 from ogenlib.utils.tensors import recorded_digest, write_tensors
 
 DIM, KNOWN, UNKNOWN, IMAGES = 8, 12, 3, 6

@@ -103,12 +103,8 @@ def _command() -> str:
 
 
 def train(args: argparse.Namespace) -> None:
-    many = distributed.start(args.device)
-    try:
+    with distributed.group(args.device):
         _train(args)
-    finally:
-        if many:
-            distributed.stop()
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -217,12 +213,8 @@ def evaluate_run(args: argparse.Namespace) -> None:
 
 def extract(args: argparse.Namespace) -> None:
     # gloo, whatever the features are made on: the processes only wait for each other, and perhaps for long
-    many = distributed.start("cpu", timeout=SHARDS_TIMEOUT)
-    try:
+    with distributed.group("cpu", timeout=SHARDS_TIMEOUT):
         _extract(args)
-    finally:
-        if many:
-            distributed.stop()
 
 
 def _extract(args: argparse.Namespace) -> None:

@@ -26,7 +26,7 @@ from ogenlib.data.dataset import ImageSet, short_hash
 from ogenlib.data.extract import Encoder, Extraction, Parts, refuse_stale
 from ogenlib.data.rows import LabelledRows, selected
 from ogenlib.data.shard_plan import MANIFEST, Manifest, ShardFormat
-from ogenlib.utils.documents import DamagedFile
+from ogenlib.utils.files import DamagedFile
 from ogenlib.utils.locks import hold
 from ogenlib.utils.tensors import write_tensors
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ogenlib.towers.archive import Archive, Unreadable, open_archive
 from ogenlib.towers.program import MAX_BYTES, Stored, Thing, read_program
-from ogenlib.utils.documents import DamagedFile
+from ogenlib.utils.files import DamagedFile
 
 MAX_TENSORS = 100_000
 MAX_DEPTH, MAX_NAME = 64, 1000  # of modules inside each other; letters of a tensor's name

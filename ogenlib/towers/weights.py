@@ -14,7 +14,7 @@ from torch import nn
 from ogenlib.towers.checkpoint import check_state_dict
 from ogenlib.towers.hub import not_here
 from ogenlib.towers.source import HUB, LOCAL, Source
-from ogenlib.utils.documents import DamagedFile
+from ogenlib.utils.files import DamagedFile
 from ogenlib.utils.tensors import open_tensors, recorded_digest
 
 _FIX = "name a safetensors file, or a state dict that torch.save wrote"

@@ -29,7 +29,7 @@ from ogenlib.train.param_groups import Rates, check_rates, frozen
 from ogenlib.train.sharding import clip_gradients, is_divided, settled
 from ogenlib.utils import distributed
 from ogenlib.utils.differences import differences
-from ogenlib.utils.documents import DamagedFile
+from ogenlib.utils.files import DamagedFile
 
 _log = logging.getLogger(__name__)
 OPTIMIZERS = ("adamw", "sgd")

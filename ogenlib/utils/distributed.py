@@ -7,7 +7,8 @@ as weight, so the sum is the global batch's gradient whatever the split.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
@@ -25,6 +26,17 @@ def start(device: torch.device | str = "cpu", timeout: timedelta | None = None) 
     if not dist.is_initialized():
         dist.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo", timeout=timeout)
     return True
+
+
+@contextmanager
+def group(device: torch.device | str = "cpu", timeout: timedelta | None = None) -> Iterator[None]:
+    """Be in the group that torchrun announces inside the block, and in none after it; arguments as for `start`."""
+    many = start(device, timeout)
+    try:
+        yield
+    finally:
+        if many:
+            stop()
 
 
 def stop() -> None:

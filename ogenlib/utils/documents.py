@@ -16,17 +16,13 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from ogenlib.utils.files import atomic_write
+from ogenlib.utils.files import DamagedFile, atomic_write, check_file
 
 _log = logging.getLogger(__name__)
 DIGEST = "sha256"
 MAX_BYTES = 2**30  # of a JSON file: a Karpathy split of COCO has 144 MB
 UNSEALED = "%s has no digest: it was written before ogenlib wrote digests, so nothing can tell whether it was changed"
 T = TypeVar("T")
-
-
-class DamagedFile(ValueError):
-    """A file whose contents are not what its writer wrote. The message names it and says what to do."""
 
 
 def read_json(path: str | os.PathLike[str], kind: type[T] | Any = Any, *, what: str, fix: str) -> Any:
@@ -119,15 +115,8 @@ def parse(text: str | bytes, path: str | os.PathLike[str], what: str, fix: str) 
 
 
 def _parse(path: str | os.PathLike[str], what: str, fix: str) -> Any:
-    file = Path(path)
-    if not file.is_file():
-        if file.exists():
-            raise DamagedFile(f"{path} is no file, and should be {what}; {fix}")
-        raise FileNotFoundError(f"{path}: there is no such file, which should be {what}; {fix}")
-    size = file.stat().st_size
-    if size > MAX_BYTES:
-        raise DamagedFile(f"{path} has {size} bytes, and {what} has {MAX_BYTES} at most; {fix}")
-    return parse(file.read_bytes(), path, what, fix)
+    check_file(path, what, fix, MAX_BYTES)
+    return parse(Path(path).read_bytes(), path, what, fix)
 
 
 def _refuse_constant(name: str) -> Any:

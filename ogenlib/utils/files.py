@@ -81,6 +81,31 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)  # nothing is there once it has its name
 
 
+class DamagedFile(ValueError):
+    """A file whose contents are not what its writer wrote. The message names it and says what to do."""
+
+
+def check_file(path: str | os.PathLike[str], what: str, fix: str, most: int | None = None) -> None:
+    """Refuse what is no ordinary file, before it is opened: a pipe would be waited for.
+
+    Args:
+        what, fix: of messages: what the file should be, and what the reader can do.
+        most: bytes; None for any number.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DamagedFile: a folder, a pipe or a device, or more bytes.
+    """
+    file = Path(path)
+    if not file.is_file():
+        if file.exists():
+            raise DamagedFile(f"{path} is no file, and should be {what}; {fix}")
+        raise FileNotFoundError(f"{path}: there is no such file, which should be {what}; {fix}")
+    size = file.stat().st_size
+    if most is not None and size > most:
+        raise DamagedFile(f"{path} has {size} bytes, and {what} has {most} at most; {fix}")
+
+
 def check_writable(folder: str | os.PathLike[str]) -> None:
     """Make `folder` and a file in it, so that a long computation is not the first to learn that it cannot be written.
 

@@ -22,8 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ogenlib.utils.documents import DIGEST, UNSEALED, DamagedFile, parse
-from ogenlib.utils.files import atomic_write
+from ogenlib.utils.documents import DIGEST, UNSEALED, parse
+from ogenlib.utils.files import DamagedFile, atomic_write, check_file
 
 _log = logging.getLogger(__name__)
 EMPTY = "0" * 64  # where the digest goes
@@ -85,11 +85,8 @@ def open_tensors(
         DamagedFile: no safetensors file, contents that do not fit the digest, numbers that are not finite, or a
             tensor that is missing.
     """
+    check_file(path, what, fix)
     file = Path(path)
-    if not file.is_file():
-        if file.exists():
-            raise DamagedFile(f"{path} is no file, and should be {what}; {fix}")
-        raise FileNotFoundError(f"{path}: there is no such file, which should be {what}; {fix}")
     try:
         with safe_open(file, framework="pt") as opened:
             metadata = dict(opened.metadata() or {})
