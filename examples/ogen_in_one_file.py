@@ -224,9 +224,14 @@ def emoji_features(shots: int, seed: int, views: int = 2) -> Features:
     test = og.FeatureBank.extract(clip, data.test.of_classes(names))
     text = clip.encode_text([data.templates[0].format(name) for name in names])
     return Features(
-        train.features.float().flatten(0, 1), train.labels.repeat_interleave(views), text, len(split.base),
-        test.features[:, 0].float(), test.labels, float(clip.logit_scale),
-    )  # fmt: skip
+        train.features.float().flatten(0, 1),
+        train.labels.repeat_interleave(views),
+        text,
+        len(split.base),
+        test.features[:, 0].float(),
+        test.labels,
+        float(clip.logit_scale),
+    )
 
 
 def main() -> None:

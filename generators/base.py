@@ -168,17 +168,24 @@ class ClassConditionalGenerator(nn.Module):
     def config(self) -> dict[str, Any]:
         """Constructor arguments, JSON-able."""
         return {
-            "dim": self.dim, "k": self.k, "heads": self.heads, "dropout": self.dropout,
-            "hidden": self.hidden, "spread": self.spread,
-        }  # fmt: skip
+            "dim": self.dim,
+            "k": self.k,
+            "heads": self.heads,
+            "dropout": self.dropout,
+            "hidden": self.hidden,
+            "spread": self.spread,
+        }
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors (contiguous, none shared: ready for safetensors) and JSON-able settings. Writes no file."""
         tensors = {name: value.detach().clone().contiguous() for name, value in self.state_dict().items()}
         settings = {
-            "schema": SCHEMA, "variant": self.variant, "config": self.config(),
-            "training": dict(self.training_settings), "history": [dict(record) for record in self.history],
-        }  # fmt: skip
+            "schema": SCHEMA,
+            "variant": self.variant,
+            "config": self.config(),
+            "training": dict(self.training_settings),
+            "history": [dict(record) for record in self.history],
+        }
         return tensors, settings
 
     @classmethod

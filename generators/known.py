@@ -65,10 +65,13 @@ class KnownClasses(nn.Module):
         # A single image says nothing about the spread of its class: take what the other classes say.
         usual = lengths[several].mean() if several.any() else lengths.new_tensor(1.0)
         derived = {
-            "starts": counts.cumsum(0) - counts, "counts": counts, "means": means, "stds": squares.sqrt(),
+            "starts": counts.cumsum(0) - counts,
+            "counts": counts,
+            "means": means,
+            "stds": squares.sqrt(),
             "lengths": torch.where(several, lengths, usual),
             "enlarge": torch.where(several, (n / (n - 1).clamp(min=1)).sqrt(), 0.0),
-        }  # fmt: skip
+        }
         for name, value in derived.items():
             self.register_buffer(name, value, persistent=False)
 

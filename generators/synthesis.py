@@ -82,12 +82,7 @@ def _chunks(
 
 
 def _with_residuals(
-    model: ClassConditionalGenerator,
-    query: Tensor,
-    keys: Tensor,
-    neighbours: Tensor,
-    classes: Tensor,
-    uniform: Tensor,
+    model: ClassConditionalGenerator, query: Tensor, keys: Tensor, neighbours: Tensor, classes: Tensor, uniform: Tensor
 ) -> Tensor:
     known = model.require_known()
     first, last = int(classes[0]), int(classes[-1])

@@ -62,8 +62,15 @@ def long_document() -> dict[str, Any]:
 
 
 def cost_document() -> dict[str, Any]:
-    row = {"host": "coop", "case": "ogenlib", "host_seconds": 0.005, "ogen_seconds": 0.006, "ratio": 1.2,
-           "seconds_before_training": 0.5, "kept_mib": 2.5}  # fmt: skip
+    row = {
+        "host": "coop",
+        "case": "ogenlib",
+        "host_seconds": 0.005,
+        "ogen_seconds": 0.006,
+        "ratio": 1.2,
+        "seconds_before_training": 0.5,
+        "kept_mib": 2.5,
+    }
     return {"protocol": {}, "rows": [row]}
 
 
@@ -76,13 +83,27 @@ def hosts_rows() -> list[dict[str, Any]]:
             for at, task in enumerate(tasks):
                 for seed in (1, 2, 3):
                     value = 40.0 + at + (2.0 + 0.1 * seed + at if variant.name == "ogenlib" else 0.0)
-                    domains = {HOME: dict.fromkeys(SCORES, value), "x": dict.fromkeys(SCORES, 10.0),
-                               "y": dict.fromkeys(SCORES, 30.0)}  # fmt: skip
-                    rows.append(with_other_sets({
-                        "variant": variant.name, "host": variant.host, "task": task, "family": family, "seed": seed,
-                        "epochs": 20, "seconds": 1.0, "seconds_fit": 1.5 + seed / 2, "domains": domains,
-                        "parameters": 0 if variant.host == "zero_shot" else 512,
-                    }))  # fmt: skip
+                    domains = {
+                        HOME: dict.fromkeys(SCORES, value),
+                        "x": dict.fromkeys(SCORES, 10.0),
+                        "y": dict.fromkeys(SCORES, 30.0),
+                    }
+                    rows.append(
+                        with_other_sets(
+                            {
+                                "variant": variant.name,
+                                "host": variant.host,
+                                "task": task,
+                                "family": family,
+                                "seed": seed,
+                                "epochs": 20,
+                                "seconds": 1.0,
+                                "seconds_fit": 1.5 + seed / 2,
+                                "domains": domains,
+                                "parameters": 0 if variant.host == "zero_shot" else 512,
+                            }
+                        )
+                    )
     return rows
 
 
@@ -95,18 +116,26 @@ def hosts_document() -> dict[str, Any]:
 def pixels_document() -> dict[str, Any]:
     entries = []
     for family, value in (("tags", 40.0), ("tags apart", 50.0)):
-        for host, name, more in (("zero_shot", "zero-shot", 0.0), ("vpt", "frozen images, KL 1", 1.0),
-                                 ("ivlp", "frozen images, KL 1", 2.0)):  # fmt: skip
+        for host, name, more in (
+            ("zero_shot", "zero-shot", 0.0),
+            ("vpt", "frozen images, KL 1", 1.0),
+            ("ivlp", "frozen images, KL 1", 2.0),
+        ):
             scores = {k: [value + more, 0.0] for k in SCORES}
             entries.append({"host": host, "variant": name, "family": family, "domain": "", **scores})
     return {"summary": entries, "protocol": {"seeds": [1], "tasks": {"a": {}, "b": {}}}}
 
 
 def hosts_tried_document() -> dict[str, Any]:
-    rows = (("taskres", "share 1", "tags", 60.0), ("taskres", "share 1", "imagenet", 70.0),
-            ("promptsrc", "no KL", "tags", 50.0))  # fmt: skip
-    entries = [{"host": host, "variant": name, "family": family, "domain": "", **{k: [value, 0.0] for k in SCORES}}
-               for host, name, family, value in rows]  # fmt: skip
+    rows = (
+        ("taskres", "share 1", "tags", 60.0),
+        ("taskres", "share 1", "imagenet", 70.0),
+        ("promptsrc", "no KL", "tags", 50.0),
+    )
+    entries = [
+        {"host": host, "variant": name, "family": family, "domain": "", **{k: [value, 0.0] for k in SCORES}}
+        for host, name, family, value in rows
+    ]
     return {"summary": entries, "protocol": {"seeds": [1]}}
 
 
@@ -122,20 +151,39 @@ def robust_document() -> dict[str, Any]:
                 end = {"val": 60.0, **dict(zip(MEASURES, ends, strict=True))}
                 curve = [{"alpha": 0.0, **start}, {"alpha": 0.5, **half}, {"alpha": 1.0, **end}]
             others = {"VRF, paper": {**start, "ood": 33.0}} if host == "vpt" else {}
-            rows.append({"task": "emoji-categories", "variant": "host alone", "host": host, "ogen": False, "seed": seed,
-                         "epochs": 20 if ends else 0, "seconds_fit": 10.0 * seed if ends else 0.0,
-                         "parameters": {"zero_shot": 0, "full_ft": 4000, "vpt": 1000}[host],
-                         **(curve[-1] if curve else start), "curve": curve, "others": others})  # fmt: skip
+            rows.append(
+                {
+                    "task": "emoji-categories",
+                    "variant": "host alone",
+                    "host": host,
+                    "ogen": False,
+                    "seed": seed,
+                    "epochs": 20 if ends else 0,
+                    "seconds_fit": 10.0 * seed if ends else 0.0,
+                    "parameters": {"zero_shot": 0, "full_ft": 4000, "vpt": 1000}[host],
+                    **(curve[-1] if curve else start),
+                    "curve": curve,
+                    "others": others,
+                }
+            )
     card = {"datasets": {"emoji-categories": {}}, "seeds": [1, 2], "alphas": [0.0, 0.5, 1.0]}
     return {"protocol": card, **robust_tables_of(rows), "costs": robust_costs(rows)}
 
 
 def robust_cost_document() -> dict[str, Any]:
     step = {"seconds": 0.2, "ratio": 1.0, "peak_mib": 500.0, "parameters": 1000}
-    rows = [{"case": "full_ft", "host": "full_ft", **step},
-            {"case": "r_adapter, rank 16", "host": "r_adapter", "seconds": 0.1512, "ratio": 0.75, "peak_mib": 400.0,
-             "parameters": 25},
-            {"case": "zero_shot", "host": "zero_shot", "peak_mib": 300.0}]  # fmt: skip
+    rows = [
+        {"case": "full_ft", "host": "full_ft", **step},
+        {
+            "case": "r_adapter, rank 16",
+            "host": "r_adapter",
+            "seconds": 0.1512,
+            "ratio": 0.75,
+            "peak_mib": 400.0,
+            "parameters": 25,
+        },
+        {"case": "zero_shot", "host": "zero_shot", "peak_mib": 300.0},
+    ]
     own = {"batch": 32, "classes": 32, "rounds": 5, "threads": 1}
     card = {"models": {"ogen-tiny": own}, "reference": "full_ft"}
     return {"protocol": card, "rows": [{"model": "ogen-tiny", **row} for row in rows]}
@@ -175,19 +223,28 @@ def robust_search_document() -> dict[str, Any]:
 
 def ood_document() -> dict[str, Any]:
     """`ood.json` with two detectors on all tasks and one that needs names of the unknown."""
-    far, near = ("imagenet-dtd", "imagenet-ucf101", "imagenet-flowers"), ("dtd-base-new", "cars-base-new",
-                                                                          "imagenet-first-last")  # fmt: skip
+    far, near = (
+        ("imagenet-dtd", "imagenet-ucf101", "imagenet-flowers"),
+        ("dtd-base-new", "cars-base-new", "imagenet-first-last"),
+    )
     numbers = {"auroc": 80.0, "aupr_in": 70.0, "aupr_out": 60.0, "fpr95_ood_positive": 50.0, "fpr95_id_positive": 40.0}
     who = [("MCM", "names", far + near), ("KNN", "images", far + near), ("ours, given names", "unknown names", near)]
     rows = [{"detector": d, "setting": s, "task": t, "seed": 1, **numbers} for d, s, tasks in who for t in tasks]
-    summary = [{"detector": d, "setting": s, "tasks": g, **numbers} for d, s, tasks in who
-               for g, wanted in (("far", far), ("near", near)) if set(wanted) <= set(tasks)]  # fmt: skip
+    summary = [
+        {"detector": d, "setting": s, "tasks": g, **numbers}
+        for d, s, tasks in who
+        for g, wanted in (("far", far), ("near", near))
+        if set(wanted) <= set(tasks)
+    ]
     tried = [{"settings": {"k": k}, "tasks": 13, **numbers} for k in (1, 10)]
     return {
-        "schema": "ogenlib.ood/1", "protocol": {"seeds": [1, 2], "excluded": {"imagenet-ucf101": ["Balance Beam"]}},
-        "rows": rows, "summary": summary, "validation": {"KNN": {"chosen": {"k": 10}, "tried": tried}},
+        "schema": "ogenlib.ood/1",
+        "protocol": {"seeds": [1, 2], "excluded": {"imagenet-ucf101": ["Balance Beam"]}},
+        "rows": rows,
+        "summary": summary,
+        "validation": {"KNN": {"chosen": {"k": 10}, "tried": tried}},
         "without_exclusions": [{"detector": "MCM", "task": t, **numbers} for t in far],
-    }  # fmt: skip
+    }
 
 
 def ood_tries_document() -> dict[str, Any]:
@@ -200,20 +257,42 @@ def ood_tries_document() -> dict[str, Any]:
 
 def ood_emoji_document() -> dict[str, Any]:
     """One method with two detectors; of the far task there are a dataset and the mean."""
-    places = (("x", "near", 70.0), ("x", "far", 10.0), ("average", "far", 60.0), ("x", "full-spectrum", 50.0),
-              ("average", "shift", 5.0))  # fmt: skip
-    rows = [{"dataset": dataset, "task": task, "detector": detector, "host": "coop", "ogen": ogen,
-             "auroc": [value, 1.0], "fpr95_ood_positive": [value + 1, 1.0], "flagged": [value, 0.5]}
-            for dataset, task, value in places for detector in ("mcm", "ogen") for ogen in (False, True)]  # fmt: skip
+    places = (
+        ("x", "near", 70.0),
+        ("x", "far", 10.0),
+        ("average", "far", 60.0),
+        ("x", "full-spectrum", 50.0),
+        ("average", "shift", 5.0),
+    )
+    rows = [
+        {
+            "dataset": dataset,
+            "task": task,
+            "detector": detector,
+            "host": "coop",
+            "ogen": ogen,
+            "auroc": [value, 1.0],
+            "fpr95_ood_positive": [value + 1, 1.0],
+            "flagged": [value, 0.5],
+        }
+        for dataset, task, value in places
+        for detector in ("mcm", "ogen")
+        for ogen in (False, True)
+    ]
     return {"protocol": {"seeds": [1, 2]}, "summary": rows}
 
 
 def ood_speed_document() -> dict[str, Any]:
-    rates = [{"detector": d, "threads": t, "rows": 1000000, "rows_a_call": 16777, "rows_a_second": 5000 * t}
-             for t in (1, 2) for d in ("MCM", "OGENDetector")]  # fmt: skip
-    memory = [{"detector": "MCM", "rows": 100000, "peak_over_features_mib": 1200},
-              {"detector": "OGENDetector", "rows": 100000, "peak_over_features_mib": 150},
-              {"detector": "OGENDetector", "rows": 1000000, "peak_over_features_mib": 160}]  # fmt: skip
+    rates = [
+        {"detector": d, "threads": t, "rows": 1000000, "rows_a_call": 16777, "rows_a_second": 5000 * t}
+        for t in (1, 2)
+        for d in ("MCM", "OGENDetector")
+    ]
+    memory = [
+        {"detector": "MCM", "rows": 100000, "peak_over_features_mib": 1200},
+        {"detector": "OGENDetector", "rows": 100000, "peak_over_features_mib": 150},
+        {"detector": "OGENDetector", "rows": 1000000, "peak_over_features_mib": 160},
+    ]
     card = {"dimensions": 512, "classes": 1000, "device": "cpu"}
     return {"protocol": card, "throughput": rates, "memory": memory}
 

@@ -60,8 +60,12 @@ def results(finished: Path) -> dict[str, Any]:
 
 def test_variants() -> None:
     zero, coop, coop_ogen, kgcoop, kgcoop_ogen = (
-        ("zero_shot", False), ("coop", False), ("coop", True), ("kgcoop", False), ("kgcoop", True),
-    )  # fmt: skip
+        ("zero_shot", False),
+        ("coop", False),
+        ("coop", True),
+        ("kgcoop", False),
+        ("kgcoop", True),
+    )
     hosts = ("coop", "zero_shot", "kgcoop", "coop")
     assert BenchConfig(hosts=hosts).variants() == (zero, coop, coop_ogen, kgcoop, kgcoop_ogen)
     assert BenchConfig(hosts=hosts, ogen="yes").variants() == (zero, coop_ogen, kgcoop_ogen)
@@ -113,8 +117,10 @@ def test_every_part_of_the_document_tells_ogen_from_its_host(results: dict[str, 
         assert who(results[part]) == three, part
     assert who(results["curves"]) == three - {("zero_shot", False)}
     assert {(t["a"], t["b"]) for t in results["tests"]} == {
-        ("coop", "zero_shot"), ("coop+ogen", "coop"), ("coop+ogen", "zero_shot"),
-    }  # fmt: skip
+        ("coop", "zero_shot"),
+        ("coop+ogen", "coop"),
+        ("coop+ogen", "zero_shot"),
+    }
     ends = {c["ogen"]: (c["base"][-1], c["new"][-1]) for c in results["curves"]}
     for ogen, end in ends.items():
         (row,) = (r for r in results["rows"] if (r["host"], r["ogen"], r["domain"]) == ("coop", ogen, "noto"))
@@ -186,8 +192,9 @@ def test_held_out_names(copied: Path) -> None:
 
 
 def test_a_warm_up_without_the_hosts_loss_leaves_the_curve_whole(copied: Path) -> None:
-    document = run_bench(config(epochs=3, ogen="yes", preset="released-code",
-                                ogen_settings={**QUICK, "warmup": 0.4}), copied)  # fmt: skip
+    document = run_bench(
+        config(epochs=3, ogen="yes", preset="released-code", ogen_settings={**QUICK, "warmup": 0.4}), copied
+    )
     (curve,) = document["curves"]
     assert curve["epoch"] == [1, 2, 3] and len(curve["base"]) == 3 and None not in curve["new"]
     assert curve["ce"][0] is None and curve["ce"][2] > 0

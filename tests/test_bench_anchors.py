@@ -46,8 +46,17 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arf(**changes: Any) -> BenchConfig:
-    given = {"hosts": ("ARF",), "dataset": "emoji-concepts/activities", "test_domains": ("noto",), "ogen": "no",
-             "epochs": 1, "shots": 1, "views": 1, "seeds": (1,), "settings": {"batch_size": 64}}  # fmt: skip
+    given = {
+        "hosts": ("ARF",),
+        "dataset": "emoji-concepts/activities",
+        "test_domains": ("noto",),
+        "ogen": "no",
+        "epochs": 1,
+        "shots": 1,
+        "views": 1,
+        "seeds": (1,),
+        "settings": {"batch_size": 64},
+    }
     return BenchConfig(**{**given, **changes})
 
 
@@ -67,8 +76,11 @@ def test_base_to_new_needs_nothing_besides(tmp_path: Path) -> None:
 
 def test_retrieval_takes_pairs_only(pictures: Path, tmp_path: Path) -> None:
     sides = {"train": "fruit", "test": "clock"}
-    images = [{"filename": f"{name}/{n}.png", "split": split, "sentences": [{"raw": f"{name} {n}"}]}
-              for split, name in sides.items() for n in range(4)]  # fmt: skip
+    images = [
+        {"filename": f"{name}/{n}.png", "split": split, "sentences": [{"raw": f"{name} {n}"}]}
+        for split, name in sides.items()
+        for n in range(4)
+    ]
     split = pictures / "dataset_pictures.json"
     split.write_text(json.dumps({"images": images}), encoding="utf-8")
     config: dict[str, Any] = {"protocol": "retrieval", "dataset": str(split), "root": pictures / "mine"}

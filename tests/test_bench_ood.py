@@ -28,9 +28,20 @@ FAR = "emoji-concepts/activities"
 
 
 def small(**changes: Any) -> BenchConfig:
-    return BenchConfig(**{"protocol": "ood", "hosts": ("taskres",), "ogen_settings": QUICK, "shots": 2, "epochs": 1,
-                          "views": 1, "seeds": (1, 2), "test_domains": ("noto", "openmoji"), "targets": (FAR,),
-                          **changes})  # fmt: skip
+    return BenchConfig(
+        **{
+            "protocol": "ood",
+            "hosts": ("taskres",),
+            "ogen_settings": QUICK,
+            "shots": 2,
+            "epochs": 1,
+            "views": 1,
+            "seeds": (1, 2),
+            "test_domains": ("noto", "openmoji"),
+            "targets": (FAR,),
+            **changes,
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -51,11 +62,16 @@ def test_every_host_task_and_detector_has_a_row(document: dict[str, Any]) -> Non
     card = document["protocol"]
     assert (card["n_base"], card["n_new"], card["unknown_names"]) == (26, 0, 25)
     assert card["new_names_known_in_training"] is False and card["unknown_names_told"] is False
-    tasks = {("emoji-categories", "noto", "near"), (FAR, "noto", "far"), ("emoji-categories", "", "full-spectrum"),
-             ("emoji-categories", "openmoji", "shift")}  # fmt: skip
+    tasks = {
+        ("emoji-categories", "noto", "near"),
+        (FAR, "noto", "far"),
+        ("emoji-categories", "", "full-spectrum"),
+        ("emoji-categories", "openmoji", "shift"),
+    }
     variants = {("zero_shot", False), ("taskres", False), ("taskres", True)}
-    got = {(r["host"], r["ogen"], r["seed"], r["detector"], r["dataset"], r["domain"], r["task"])
-           for r in document["rows"]}  # fmt: skip
+    got = {
+        (r["host"], r["ogen"], r["seed"], r["detector"], r["dataset"], r["domain"], r["task"]) for r in document["rows"]
+    }
     assert got == {(*v, seed, d, *t) for v in variants for seed in (1, 2) for d in DETECTORS for t in tasks}
     for row in document["rows"]:
         assert all(0 <= row[m] <= 100 for m in (*METRICS, "flagged"))
@@ -67,15 +83,21 @@ def test_a_row_is_what_the_detector_says_of_the_features(finished: Path, documen
     planned = plan(small())
     banks = [FeatureBank.load(path) for path in (finished / "banks").glob("test-*.safetensors")]
     bank = next(b for b in banks if len(b) == len(planned.parts[0].images))
-    host = build("zero_shot", clip, planned.known, **type(build("zero_shot", clip, ["x"])).dataset_options(
-        planned.source.templates))  # fmt: skip
+    host = build(
+        "zero_shot",
+        clip,
+        planned.known,
+        **type(build("zero_shot", clip, ["x"])).dataset_options(planned.source.templates),
+    )
     scores = MCM(None, host.class_weights()).predict_features(bank.features[:, 0])
     known = bank.labels < len(planned.known)
     home = torch.tensor([domain == "noto" for domain in bank.domains])
-    rows = {r["task"]: r for r in document["rows"]
-            if (r["host"], r["seed"], r["detector"]) == ("zero_shot", 1, "mcm")}  # fmt: skip
-    sides = {"near": (known & home, ~known & home), "full-spectrum": (known, ~known & home),
-             "shift": (known & home, known & ~home)}  # fmt: skip
+    rows = {r["task"]: r for r in document["rows"] if (r["host"], r["seed"], r["detector"]) == ("zero_shot", 1, "mcm")}
+    sides = {
+        "near": (known & home, ~known & home),
+        "full-spectrum": (known, ~known & home),
+        "shift": (known & home, known & ~home),
+    }
     for task, (first, second) in sides.items():
         by_hand = measures(scores[first], scores[second])
         assert {m: rows[task][m] for m in METRICS} == pytest.approx(by_hand, abs=0.2), task
@@ -115,11 +137,20 @@ def test_means_and_tests(finished: Path) -> None:
     own = [r for r in document["rows"] if (r["host"], r["seed"], r["detector"]) == ("taskres", 1, "ogen")]
     far = [r["auroc"] for r in own if r["task"] == "far"]
     assert len(far) == 2
-    entry = next(e for e in document["summary"] if (e["dataset"], e["task"], e["host"], e["detector"]) ==
-                 ("average", "far", "taskres", "ogen"))  # fmt: skip
+    entry = next(
+        e
+        for e in document["summary"]
+        if (e["dataset"], e["task"], e["host"], e["detector"]) == ("average", "far", "taskres", "ogen")
+    )
     assert entry["n_seeds"] == 2 and entry["auroc"][1] is not None
-    seeds = [[r["auroc"] for r in document["rows"] if (r["host"], r["seed"], r["detector"], r["task"]) ==
-              ("taskres", seed, "ogen", "far")] for seed in (1, 2)]  # fmt: skip
+    seeds = [
+        [
+            r["auroc"]
+            for r in document["rows"]
+            if (r["host"], r["seed"], r["detector"], r["task"]) == ("taskres", seed, "ogen", "far")
+        ]
+        for seed in (1, 2)
+    ]
     assert entry["auroc"][0] == pytest.approx(sum(map(sum, seeds)) / 4)
     tested = {(t["task"], t["detector"], t["metric"], t["a"], t["b"]) for t in document["tests"]}
     assert ("near", "ogen", "auroc", "taskres", "zero_shot") in tested
@@ -128,8 +159,10 @@ def test_means_and_tests(finished: Path) -> None:
 
 def test_pictures_are_kept_as_counts(document: dict[str, Any]) -> None:
     assert [(e["host"], e["ogen"], e["seed"]) for e in document["detection"]] == [
-        ("zero_shot", False, 1), ("taskres", False, 1), ("taskres", True, 1),
-    ]  # fmt: skip
+        ("zero_shot", False, 1),
+        ("taskres", False, 1),
+        ("taskres", True, 1),
+    ]
     for entry in document["detection"]:
         assert entry["missing"] == {} and tuple(entry["detectors"]) == tuple(DETECTORS)
         for picture in entry["detectors"].values():
@@ -158,8 +191,17 @@ def test_finished_cells_are_not_trained_again(finished: Path, document: dict[str
 
 
 def test_a_suite_tests_new_names_only(tmp_path: Path) -> None:
-    config = small(suite="emoji8", targets=(FAR, "emoji-concepts/symbols"), dataset="emoji-categories", shots=1,
-                   seeds=(1,), hosts=("zero_shot",), ogen="no", ogen_settings={}, test_domains=None)  # fmt: skip
+    config = small(
+        suite="emoji8",
+        targets=(FAR, "emoji-concepts/symbols"),
+        dataset="emoji-categories",
+        shots=1,
+        seeds=(1,),
+        hosts=("zero_shot",),
+        ogen="no",
+        ogen_settings={},
+        test_domains=None,
+    )
     document = run_suite(config, tmp_path)
     assert {r["task"] for r in document["rows"]} == {"near", "full-spectrum", "shift"}
     near = [r["auroc"] for r in document["rows"] if (r["task"], r["detector"]) == ("near", "mcm")]

@@ -24,8 +24,17 @@ from ogenlib.results import tables as results
 
 
 def small(**changes: Any) -> BenchConfig:
-    return BenchConfig(**{"protocol": "retrieval", "hosts": ("zero_shot",), "test_domains": ("noto", "openmoji"),
-                          "epochs": 1, "views": 1, "seeds": (1,), **changes})  # fmt: skip
+    return BenchConfig(
+        **{
+            "protocol": "retrieval",
+            "hosts": ("zero_shot",),
+            "test_domains": ("noto", "openmoji"),
+            "epochs": 1,
+            "views": 1,
+            "seeds": (1,),
+            **changes,
+        }
+    )
 
 
 @pytest.fixture(scope="module")

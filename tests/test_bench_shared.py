@@ -45,7 +45,10 @@ def test_two_at_once_give_the_results_of_one(alone: list[dict[str, Any]], tmp_pa
     assert [process.returncode for process in both] == [0, 0], said
     assert numbers(tmp_path) == alone and not leftovers(tmp_path)
     assert sorted(path.name for path in (tmp_path / "cells").iterdir()) == [
-        "coop-seed1.json", "taskres-seed1.json", "zero_shot-seed1.json"]  # fmt: skip
+        "coop-seed1.json",
+        "taskres-seed1.json",
+        "zero_shot-seed1.json",
+    ]
 
 
 def test_what_a_killed_one_was_at_is_done_by_another(alone: list[dict[str, Any]], tmp_path: Path) -> None:

@@ -66,8 +66,21 @@ def test_bench_writes_the_results_contract(bench) -> None:
     assert card["seeds"] == [1] and card["shots"] == 4 and card["epochs"] == 2
     assert card["selection"].startswith("none") and card["new_names_known_in_training"] is True
     assert {"data_hash", "split_hash", "versions", "command", "git", "date"} <= set(card)
-    wanted = {"dataset", "domain", "host", "ogen", "seed", "base", "new", "H", "joint_base", "joint_new", "joint_H",
-              "epochs", "seconds"}  # fmt: skip
+    wanted = {
+        "dataset",
+        "domain",
+        "host",
+        "ogen",
+        "seed",
+        "base",
+        "new",
+        "H",
+        "joint_base",
+        "joint_new",
+        "joint_H",
+        "epochs",
+        "seconds",
+    }
     assert all(wanted <= set(row) for row in results["rows"])
     variants = [("zero_shot", False), ("coop", False), ("coop", True)]  # both is the default
     assert [(r["host"], r["ogen"], r["domain"]) for r in results["rows"]] == [
@@ -161,7 +174,11 @@ def test_bench_options_of_ogen_reach_the_runs(pictures, tmp_path) -> None:
     card = results["protocol"]["hosts"]["coop+ogen"]["ogen"]
     settings = card["settings"]
     assert (card["preset"], settings["zero_shot_kl"], settings["teacher"], settings["keep_teacher"]) == (
-        "zero-shot-kl", 2.0, "almt", True)  # fmt: skip
+        "zero-shot-kl",
+        2.0,
+        "almt",
+        True,
+    )
     assert results["protocol"]["new_names_known_in_training"] is False and results["projection"] == []
     assert main([*arguments, "--no-ogen"]) == 0
     results = json.loads((tmp_path / "results.json").read_text())
@@ -231,8 +248,25 @@ def test_eval_of_all_trained_names(run, pictures, tmp_path) -> None:
 def test_eval_of_trained_and_other_names_is_base_to_new(pictures, tmp_path) -> None:
     (tmp_path / "names.txt").write_text("clock\n")
     out = str(tmp_path / "run")
-    assert main(["train", "--dataset", str(pictures), "--names", str(tmp_path / "names.txt"), "--epochs", "1",
-                 "--views", "1", "--out", out, "--quiet"]) == 0  # fmt: skip
+    assert (
+        main(
+            [
+                "train",
+                "--dataset",
+                str(pictures),
+                "--names",
+                str(tmp_path / "names.txt"),
+                "--epochs",
+                "1",
+                "--views",
+                "1",
+                "--out",
+                out,
+                "--quiet",
+            ]
+        )
+        == 0
+    )
     assert main(["eval", out, "--dataset", str(pictures), "--out", str(tmp_path), "--quiet"]) == 0
     assert {"base", "new", "joint_H"} <= set(json.loads((tmp_path / "eval.json").read_text())["scores"])
 
@@ -240,8 +274,27 @@ def test_eval_of_trained_and_other_names_is_base_to_new(pictures, tmp_path) -> N
 def test_train_with_ogen(pictures, tmp_path, capsys) -> None:
     (tmp_path / "unknown.txt").write_text("banana\nwatch\n")
     out = tmp_path / "run"
-    assert main(["train", "--dataset", str(pictures), "--epochs", "2", "--views", "1", "--out", str(out), "--ogen",
-                 "--ogen-set", "iterations=5", "--unknown-file", str(tmp_path / "unknown.txt")]) == 0  # fmt: skip
+    assert (
+        main(
+            [
+                "train",
+                "--dataset",
+                str(pictures),
+                "--epochs",
+                "2",
+                "--views",
+                "1",
+                "--out",
+                str(out),
+                "--ogen",
+                "--ogen-set",
+                "iterations=5",
+                "--unknown-file",
+                str(tmp_path / "unknown.txt"),
+            ]
+        )
+        == 0
+    )
     assert "trained coop + OGEN on 8 images of 2 classes" in capsys.readouterr().out
     card = json.loads((out / "run.json").read_text())["ogen"]
     assert card["settings"]["iterations"] == 5 and card["new_names_known_in_training"] is True
@@ -256,8 +309,19 @@ def test_train_with_ogen(pictures, tmp_path, capsys) -> None:
 
 
 def test_train_with_ogen_and_names_held_out_or_given(pictures, tmp_path) -> None:
-    arguments = ["train", "--dataset", str(pictures), "--epochs", "1", "--views", "1", "--ogen", "--quiet",
-                 "--ogen-set", "iterations=5"]  # fmt: skip
+    arguments = [
+        "train",
+        "--dataset",
+        str(pictures),
+        "--epochs",
+        "1",
+        "--views",
+        "1",
+        "--ogen",
+        "--quiet",
+        "--ogen-set",
+        "iterations=5",
+    ]
     for unknown, known in (([], False), (["--unknown", "banana", "red car"], True)):
         out = tmp_path / str(known)
         assert main([*arguments, "--out", str(out), *unknown]) == 0

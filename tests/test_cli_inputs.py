@@ -36,8 +36,11 @@ def nothing_loads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     def refuse(*args: Any, **options: Any) -> Any:
         raise AssertionError("something was loaded")
 
-    for module, names in ((commands, ("load_backbone", "load_dataset", "run_bench", "run_suite", "read_run")),
-                          (cli_use, ("load_run",)), (cli_detect, ("load_run",))):  # fmt: skip
+    for module, names in (
+        (commands, ("load_backbone", "load_dataset", "run_bench", "run_suite", "read_run")),
+        (cli_use, ("load_run",)),
+        (cli_detect, ("load_run",)),
+    ):
         for name in names:
             monkeypatch.setattr(module, name, refuse)
     monkeypatch.setattr(cli_use.Classifier, "load", refuse)
@@ -147,9 +150,20 @@ def test_settings_that_differ_from_the_default_alone_are_no_combination() -> Non
 # --- --out ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [["train"], ["bench"], ["eval", "run"], ["extract"], ["data", "show"],
-                                     ["report", "r.json"], ["detect", "run", "a.png"], ["words", "run", "--json"],
-                                     ["predict", "run", "a.png", "--json"]])  # fmt: skip
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["train"],
+        ["bench"],
+        ["eval", "run"],
+        ["extract"],
+        ["data", "show"],
+        ["report", "r.json"],
+        ["detect", "run", "a.png"],
+        ["words", "run", "--json"],
+        ["predict", "run", "a.png", "--json"],
+    ],
+)
 def test_a_folder_that_cannot_be_written_is_told_first(
     command: list[str], nothing_loads: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,8 +210,11 @@ def test_read_names(tmp_path: Path) -> None:
     many = [f"name {i}" for i in range(40_000)]
     file.write_text("\n".join(many))
     assert read_names(file) == many
-    for content, message in ((b"dog\ncat\ndog\n", r"repeats \['dog'\]"), (b" \n", "it is empty"),
-                             (b"caf\xe9\n", "names.txt must hold class names.* in UTF-8")):  # fmt: skip
+    for content, message in (
+        (b"dog\ncat\ndog\n", r"repeats \['dog'\]"),
+        (b" \n", "it is empty"),
+        (b"caf\xe9\n", "names.txt must hold class names.* in UTF-8"),
+    ):
         file.write_bytes(content)
         with pytest.raises(ValueError, match=message):
             read_names(file)
@@ -220,8 +237,13 @@ def test_given_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_pipes_are_refused_at_once(nothing_loads: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.mkfifo("pipe")
-    for arguments in (["predict", "run", "pipe"], ["detect", "run", "pipe"], ["train", "--names", "pipe"],
-                      ["predict", "run", "a.png", "--names", "pipe"], ["report", "pipe"]):  # fmt: skip
+    for arguments in (
+        ["predict", "run", "pipe"],
+        ["detect", "run", "pipe"],
+        ["train", "--names", "pipe"],
+        ["predict", "run", "a.png", "--names", "pipe"],
+        ["report", "pipe"],
+    ):
         assert main(arguments) == 2
         assert re.search("pipe is (a pipe or a device|no file)", said(capsys))
 
@@ -276,8 +298,14 @@ def test_a_package_that_is_not_installed_is_wrong_input(
     assert "pip install ogenlib[webdataset]" in said(capsys)
 
 
-VALUES: dict[str, Any] = {"true or false": True, "a whole number": 1, "a number": 0.5, "a word": "a {}",
-                          "a list of words": ["a {}"], "null": None}  # fmt: skip
+VALUES: dict[str, Any] = {
+    "true or false": True,
+    "a whole number": 1,
+    "a number": 0.5,
+    "a word": "a {}",
+    "a list of words": ["a {}"],
+    "null": None,
+}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -341,8 +369,12 @@ def test_what_is_printed_is_written_where_out_is_given(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     image = str(next(run.glob("*.png")))
-    commands = {"predictions": ["predict", str(run / "run"), image], "methods": ["methods"],
-                "datasets": ["data", "list"], "check": ["data", "check"]}  # fmt: skip
+    commands = {
+        "predictions": ["predict", str(run / "run"), image],
+        "methods": ["methods"],
+        "datasets": ["data", "list"],
+        "check": ["data", "check"],
+    }
     for name, command in commands.items():
         assert main([*command, "--out", "here"]) == 0
         assert json.loads((tmp_path / "here" / f"{name}.json").read_text())
@@ -353,8 +385,10 @@ def test_what_is_printed_is_written_where_out_is_given(
 # --- fetching ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [["predict", "RUN", "IMAGE"], ["detect", "RUN", "IMAGE"], ["words", "RUN"],
-                                     ["eval", "RUN"], ["export", "RUN"]])  # fmt: skip
+@pytest.mark.parametrize(
+    "command",
+    [["predict", "RUN", "IMAGE"], ["detect", "RUN", "IMAGE"], ["words", "RUN"], ["eval", "RUN"], ["export", "RUN"]],
+)
 def test_a_run_may_fetch_its_model_only_if_asked(
     command: list[str], run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

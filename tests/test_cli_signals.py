@@ -37,8 +37,14 @@ def ordinary() -> Iterator[None]:
 def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     """``ogen`` in a process of its own, with the signals' default handlers."""
     command = [sys.executable, "-m", "ogenlib", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            env={**os.environ, **environment}, preexec_fn=defaults)  # fmt: skip
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+        preexec_fn=defaults,
+    )
 
 
 def defaults() -> None:

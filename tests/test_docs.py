@@ -158,9 +158,10 @@ def test_a_page_becomes_a_program() -> None:
     text += "<!-- not run: slow -->\n```sh\nogen z\n```\n"
     program = as_program(text + "```console\n$ ogen train --out a\n```\n```text\nogen no\n```\n")
     assert [line for line in program.splitlines() if line] == [
-        "assert __import__('ogenlib.cli.main').cli.main(['data', 'list']) == 0", "x = 1",
+        "assert __import__('ogenlib.cli.main').cli.main(['data', 'list']) == 0",
+        "x = 1",
         "assert __import__('ogenlib.cli.main').cli.main(['train', '--out', 'a', '--epochs', '2', '--views', '1']) == 0",
-    ]  # fmt: skip
+    ]
     with pytest.raises(AssertionError):
         as_program("```sh\nmake nothing\n```\n")
     for command in ("python benchmarks/nothing.py", "python -m benchmarks.nothing", "python -m nothing"):
@@ -220,9 +221,7 @@ def test_links_and_blocks_are_found() -> None:
     text = '[a](b.md#c) ![p](i.png "t") [w](https://x.y) [h](#top) `[q](r)`\n```sh\n[s](t)\n```\n<img src="u.svg">\n'
     assert links(text) == ["b.md", "i.png", "u.svg"]
     text = "<!-- not run: -->\n```python\nx\n```\n\n```python\ny\n```\n<!-- not run: slow -->\n\n```python\n```\n"
-    assert blocks(text) == [
-        Block("python", "x\n", ""), Block("python", "y\n", None), Block("python", "", "slow"),
-    ]  # fmt: skip
+    assert blocks(text) == [Block("python", "x\n", ""), Block("python", "y\n", None), Block("python", "", "slow")]
 
 
 RESULTS: dict[str, Any] = {

@@ -25,8 +25,16 @@ ACTIVITIES, FOOD = "emoji-concepts/activities", "emoji-concepts/food-drink"
 
 
 def small(**changes: Any) -> BenchConfig:
-    given = {"protocol": "domain-shift", "epochs": 1, "shots": 2, "views": 1, "seeds": (1,), "ogen": "no",
-             "hosts": ("text_adapter",), "settings": {"lr": 0.05, "warmup_epochs": 0}}  # fmt: skip
+    given = {
+        "protocol": "domain-shift",
+        "epochs": 1,
+        "shots": 2,
+        "views": 1,
+        "seeds": (1,),
+        "ogen": "no",
+        "hosts": ("text_adapter",),
+        "settings": {"lr": 0.05, "warmup_epochs": 0},
+    }
     return BenchConfig(**{**given, **changes})
 
 
@@ -59,8 +67,9 @@ def test_every_other_embedded_dataset_is_tested(planned: Plan) -> None:
     assert isinstance(judge, ShiftJudge) and len(judge.sides.parts) == 2 and len(judge.retention) == 8
     assert all(set(p.images.domains) == {"noto"} for p in judge.retention)
     assert [c["dataset"] for c in planned.card["retention"]] == [p.dataset for p in judge.retention]
-    assert "validation images" in planned.card["selection"] and "the method itself" in planned.card[
-        "effective_robustness"]  # fmt: skip
+    assert (
+        "validation images" in planned.card["selection"] and "the method itself" in planned.card["effective_robustness"]
+    )
 
 
 def test_concepts_are_trained_as_they_are() -> None:
@@ -109,8 +118,9 @@ def test_a_run_and_its_numbers(finished: tuple[Path, dict[str, Any]]) -> None:
     assert (zero["host"], zero["curve"], tuned["host"]) == ("zero_shot", None, "text_adapter")
     assert "nothing that training changed" in zero["why_no_curve"]
     first, half, last = tuned["curve"]
-    assert {k: first[k] for k in ("id", "ood", "zero_shot", "val")} == {k: zero[k] for k in
-                                                                        ("id", "ood", "zero_shot", "val")}  # fmt: skip
+    assert {k: first[k] for k in ("id", "ood", "zero_shot", "val")} == {
+        k: zero[k] for k in ("id", "ood", "zero_shot", "val")
+    }
     assert (last["id"], last["ood"]) == (tuned["id"], tuned["ood"]) and last["id"] != first["id"]
     rows = {(r["host"], r["domain"]): r for r in document["rows"]}
     assert rows["text_adapter", "noto"]["base"] == pytest.approx(tuned["id"])

@@ -16,8 +16,10 @@ def test_it_is_short_and_writes_the_method_out() -> None:
     assert len(source.splitlines()) <= 250
     imported = {
         (a.name if isinstance(n, ast.Import) else n.module or "").split(".")[0]
-        for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Import | ast.ImportFrom) for a in n.names
-    }  # fmt: skip
+        for n in ast.walk(ast.parse(source))
+        if isinstance(n, ast.Import | ast.ImportFrom)
+        for a in n.names
+    }
     assert imported <= {"__future__", "argparse", "math", "collections", "dataclasses", "torch", "ogenlib"}
     used = set(re.findall(r"\bog\.([\w.]+)", source))
     assert used == {"load_backbone", "load_dataset", "base_new_split", "few_shot", "FeatureBank.extract"}

@@ -21,14 +21,23 @@ def cluster(place: int, kind: str, x: float, y: float, n: int = 4) -> list[dict[
 
 def entry(**changes: Any) -> dict[str, Any]:
     points = [
-        *cluster(0, "real", 0, 0), *cluster(1, "real", 1, 0), *cluster(2, "real", 0, 1),
-        *cluster(0, "synthesized", 0.1, 0.1), *cluster(1, "synthesized", 0.1, 0), *cluster(2, "synthesized", 0, 0.9),
+        *cluster(0, "real", 0, 0),
+        *cluster(1, "real", 1, 0),
+        *cluster(2, "real", 0, 1),
+        *cluster(0, "synthesized", 0.1, 0.1),
+        *cluster(1, "synthesized", 0.1, 0),
+        *cluster(2, "synthesized", 0, 0.9),
         *cluster(1, "text", 0.5, 0.5, 1),
-    ]  # fmt: skip
+    ]
     return {
-        "host": "coop", "ogen": True, "domain": "noto", "variant": "joint-shift",
-        "classes": ["mail", "tool & <b>", "a very long name of a class"], "points": points, **changes,
-    }  # fmt: skip
+        "host": "coop",
+        "ogen": True,
+        "domain": "noto",
+        "variant": "joint-shift",
+        "classes": ["mail", "tool & <b>", "a very long name of a class"],
+        "points": points,
+        **changes,
+    }
 
 
 def document(*entries: Any) -> dict[str, Any]:
@@ -64,10 +73,14 @@ def test_a_report_without_projection_is_as_before() -> None:
 
 def test_points_that_cannot_be_drawn_are_left_out() -> None:
     broken = [
-        {"class": 9, "kind": "real", "xy": [0, 0]}, {"class": 0, "kind": "other", "xy": [0, 0]},
-        {"class": 0, "kind": "real", "xy": [float("nan"), 0]}, {"class": 0, "kind": "real", "xy": [1]},
-        {"class": None, "kind": "real", "xy": [0, 0]}, {"class": 0, "kind": "real"}, "point",
-    ]  # fmt: skip
+        {"class": 9, "kind": "real", "xy": [0, 0]},
+        {"class": 0, "kind": "other", "xy": [0, 0]},
+        {"class": 0, "kind": "real", "xy": [float("nan"), 0]},
+        {"class": 0, "kind": "real", "xy": [1]},
+        {"class": None, "kind": "real", "xy": [0, 0]},
+        {"class": 0, "kind": "real"},
+        "point",
+    ]
     good = entry()
     assert clouds(entry(points=[*good["points"], *broken])) == clouds(good)
 

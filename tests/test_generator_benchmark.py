@@ -19,9 +19,11 @@ def write_features(folder: Path, classes: int = 3, **changes: Any) -> None:
     rng = np.random.default_rng(0)
     arrays: dict[str, Any] = {
         "classnames": np.array([f"texture {c}" for c in range(classes)]),
-        "val_x": rng.normal(size=(6, 8)).astype(np.float16), "val_y": np.arange(6, dtype=np.int16) % classes,
-        "test_x": rng.normal(size=(9, 8)).astype(np.float16), "test_y": np.arange(9, dtype=np.int16) % classes,
-    }  # fmt: skip
+        "val_x": rng.normal(size=(6, 8)).astype(np.float16),
+        "val_y": np.arange(6, dtype=np.int16) % classes,
+        "test_x": rng.normal(size=(9, 8)).astype(np.float16),
+        "test_y": np.arange(9, dtype=np.int16) % classes,
+    }
     np.savez(folder / "imas_vitb32_dtd.npz", **{k: v for k, v in {**arrays, **changes}.items() if v is not None})
     text = 100 * rng.normal(size=(10, 8)).astype(np.float32)
     np.savez(folder / clip_features.TEXT_FILE, text=text, range_dtd=np.array([4, 7]))
@@ -87,8 +89,11 @@ def test_every_row_is_measured_on_as_many_rows() -> None:
     task = small_task()
     rows = measure(task, 1, ["shift"])
     assert [(r["variant"], r["spread"]) for r in rows] == [
-        ("real", None), ("text", None), ("shift", "residual"), ("shift", "none"),
-    ]  # fmt: skip
+        ("real", None),
+        ("text", None),
+        ("shift", "residual"),
+        ("shift", "none"),
+    ]
     real, text, wide, narrow = rows
     assert len({r["zero_shot"] for r in rows}) == 1
     assert text["nearest_mean"] == text["zero_shot"] and "frechet" not in text

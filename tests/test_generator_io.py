@@ -43,9 +43,7 @@ def header_of(path: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("variant", list_variants())
 @pytest.mark.parametrize("spread", ["residual", "none"])
-def test_a_loaded_generator_synthesizes_the_same_rows(
-    variant: str, spread: str, new: Tensor, tmp_path: Path
-) -> None:
+def test_a_loaded_generator_synthesizes_the_same_rows(variant: str, spread: str, new: Tensor, tmp_path: Path) -> None:
     generator = fitted(variant, spread=spread, k=2, heads=2, hidden=5)
     save_generator(generator, tmp_path / "deep" / "g.safetensors")
     loaded = load_generator(tmp_path / "deep" / "g.safetensors")

@@ -65,9 +65,19 @@ def test_gains_pair_seeds_of_one_dataset_and_datasets_of_several() -> None:
 def test_costs_are_those_of_the_first_family() -> None:
     found = hosts_study.costs(hosts_rows(), {"coop host alone": 900.0})
     assert [(c["host"], c["variant"]) for c in found][:3] == [
-        ("zero_shot", "host alone"), ("coop", "host alone"), ("coop", "ogenlib")]  # fmt: skip
-    assert found[1] == {"host": "coop", "variant": "host alone", "family": "emoji", "epochs": 20, "parameters": 512,
-                        "seconds": 2.5, "peak_mib": 900.0}  # fmt: skip
+        ("zero_shot", "host alone"),
+        ("coop", "host alone"),
+        ("coop", "ogenlib"),
+    ]
+    assert found[1] == {
+        "host": "coop",
+        "variant": "host alone",
+        "family": "emoji",
+        "epochs": 20,
+        "parameters": 512,
+        "seconds": 2.5,
+        "peak_mib": 900.0,
+    }
     assert found[2]["peak_mib"] is None
 
 

@@ -28,8 +28,11 @@ def test_help_and_what_is_no_command_are_answered_without_loading_anything(argum
 
 
 def test_every_public_name_is_there_and_is_what_type_checkers_see() -> None:
-    block = next(node for node in ast.parse(Path(str(og.__file__)).read_text(encoding="utf-8")).body
-                 if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")  # fmt: skip
+    block = next(
+        node
+        for node in ast.parse(Path(str(og.__file__)).read_text(encoding="utf-8")).body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
     seen = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert {*seen, "__version__"} == set(og.__all__) <= set(dir(og))
     for name, module in seen.items():

@@ -74,8 +74,10 @@ def test_the_greedy_soup_keeps_what_does_not_harm() -> None:
 
 
 def test_fisher_weights_by_hand() -> None:
-    states = [{"w": torch.tensor([0.0, 0.0, 2.0]), "b": torch.tensor([1.0])},
-              {"w": torch.tensor([8.0, 8.0, 6.0]), "b": torch.tensor([3.0])}]  # fmt: skip
+    states = [
+        {"w": torch.tensor([0.0, 0.0, 2.0]), "b": torch.tensor([1.0])},
+        {"w": torch.tensor([8.0, 8.0, 6.0]), "b": torch.tensor([3.0])},
+    ]
     fishers = [{"w": torch.tensor([3.0, 0.0, 0.0])}, {"w": torch.tensor([1.0, 5.0, 0.0])}]
     merged = fisher_merge(states, fishers)
     # 8/4; all information is the second's but for the floor; none anywhere: the plain mean; a buffer: the plain mean
@@ -107,9 +109,12 @@ def test_states_that_do_not_fit_are_refused_by_all(other: Mapping[str, Tensor], 
     a = state(1.0)
     fishers = [{"w": torch.ones(2)}] * 2
     calls: list[Callable[[], Any]] = [
-        lambda: interpolate(a, other, 0.5), lambda: soup([a, other]), lambda: fisher_merge([a, other], fishers),
-        lambda: greedy_soup([a, other], lambda one: 0.0), lambda: alpha_sweep(a, other, lambda one: 0.0),
-    ]  # fmt: skip
+        lambda: interpolate(a, other, 0.5),
+        lambda: soup([a, other]),
+        lambda: fisher_merge([a, other], fishers),
+        lambda: greedy_soup([a, other], lambda one: 0.0),
+        lambda: alpha_sweep(a, other, lambda one: 0.0),
+    ]
     for call in calls:
         with pytest.raises(ValueError, match=message):
             call()

@@ -165,13 +165,15 @@ def test_terms_and_gradients_equal_the_plain_formula(share: float, groups: int) 
         for row, label in zip(synthesized, places, strict=True):
             side = row[: len(KNOWN)] if label < len(KNOWN) else row[len(KNOWN) :]
             within.append(-side.softmax(-1)[label if label < len(KNOWN) else label - len(KNOWN)].log())
-        plain.append({
-            "ce": 0.7 * picked(real[:, : len(KNOWN)], data.labels),
-            "zero_shot_kl_real": 0.3 * 4 * kl(10 * z @ zero_shot.T / 2, real / 2),
-            "zero_shot_kl_synthesized": 0.2 * 4 * kl(10 * made @ zero_shot.T / 2, synthesized / 2),
-            "synthesized_ce": 0.4 * picked(synthesized, labels),
-            "synthesized_ce_within": 0.9 * torch.stack(within).mean(),
-        })  # fmt: skip
+        plain.append(
+            {
+                "ce": 0.7 * picked(real[:, : len(KNOWN)], data.labels),
+                "zero_shot_kl_real": 0.3 * 4 * kl(10 * z @ zero_shot.T / 2, real / 2),
+                "zero_shot_kl_synthesized": 0.2 * 4 * kl(10 * made @ zero_shot.T / 2, synthesized / 2),
+                "synthesized_ce": 0.4 * picked(synthesized, labels),
+                "synthesized_ce_within": 0.9 * torch.stack(within).mean(),
+            }
+        )
     (expected,) = plain  # rows of the group in play, which are of no other
     assert list(terms) == list(expected)
     for name, term in terms.items():
@@ -210,10 +212,12 @@ def test_gradients_of_a_prompt_equal_the_plain_formula(clip) -> None:
 def test_terms_of_weight_zero_are_absent() -> None:
     everything = {**EVERYTHING, "teacher": "mean"}
     for name, term in (
-        ("zero_shot_kl", "zero_shot_kl_real"), ("synthesized_kl", "zero_shot_kl_synthesized"),
-        ("synthesized_ce", "synthesized_ce"), ("synthesized_ce_within", "synthesized_ce_within"),
+        ("zero_shot_kl", "zero_shot_kl_real"),
+        ("synthesized_kl", "zero_shot_kl_synthesized"),
+        ("synthesized_ce", "synthesized_ce"),
+        ("synthesized_ce_within", "synthesized_ce_within"),
         ("teacher_weight", "teacher"),
-    ):  # fmt: skip
+    ):
         found = {}
         for weight in (0.0, 1.0):
             model = wrapped(**{**everything, name: weight})
@@ -276,8 +280,9 @@ def test_the_reference_uses_its_own_templates(clip) -> None:
     two = ["a photo of a {}.", "the {}"]
     model = OGEN(host, templates=two, unknown=["cat"], zero_shot_share=1.0)
     torch.testing.assert_close(model.class_weights(["cat"]), ZeroShotAnchor(clip, two)(["cat"]))
-    assert not torch.allclose(OGEN(host, unknown=["cat"], zero_shot_share=1.0).class_weights(["cat"]),
-                              model.class_weights(["cat"]), atol=1e-3)  # fmt: skip
+    assert not torch.allclose(
+        OGEN(host, unknown=["cat"], zero_shot_share=1.0).class_weights(["cat"]), model.class_weights(["cat"]), atol=1e-3
+    )
 
 
 # --- the rest of a step ---------------------------------------------------------------------------------

@@ -47,8 +47,15 @@ def test_overrides_replace_fields_and_nothing_else() -> None:
 
 
 def test_the_kind_of_a_host_is_its_own_but_for_prompts_on_the_image_side() -> None:
-    expected = {"coop": "prompt", "vpt": "visual prompt", "promptsrc": "visual prompt", "prograd": "anchored prompt",
-                "taskres": "adapter", "full_ft": "fine-tuning", "zero_shot": "baseline"}  # fmt: skip
+    expected = {
+        "coop": "prompt",
+        "vpt": "visual prompt",
+        "promptsrc": "visual prompt",
+        "prograd": "anchored prompt",
+        "taskres": "adapter",
+        "full_ft": "fine-tuning",
+        "zero_shot": "baseline",
+    }
     assert {name: method(name).ogen_kind() for name in expected} == expected
     table = make_table()
     assert OGEN(adapter(table)).config_ == ogen_config(kind=adapter(table).ogen_kind())

@@ -151,8 +151,11 @@ def test_known_names_stand_in_for_held_out_ones_and_take_turns(images: bool) -> 
     options = {mixed: plain(model, mixed) for mixed in combinations(range(6), 3)}
     for _ in range(60):
         terms = {name: term.item() for name, term in model.losses(data).items()}
-        (mixed,) = [m for m, (ce, far) in options.items() if abs(terms["ce"] - ce) < 1e-5
-                    and abs(terms["zero_shot_kl_real"] - far) < 1e-5]  # fmt: skip
+        (mixed,) = [
+            m
+            for m, (ce, far) in options.items()
+            if abs(terms["ce"] - ce) < 1e-5 and abs(terms["zero_shot_kl_real"] - far) < 1e-5
+        ]
         found.add(mixed)
     assert {i for mixed in found for i in mixed} == set(range(6)) and len(found) > 10
     z = unit(2, D)

@@ -43,9 +43,16 @@ def test_the_generator_is_the_one_that_is_fitted_on_every_view() -> None:
     rows = make(views=3, generator="joint")
     features, labels, embeddings = world(3)
     expected = fit_generator(
-        features.reshape(-1, D), torch.stack([labels] * 3, 1).reshape(-1), embeddings[:6], "joint",
-        iterations=5, seed=3, k=2, heads=2, dropout=0.1,
-    )  # fmt: skip
+        features.reshape(-1, D),
+        torch.stack([labels] * 3, 1).reshape(-1),
+        embeddings[:6],
+        "joint",
+        iterations=5,
+        seed=3,
+        k=2,
+        heads=2,
+        dropout=0.1,
+    )
     got = state(rows)
     assert all(torch.equal(got[name], value) for name, value in expected.state_dict().items())
     assert len(rows.generator.require_known().features) == 3 * len(labels)
@@ -124,8 +131,9 @@ def test_a_joint_generator_starts_like_any_other() -> None:
     expected = start_generator(features[:, 0], labels, embeddings[:6], "released", seed=3, k=2, heads=2)
     got = state(make(joint=True, generator="released"))
     assert all(torch.equal(got[name], value) for name, value in expected.state_dict().items())
-    assert not all(torch.equal(value, state(make(joint=True, generator="released", seed=4))[name])
-                   for name, value in got.items())  # fmt: skip
+    assert not all(
+        torch.equal(value, state(make(joint=True, generator="released", seed=4))[name]) for name, value in got.items()
+    )
 
 
 def test_no_unknown_names_are_no_obstacle() -> None:

@@ -191,8 +191,14 @@ def test_synthesized_rows_of_known_classes_alone_leave_unknown_names_less_to_lea
     """With terms inside each side only, rows made for known classes never reach an unknown name's row."""
     table = make_table()
     host = TaskRes(table, KNOWN, "{}", extra_names=UNKNOWN)
-    train(OGEN(host, unknown=UNKNOWN, **{**OFF, **SMALL, "generator": "text-only", "synthesized_ce_within": 1.0,
-                                         "synthesize": "known"}), make_bank(table))  # fmt: skip
+    train(
+        OGEN(
+            host,
+            unknown=UNKNOWN,
+            **{**OFF, **SMALL, "generator": "text-only", "synthesized_ce_within": 1.0, "synthesize": "known"},
+        ),
+        make_bank(table),
+    )
     assert host.residual[: len(KNOWN)].norm(dim=1).min() > 1e-3 and host.residual[len(KNOWN) :].abs().max() == 0
 
 
@@ -218,8 +224,11 @@ def close(got: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("teacher", ["almt", "mean"])
 def test_an_epoch_teacher_is_its_closed_form_at_every_epoch(teacher: str) -> None:
     total, low, high, decay = 8, 1, 4, 0.7
-    model = OGEN(adapter(make_table()), unknown=UNKNOWN, **{
-        **EVERYTHING, "teacher": teacher, "decay": decay, "m_min": low, "m_max": high})  # fmt: skip
+    model = OGEN(
+        adapter(make_table()),
+        unknown=UNKNOWN,
+        **{**EVERYTHING, "teacher": teacher, "decay": decay, "m_min": low, "m_max": high},
+    )
     seen: list[dict[str, Tensor]] = []
     sizes = []
 

@@ -42,9 +42,10 @@ def small() -> Backbone:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = open_clip.CLIP(
-            16, {"image_size": 16, "layers": 1, "width": 32, "patch_size": 8, "head_width": 16},
+            16,
+            {"image_size": 16, "layers": 1, "width": 32, "patch_size": 8, "head_width": 16},
             {"context_length": 16, "vocab_size": 49408, "width": 24, "heads": 2, "layers": 1},
-        )  # fmt: skip
+        )
     return Backbone(model, open_clip.SimpleTokenizer(context_length=16), name="small")
 
 

@@ -57,9 +57,12 @@ def started(code: str, home: Path, proxy: socket.socket, **more: str) -> Iterato
     proxies = {name: address for each in ("http_proxy", "https_proxy", "all_proxy") for name in (each, each.upper())}
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("ORT_", "XDG_")) and k.lower() != "no_proxy"}
     process = subprocess.Popen(
-        [sys.executable, "-c", code + WAIT, str(home / "out")], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        text=True, env={**kept, **proxies, "HOME": str(home), **more},
-    )  # fmt: skip
+        [sys.executable, "-c", code + WAIT, str(home / "out")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**kept, **proxies, "HOME": str(home), **more},
+    )
     assert process.stdin and process.stdout
     try:
         yield process.stdout.readline()

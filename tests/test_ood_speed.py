@@ -36,8 +36,10 @@ def test_children_fill_the_document(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     document = ood_speed.run(100, 8, 16, [1], tmp_path / "speed.json")
     assert json.loads((tmp_path / "speed.json").read_text()) == document
     assert [(row["detector"], row["rows"]) for row in document["memory"]][:3] == [
-        ("MCM", 10), ("OGENDetector", 10), ("OGENDetector", 100),
-    ]  # fmt: skip
+        ("MCM", 10),
+        ("OGENDetector", 10),
+        ("OGENDetector", 100),
+    ]
     table = speed(document)
     assert "| MCM |" in table and "MiB, 100 features" in table and "/tmp" not in json.dumps(document)
     assert table.count("\nFitting ") == 2 and "Fitting 100 features in float16 (0 MiB)" in table

@@ -297,8 +297,15 @@ def test_the_bench_runs_it_beside_a_host_on_features(registered, clip, tmp_path,
     monkeypatch.setattr(PixelBank, "load", classmethod(counted))
     folder = str(write(pictures(5, (*KNOWN, *NEW)), tmp_path / "images"))
     settings = {"warmup_epochs": 0, "lr": 0.02}
-    config = BenchConfig(dataset=folder, hosts=("coop", "pixel_shift"), epochs=1, views=2, ogen_settings=SMALL,
-                         seeds=(1,), settings=settings)  # fmt: skip
+    config = BenchConfig(
+        dataset=folder,
+        hosts=("coop", "pixel_shift"),
+        epochs=1,
+        views=2,
+        ogen_settings=SMALL,
+        seeds=(1,),
+        settings=settings,
+    )
     document = run_bench(config, tmp_path)
     assert len(decoded) == 2  # the test images and the seed's training images, once for all runs
     rows = {(r["host"], r["ogen"]): r for r in document["rows"]}

@@ -104,8 +104,9 @@ def test_rows_confusions_and_classes_of_a_judge() -> None:
     assert (own["dataset"], own["base"], own["new"], own["H"], own["joint_H"]) == ("s", 75, None, None, None)
     assert (across["dataset"], across["base"], across["new"], across["joint_new"]) == ("t", 75, 75, 50)
     assert {(p["true"], p["predicted"], p["true_is"], p["predicted_is"]) for p in got.confusions} == {
-        ("bus", "cat", "new", "base"), ("hot dog", "car", "new", "base"),
-    }  # fmt: skip
+        ("bus", "cat", "new", "base"),
+        ("hot dog", "car", "new", "base"),
+    }
     by_class = {(row["side"], row["class"]): (row["accuracy"], row["joint_accuracy"]) for row in got.per_class}
     assert by_class["base", "car"] == (50, None) and by_class["base", "hot dog"] == (100, None)
     assert by_class["new", "bus"] == (100, 50) and by_class["new", "hot dog"] == (50, 50)
@@ -119,8 +120,16 @@ def test_rows_confusions_and_classes_of_a_judge() -> None:
 def row(dataset: str, base: float, new: float | None, seed: int = 1, domain: str = "x", **more: Any) -> dict[str, Any]:
     h = None if new is None else evaluate.harmonic_mean(base, new)
     scores = {**dict.fromkeys(results.METRICS), "base": base, "new": new, "H": h}
-    return {"dataset": dataset, "domain": domain, "host": "coop", "ogen": False, "seed": seed, **scores,
-            "seconds": 1.0, **more}  # fmt: skip
+    return {
+        "dataset": dataset,
+        "domain": domain,
+        "host": "coop",
+        "ogen": False,
+        "seed": seed,
+        **scores,
+        "seconds": 1.0,
+        **more,
+    }
 
 
 def test_the_average_has_both_conventions_of_h() -> None:
@@ -149,12 +158,16 @@ def test_summary_and_tests_keep_datasets_and_shots_apart() -> None:
     rows = [row("a", 50 + shots, None, seed, shots=shots) for shots in (1, 2) for seed in (1, 2)]
     rows += [{**r, "host": "zero_shot", "base": 50.0} for r in rows]
     assert [(e["host"], e["shots"], e["base"][0]) for e in results.summarize(rows)] == [
-        ("coop", 1, 51), ("coop", 2, 52), ("zero_shot", 1, 50), ("zero_shot", 2, 50),
-    ]  # fmt: skip
+        ("coop", 1, 51),
+        ("coop", 2, 52),
+        ("zero_shot", 1, 50),
+        ("zero_shot", 2, 50),
+    ]
     tests = results.all_tests(rows)
     assert [(t["dataset"], t["shots"], t["metric"], t["difference"], t["n"]) for t in tests] == [
-        ("a", 1, "base", 1, 2), ("a", 2, "base", 2, 2),
-    ]  # fmt: skip
+        ("a", 1, "base", 1, 2),
+        ("a", 2, "base", 2, 2),
+    ]
 
 
 # --- plans ------------------------------------------------------------------------------------------------

@@ -161,8 +161,12 @@ class Faulty(Base):
 def test_what_is_missing_is_reported() -> None:
     found = [fault.removeprefix(f"{__name__}.") for m in members("Faulty", Faulty) for fault in faults(m)]
     assert found == [
-        "Faulty: no docstring", "Faulty: no type for a", "Faulty.bare: no type for d",
-        "Faulty.bare: no type for what it returns", "Faulty.made: no docstring", "Faulty.seen: no docstring",
-    ]  # fmt: skip
+        "Faulty: no docstring",
+        "Faulty: no type for a",
+        "Faulty.bare: no type for d",
+        "Faulty.bare: no type for what it returns",
+        "Faulty.made: no docstring",
+        "Faulty.seen: no docstring",
+    ]
     assert [fault for member in members("Base", Base) for fault in faults(member)] == []
     assert in_order(["fit", "Zoo", "ARF", "Ant", "COOP11"]) == ["ARF", "COOP11", "Ant", "Zoo", "fit"]

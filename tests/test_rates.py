@@ -20,8 +20,11 @@ def test_the_first_pattern_found_counts() -> None:
     names = ["head", "visual.proj", "visual.conv1.weight", "visual.ln.weight"]
     rates = check_rates([(r"\.conv\d", 0), ("^visual", 0.1), ("weight$", 5)][:2])
     assert factors(names, rates) == {
-        "head": 1.0, "visual.proj": 0.1, "visual.conv1.weight": 0.0, "visual.ln.weight": 0.1,
-    }  # fmt: skip
+        "head": 1.0,
+        "visual.proj": 0.1,
+        "visual.conv1.weight": 0.0,
+        "visual.ln.weight": 0.1,
+    }
     assert factors(names, ()) == dict.fromkeys(names, 1.0)
     with pytest.raises(ValueError, match=r"'weight\$' decides about none of the names head, visual.proj"):
         factors(names, check_rates([(r"\.conv\d", 0), ("^visual", 0.1), ("weight$", 5)]))
@@ -140,8 +143,9 @@ def test_training_takes_a_new_rate_every_step(clip, toy_bank) -> None:
     host = Slope(clip, ["dog", "red apple", "train", "hammer"], "an icon of a")
     start = host.context.detach().clone()
     # Momentum 0.9: every step's gradient comes back in all later ones.
-    config = TrainConfig(epochs=2, batch_size=8, lr=0.1, optimizer="sgd", weight_decay=0.0, schedule="steps",
-                         warmup_steps=2)  # fmt: skip
+    config = TrainConfig(
+        epochs=2, batch_size=8, lr=0.1, optimizer="sgd", weight_decay=0.0, schedule="steps", warmup_steps=2
+    )
     history = fit(host, toy_bank, config=config)
     rates, speed, way = [step_rate(s, 4, config) for s in range(4)], 0.0, 0.0
     for rate in rates:

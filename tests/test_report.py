@@ -79,48 +79,83 @@ def fake_results(seeds: tuple[int, ...] = (1, 2, 3), epochs: int = 50) -> dict[s
             summary.append(entry | {"H_of_means": harmonic_mean(entry["base"][0], entry["new"][0])})
     confusions = [
         {
-            "host": host, "ogen": ogen, "domain": "noto", "seed": seed, "true": true, "predicted": predicted,
-            "count": 9 - 2 * k + ogen, "of": 12, "true_is": "new",
-            "predicted_is": "base", "thumbnails": [thumbnail(10 * k + i) for i in range(4)],
+            "host": host,
+            "ogen": ogen,
+            "domain": "noto",
+            "seed": seed,
+            "true": true,
+            "predicted": predicted,
+            "count": 9 - 2 * k + ogen,
+            "of": 12,
+            "true_is": "new",
+            "predicted_is": "base",
+            "thumbnails": [thumbnail(10 * k + i) for i in range(4)],
         }
         for host, ogen in ends
         for seed in ((0,) if host == "zero_shot" else seeds)
         for k, (true, predicted) in enumerate(zip(NEW, reversed(BASE), strict=False))
-    ]  # fmt: skip
+    ]
     per_class = [
         {
-            "host": host, "ogen": ogen, "domain": "noto", "class": name, "side": side, "n": 12 + i,
+            "host": host,
+            "ogen": ogen,
+            "domain": "noto",
+            "class": name,
+            "side": side,
+            "n": 12 + i,
             "accuracy": pair([level + 9 * math.sin(3 * i + j + len(host) * i) for j, _ in enumerate(seeds)]),
             "joint_accuracy": pair([0.7 * level + j for j, _ in enumerate(seeds)]),
         }
         for (host, ogen), levels in ends.items()
         for side, names, level in (("base", BASE, levels[0]), ("new", NEW, levels[1]))
         for i, name in enumerate(names)
-    ]  # fmt: skip
+    ]
     tests = [
         {"domain": domain, "a": a, "b": "coop", "metric": "joint_H", "difference": d, "p": p, "n": len(seeds)}
         for domain in DOMAINS[:2]
         for a, d, p in (("zero_shot", -0.7, 0.0004), ("coop+ogen", 2.1, float("nan")))
     ]
     protocol = {
-        "name": "base-to-new", "dataset": "emoji-categories", "data_hash": "0123456789abcdef",
-        "split_hash": "fedcba9876543210", "n_base": 26, "n_new": 25,
+        "name": "base-to-new",
+        "dataset": "emoji-categories",
+        "data_hash": "0123456789abcdef",
+        "split_hash": "fedcba9876543210",
+        "n_base": 26,
+        "n_new": 25,
         "backbone": {
-            "name": "ogen-tiny", "pretrained": None, "weights_hash": "00ff00ff00ff00ff", "quick_gelu": False,
-            "embed_dim": 256, "preprocess": {"size": [64, 64], "mean": [0.5, 0.5, 0.5], "interpolation": "bicubic"},
+            "name": "ogen-tiny",
+            "pretrained": None,
+            "weights_hash": "00ff00ff00ff00ff",
+            "quick_gelu": False,
+            "embed_dim": 256,
+            "preprocess": {"size": [64, 64], "mean": [0.5, 0.5, 0.5], "interpolation": "bicubic"},
         },
-        "shots": 16, "seeds": list(seeds), "epochs": epochs, "views": 8,
+        "shots": 16,
+        "seeds": list(seeds),
+        "epochs": epochs,
+        "views": 8,
         "hosts": {"coop": {"n_context": 4, "position": "end", "lr": 0.002, "class_specific": False}},
-        "selection": "none: last epoch", "new_names_known_in_training": False, "train_domains": ["noto"],
+        "selection": "none: last epoch",
+        "new_names_known_in_training": False,
+        "train_domains": ["noto"],
         "test_domains": DOMAINS,
         "skipped": [{"file": "birds/broken <1>.png", "reason": "image file is truncated"}],
         "versions": {"ogenlib": "0.1.0", "torch": "2.11.0", "open_clip": "3.2.0", "python": "3.11.7"},
-        "command": "ogen bench --out out --both", "git": None, "date": "2026-01-02T03:04:05", "seconds": 171.23456,
-    }  # fmt: skip
+        "command": "ogen bench --out out --both",
+        "git": None,
+        "date": "2026-01-02T03:04:05",
+        "seconds": 171.23456,
+    }
     return {
-        "schema": "ogenlib.results/1", "protocol": protocol, "rows": rows, "summary": summary, "curves": curves,
-        "tests": tests, "confusions": confusions, "per_class": per_class,
-    }  # fmt: skip
+        "schema": "ogenlib.results/1",
+        "protocol": protocol,
+        "rows": rows,
+        "summary": summary,
+        "curves": curves,
+        "tests": tests,
+        "confusions": confusions,
+        "per_class": per_class,
+    }
 
 
 class Collector(HTMLParser):

@@ -53,8 +53,10 @@ def test_the_top_says_how_far_zero_shot_decides(no_plots: None, share: float | N
 
 def test_the_caption_of_a_curve_names_the_best_epoch_only_if_it_passed() -> None:
     epochs = {"epoch": [1, 2, 3], "base": [25.0, 26.0, 27.0]}
-    falling, rising = plots.mean_curve([epochs | {"new": [20.0, 24.0, 19.0]}]), plots.mean_curve(
-        [epochs | {"new": [20.0, 24.0, 25.0]}])  # fmt: skip
+    falling, rising = (
+        plots.mean_curve([epochs | {"new": [20.0, 24.0, 19.0]}]),
+        plots.mean_curve([epochs | {"new": [20.0, 24.0, 25.0]}]),
+    )
     assert "New was highest at epoch 2, 24.0." in plots.parting_words(falling, [], 20.0, 20.0)
     assert "highest" not in plots.parting_words(rising, [], 20.0, 20.0)
     level = plots.mean_curve([epochs | {"new": [20.0, 24.01, 24.0]}])

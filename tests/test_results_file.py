@@ -21,8 +21,12 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
 def document() -> dict[str, Any]:
     row = {"dataset": "d", "domain": "x", "host": "coop", "ogen": False, "seed": 1, "base": 50.0, "new": None}
     entry = {"dataset": "d", "domain": "x", "host": "coop", "ogen": False, "n_seeds": 1, "base": [50.0, None]}
-    return {"schema": "ogenlib.results/1", "protocol": {"name": "base-to-new", "dataset": "d"}, "rows": [row],
-            "summary": [entry]}  # fmt: skip
+    return {
+        "schema": "ogenlib.results/1",
+        "protocol": {"name": "base-to-new", "dataset": "d"},
+        "rows": [row],
+        "summary": [entry],
+    }
 
 
 def test_report_opens_a_document_without_digest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,8 +47,11 @@ def test_a_step_trains(setting: robust_cost.Setting) -> None:
 def test_results_of_models_join_in_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     row: dict[str, Any] = {"host": "full_ft", "seconds": 1.0, "ratio": 1.0}
     monkeypatch.setattr(robust_cost.Setting, "load", lambda model: model)
-    monkeypatch.setattr(robust_cost, "timed", lambda setting, chosen, rounds: [
-        {"case": "full_ft", **row}, *({"case": case.name, **row} for case in chosen)])  # fmt: skip
+    monkeypatch.setattr(
+        robust_cost,
+        "timed",
+        lambda setting, chosen, rounds: [{"case": "full_ft", **row}, *({"case": case.name, **row} for case in chosen)],
+    )
     monkeypatch.setattr(robust_cost, "peak_elsewhere", lambda model, case: 1.0)
     out = tmp_path / "cost.json"
     for model in ("ViT-B-16", "ogen-tiny", "ViT-B-16"):
@@ -57,11 +60,16 @@ def test_results_of_models_join_in_one_file(tmp_path: Path, monkeypatch: pytest.
     assert list(document["protocol"]["models"]) == ["ogen-tiny", "ViT-B-16"]
     cases = ["zero_shot", "full_ft", "l2_sp", "kd"]
     assert [(row["model"], row["case"]) for row in document["rows"]] == [
-        *(("ogen-tiny", case) for case in cases), *(("ViT-B-16", case) for case in cases)
-    ]  # fmt: skip
+        *(("ogen-tiny", case) for case in cases),
+        *(("ViT-B-16", case) for case in cases),
+    ]
     row["seconds"] = 2.0
     robust_cost.main(["--models", "ViT-B-16", "--cases", "lp_ft", "kd", "--rounds", "2", "--out", str(out)])
     rows = json.loads(out.read_text(encoding="utf-8"))["rows"][len(cases) :]
     assert [(row["case"], row.get("seconds")) for row in rows] == [
-        ("zero_shot", None), ("full_ft", 1.0), ("lp_ft", 2.0), ("l2_sp", 1.0), ("kd", 2.0)
-    ]  # fmt: skip
+        ("zero_shot", None),
+        ("full_ft", 1.0),
+        ("lp_ft", 2.0),
+        ("l2_sp", 1.0),
+        ("kd", 2.0),
+    ]

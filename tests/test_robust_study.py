@@ -53,9 +53,27 @@ def test_sixteen_shots_are_all_images() -> None:
 
 
 def small(tmp_path: Path, *hosts: str) -> robust_world.World:
-    args = robust_study.parse(["--shots", "2", "--domains", "noto", "streamline-emojis", "--alphas", "0", "0.5", "1",
-                               "--retention", "emoji-concepts/activities", "--work", str(tmp_path), "--most", "40",
-                               "--precision", "fp32"])  # fmt: skip
+    args = robust_study.parse(
+        [
+            "--shots",
+            "2",
+            "--domains",
+            "noto",
+            "streamline-emojis",
+            "--alphas",
+            "0",
+            "0.5",
+            "1",
+            "--retention",
+            "emoji-concepts/activities",
+            "--work",
+            str(tmp_path),
+            "--most",
+            "40",
+            "--precision",
+            "fp32",
+        ]
+    )
     return robust_world.world("emoji-categories", hosts, args)
 
 

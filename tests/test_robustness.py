@@ -23,8 +23,16 @@ def entries() -> list[dict[str, Any]]:
         curve = [{"alpha": 0.0, **zero}, {"alpha": 0.5, **half}, {"alpha": 1.0, **full}]
         found.append({"host": "zero_shot", "ogen": False, "seed": seed, **zero, "curve": None, "why_no_curve": "none"})
         found.append({"host": "full_ft", "ogen": False, "seed": seed, **full, "curve": curve, "why_no_curve": None})
-        found.append({"host": "coop", "ogen": True, "seed": seed, **scores(50, 35, None), "curve": None,
-                      "others": {"VRF, paper": scores(51, 36, None)}})  # fmt: skip
+        found.append(
+            {
+                "host": "coop",
+                "ogen": True,
+                "seed": seed,
+                **scores(50, 35, None),
+                "curve": None,
+                "others": {"VRF, paper": scores(51, 36, None)},
+            }
+        )
     return found
 
 

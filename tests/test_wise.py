@@ -48,8 +48,9 @@ def test_a_copy_lies_between_and_the_trained_host_is_unharmed(trained: Host) -> 
     half = wise_ft(trained, 0.25)
     torch.testing.assert_close(half.state_dict()["residual"], 0.25 * residual)  # it started at zero
     assert half is not trained and not half.training and torch.equal(trained.state_dict()["residual"], residual)
-    torch.testing.assert_close(wise_ft(trained, 0).class_weights(), hosts.ZeroShot(trained.clip, TOY_NAMES)
-                               .class_weights())  # fmt: skip
+    torch.testing.assert_close(
+        wise_ft(trained, 0).class_weights(), hosts.ZeroShot(trained.clip, TOY_NAMES).class_weights()
+    )
     torch.testing.assert_close(wise_ft(trained, 1).class_weights(), trained.class_weights(), rtol=0, atol=0)
 
 
@@ -147,8 +148,14 @@ def test_fisher_of_a_linear_host_by_hand(clip: Backbone, toy_bank: FeatureBank) 
     host = Linear(clip, TOY_NAMES)
     z = toy_bank.features.unflatten(0, (len(toy_bank),))[:, 0]
     p = (z @ host.w.detach().T).softmax(-1)
-    one_view = FeatureBank(toy_bank.features[:, :1], toy_bank.labels, toy_bank.classnames, toy_bank.domains,
-                           toy_bank.keys, toy_bank.fingerprint)  # fmt: skip
+    one_view = FeatureBank(
+        toy_bank.features[:, :1],
+        toy_bank.labels,
+        toy_bank.classnames,
+        toy_bank.domains,
+        toy_bank.keys,
+        toy_bank.fingerprint,
+    )
     every = diagonal_fisher(host, one_view, targets="expected", images=None)
     # sum_y p_y (1[y = c] - p_c)^2 = p_c (1 - p_c)
     torch.testing.assert_close(every["w"], torch.einsum("nc,nd->cd", p * (1 - p), z**2) / len(z))

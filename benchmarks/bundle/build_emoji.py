@@ -39,20 +39,17 @@ PACKAGES = {
     "@iconify-json/noto-v1": ("1.2.5", "2bf62c26c2c2884aa99e90aec942cdaee17a5921f05690694f4978ad4b017c37"),
     "@iconify-json/twemoji": ("1.2.5", "19046dff7d8707ce96212ec86468b36ac5f8e60409629dd13f809265c6d0ebb7"),
     "@iconify-json/openmoji": ("1.2.29", "03181e2c156cab35cf4a62f1f7886bd971d59212e75ac3f189d5a4cae3930fc5"),
-    "@iconify-json/fluent-emoji": (
-        "1.2.7", "8044210dbf11e016d4de85f15d01a243423bd832457e7e2491df1b751c0e272b"),
-    "@iconify-json/fluent-emoji-flat": (
-        "1.2.6", "7d064769dee690815f823bc5bcc511d957198caf9f5edd8dd9c1aa48a6aeb175"),
+    "@iconify-json/fluent-emoji": ("1.2.7", "8044210dbf11e016d4de85f15d01a243423bd832457e7e2491df1b751c0e272b"),
+    "@iconify-json/fluent-emoji-flat": ("1.2.6", "7d064769dee690815f823bc5bcc511d957198caf9f5edd8dd9c1aa48a6aeb175"),
     "@iconify-json/fluent-emoji-high-contrast": (
-        "1.2.6", "0b92d48c90d2200bd499e3cdd09a127ca6a8c8ddefd34c35eb5a1e4994012ae0"),
+        "1.2.6",
+        "0b92d48c90d2200bd499e3cdd09a127ca6a8c8ddefd34c35eb5a1e4994012ae0",
+    ),
     "@iconify-json/emojione": ("1.2.3", "26a14f44284407e8bcde91799388dca2bfd91dbcd55a97f425524a1c5b73610e"),
-    "@iconify-json/emojione-v1": (
-        "1.2.3", "6641d59d48a42823fdc2b84e7427e9f302944eb98d2c7d94d6e67c139e7b37b3"),
-    "@iconify-json/emojione-monotone": (
-        "1.2.1", "40b90004bafb406b59266155ef9b7e1dd67bf2947fc8db8d07388776f4d0d04e"),
+    "@iconify-json/emojione-v1": ("1.2.3", "6641d59d48a42823fdc2b84e7427e9f302944eb98d2c7d94d6e67c139e7b37b3"),
+    "@iconify-json/emojione-monotone": ("1.2.1", "40b90004bafb406b59266155ef9b7e1dd67bf2947fc8db8d07388776f4d0d04e"),
     "@iconify-json/fxemoji": ("1.2.2", "f3e72b3c59d05e1db03b7e308d55c0d05bd7ba3f625a90da1b79313c12858eef"),
-    "@iconify-json/streamline-emojis": (
-        "1.2.4", "5dac87c876b322500989828c5823143e0100d78881627a2e4081a4b897cbfdbc"),
+    "@iconify-json/streamline-emojis": ("1.2.4", "5dac87c876b322500989828c5823143e0100d78881627a2e4081a4b897cbfdbc"),
 }
 SETS = [name.split("/")[1] for name in PACKAGES if "/" in name]
 SKIPPED_GROUPS = {"component", "flags"}  # skin tones and flags are not things one can recognise by shape
@@ -107,10 +104,15 @@ def read_concepts(tarball: Path) -> list[dict[str, Any]]:
         group = groups.get(str(emoji.get("group")))
         if group is None or group in SKIPPED_GROUPS:
             continue
-        concepts.append({
-            "id": hexkey(emoji["hexcode"]), "name": emoji["label"], "tags": emoji.get("tags", []),
-            "group": group, "subgroup": subgroups[str(emoji["subgroup"])],
-        })  # fmt: skip
+        concepts.append(
+            {
+                "id": hexkey(emoji["hexcode"]),
+                "name": emoji["label"],
+                "tags": emoji.get("tags", []),
+                "group": group,
+                "subgroup": subgroups[str(emoji["subgroup"])],
+            }
+        )
     return concepts
 
 
@@ -180,14 +182,20 @@ def draw(icon: dict[str, Any]) -> Image.Image:
     if icon.get("vFlip"):
         body = f'<g transform="translate(0 {2 * top + height}) scale(1 -1)">{body}</g>'
     if icon.get("rotate"):
-        body = (f'<g transform="rotate({90 * icon["rotate"]} {left + width / 2} {top + height / 2})">'
-                f"{body}</g>")  # fmt: skip
-    svg = (f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-           f'color="#000" viewBox="{left} {top} {width} {height}" width="{width}" height="{height}">'
-           f"{body}</svg>")  # fmt: skip
+        body = f'<g transform="rotate({90 * icon["rotate"]} {left + width / 2} {top + height / 2})">{body}</g>'
+    svg = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'color="#000" viewBox="{left} {top} {width} {height}" width="{width}" height="{height}">'
+        f"{body}</svg>"
+    )
     wide = width >= height
-    png = resvg_py.svg_to_bytes(svg_string=svg, background="white", skip_system_fonts=True,
-                                width=SIZE if wide else None, height=None if wide else SIZE)  # fmt: skip
+    png = resvg_py.svg_to_bytes(
+        svg_string=svg,
+        background="white",
+        skip_system_fonts=True,
+        width=SIZE if wide else None,
+        height=None if wide else SIZE,
+    )
     picture = Image.open(io.BytesIO(bytes(png))).convert("RGB")
     canvas = Image.new("RGB", (SIZE, SIZE), "white")
     canvas.paste(picture, ((SIZE - picture.width) // 2, (SIZE - picture.height) // 2))
@@ -212,16 +220,21 @@ def write_zip(path: Path, files: Iterator[tuple[str, bytes]]) -> int:
 
 def attribution(rows: dict[str, dict[str, Any]]) -> str:
     lines = [
-        "# Where the pictures come from", "",
+        "# Where the pictures come from",
+        "",
         "The images in these ZIP files were drawn at 64 px from the SVG sources of the icon sets below.",
         "Each set keeps its own licence. Names, tags and groups come from emojibase-data 17.0.0 (MIT,",
         "Miles Johnson; https://github.com/milesj/emojibase). The images were only rendered and stored",
-        "as WebP; sets under CC BY-SA stay under that licence.", "",
-        "| set | images | title | author | licence | package |", "| --- | --- | --- | --- | --- | --- |",
-    ]  # fmt: skip
+        "as WebP; sets under CC BY-SA stay under that licence.",
+        "",
+        "| set | images | title | author | licence | package |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
     for name, row in rows.items():
-        lines.append(f"| {name} | {row['images']} | {row['title']} | [{row['author']}]({row['source']}) | "
-                     f"[{row['licence']}]({row['licence_url']}) | {row['package']} {row['version']} |")
+        lines.append(
+            f"| {name} | {row['images']} | {row['title']} | [{row['author']}]({row['source']}) | "
+            f"[{row['licence']}]({row['licence_url']}) | {row['package']} {row['version']} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -249,11 +262,16 @@ def main() -> None:
             seen[i].append(name)
         info = member(tarball, "info.json")
         rows[name] = {
-            "title": info["name"], "author": info["author"]["name"], "source": info["author"]["url"],
-            "licence": info["license"]["spdx"], "licence_url": info["license"]["url"],
-            "package": f"@iconify-json/{name}", "version": PACKAGES[f"@iconify-json/{name}"][0],
-            "images": count, "sha256": hashlib.sha256((args.out / f"{name}.zip").read_bytes()).hexdigest(),
-        }  # fmt: skip
+            "title": info["name"],
+            "author": info["author"]["name"],
+            "source": info["author"]["url"],
+            "licence": info["license"]["spdx"],
+            "licence_url": info["license"]["url"],
+            "package": f"@iconify-json/{name}",
+            "version": PACKAGES[f"@iconify-json/{name}"][0],
+            "images": count,
+            "sha256": hashlib.sha256((args.out / f"{name}.zip").read_bytes()).hexdigest(),
+        }
 
     with (args.out / "concepts.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")

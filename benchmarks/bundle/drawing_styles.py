@@ -73,9 +73,19 @@ def recolour(x: Tensor, generator: torch.Generator) -> Tensor:
     third, root = 1 / 3, math.sqrt(1 / 3)
     near, far = cos + (1 - cos) * third, (1 - cos) * third
     rotation = torch.stack(
-        [near, far - root * sin, far + root * sin,
-         far + root * sin, near, far - root * sin,
-         far - root * sin, far + root * sin, near], 1).view(b, 3, 3)  # fmt: skip
+        [
+            near,
+            far - root * sin,
+            far + root * sin,
+            far + root * sin,
+            near,
+            far - root * sin,
+            far - root * sin,
+            far + root * sin,
+            near,
+        ],
+        1,
+    ).view(b, 3, 3)
     y = torch.einsum("bij,bjhw->bihw", rotation, x - 1) + 1  # rotate about white: the page stays white
     grey = luminance(y)
     y = grey + (y - grey) * draw(0.4, 1.6)
@@ -96,9 +106,13 @@ def warp(x: Tensor, size: int, generator: torch.Generator) -> Tensor:
     flip = torch.where(torch.rand(b, generator=generator) < 0.2, -1.0, 1.0)
     shear = draw(-0.1, 0.1)
     cos, sin = angle.cos() * zoom, angle.sin() * zoom
-    theta = torch.stack([
-        torch.stack([cos * aspect * flip, -sin + shear, draw(-0.15, 0.15)], 1),
-        torch.stack([sin * flip, cos / aspect, draw(-0.15, 0.15)], 1)], 1)  # fmt: skip
+    theta = torch.stack(
+        [
+            torch.stack([cos * aspect * flip, -sin + shear, draw(-0.15, 0.15)], 1),
+            torch.stack([sin * flip, cos / aspect, draw(-0.15, 0.15)], 1),
+        ],
+        1,
+    )
     grid = F.affine_grid(theta, [b, 3, size, size], align_corners=False)
     # Sampling the complement makes zero padding mean white.
     return 1 - F.grid_sample(1 - x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

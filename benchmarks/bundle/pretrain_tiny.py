@@ -132,10 +132,9 @@ def optimizers(model: CLIP) -> list[torch.optim.Optimizer]:
     for name, p in model.named_parameters():
         (matrices if p.ndim == 2 and "resblocks" in name else rest).append(p)
     return [
-        torch.optim.Muon(matrices, lr=2e-3, momentum=0.95, weight_decay=0.05,
-                         adjust_lr_fn="match_rms_adamw"),
+        torch.optim.Muon(matrices, lr=2e-3, momentum=0.95, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(rest, lr=1.5e-3, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
-    ]  # fmt: skip
+    ]
 
 
 def positives(concept: Tensor, subgroup: Tensor, general: Tensor) -> Tensor:
@@ -162,8 +161,9 @@ def normalize(x: Tensor) -> Tensor:
 @torch.no_grad()
 def encode_names(model: CLIP, tokenizer: Any, names: list[str]) -> Tensor:
     """Unit text features `(C, D)`."""
-    parts = [model.encode_text(tokenizer(names[i : i + 256]), normalize=True).float()
-             for i in range(0, len(names), 256)]  # fmt: skip
+    parts = [
+        model.encode_text(tokenizer(names[i : i + 256]), normalize=True).float() for i in range(0, len(names), 256)
+    ]
     return torch.cat(parts)
 
 
@@ -273,9 +273,10 @@ def main() -> None:
                 names = encode_names(model, tokenizer, plain)
             z = model.encode_image(x, normalize=True).float()
             w = model.encode_text(ids, normalize=True).float()
-        outside = (picked[:, None] != torch.arange(len(every))[None])
-        loss = contrastive(z, w, names, model.logit_scale.exp().clamp(max=100.0),
-                           positives(picked, subgroup[picked], general), outside)  # fmt: skip
+        outside = picked[:, None] != torch.arange(len(every))[None]
+        loss = contrastive(
+            z, w, names, model.logit_scale.exp().clamp(max=100.0), positives(picked, subgroup[picked], general), outside
+        )
         if not torch.isfinite(loss):
             raise SystemExit(f"step {step}: the loss is {loss.item()}; lower the learning rates")
         for opt in opts:
@@ -291,10 +292,15 @@ def main() -> None:
             save_checkpoint(last, model, opts, step)
             bar.set_postfix(loss=f"{average:.3f}")
         if step % args.check_every == 0 or step == end:
-            row = {"step": step, "loss": round(average, 4), "scale": round(model.logit_scale.exp().item(), 2),
-                   "seconds": round(time.time() - began), "zero_shot": {
-                       s: {k: round(v, 2) for k, v in r.items()}
-                       for s, r in zero_shot(model, tokenizer).items()}}  # fmt: skip
+            row = {
+                "step": step,
+                "loss": round(average, 4),
+                "scale": round(model.logit_scale.exp().item(), 2),
+                "seconds": round(time.time() - began),
+                "zero_shot": {
+                    s: {k: round(v, 2) for k, v in r.items()} for s, r in zero_shot(model, tokenizer).items()
+                },
+            }
             log.write(json.dumps(row) + "\n")
             log.flush()
     digest = hashlib.sha256(b"".join(v.numpy().tobytes() for v in model.state_dict().values())).hexdigest()

@@ -50,10 +50,12 @@ def main() -> None:
         hit = (inside.argmax(1) == bank.labels).float()
         by_group = {g: 100 * hit[group[bank.labels] == i].mean().item() for i, g in enumerate(groups)}
         sets[name] = {
-            "images": len(bank), "all": 100 * (similarity.argmax(1) == bank.labels).float().mean().item(),
-            "groups": sum(by_group.values()) / len(by_group), "groups_by_name": by_group,
+            "images": len(bank),
+            "all": 100 * (similarity.argmax(1) == bank.labels).float().mean().item(),
+            "groups": sum(by_group.values()) / len(by_group),
+            "groups_by_name": by_group,
             "seen_in_pretraining": name in PRETRAINING_SETS,
-        }  # fmt: skip
+        }
         print(f"{name:<28} all {sets[name]['all']:5.1f}  groups {sets[name]['groups']:5.1f}", flush=True)
     data = load_dataset("emoji-categories")
     split = base_new_split(data.classnames)
@@ -61,12 +63,16 @@ def main() -> None:
     document: dict[str, Any] = {
         "schema": "ogenlib.zero-shot/1",
         "protocol": {
-            "name": "zero-shot", "backbone": clip.fingerprint(), "template": TEMPLATES[0], "concepts": len(concepts()),
-            "categories_hash": data.hash(), **origin("bundle.zero_shot_tiny"),
+            "name": "zero-shot",
+            "backbone": clip.fingerprint(),
+            "template": TEMPLATES[0],
+            "concepts": len(concepts()),
+            "categories_hash": data.hash(),
+            **origin("bundle.zero_shot_tiny"),
         },
         "sets": sets,
         "categories": {d: {k: s[k] for k in ("base", "new", "H", "joint_H")} for d, s in scores.items()},
-    }  # fmt: skip
+    }
     write_json(args.out, document)
     for domain, row in document["categories"].items():
         print(f"categories, {domain:<28} base {row['base']:5.1f}  new {row['new']:5.1f}")

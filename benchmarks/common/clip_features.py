@@ -45,9 +45,12 @@ def add_option(parser: argparse.ArgumentParser) -> None:
     """`--features DIR`, by default the environment variable or None."""
     found = os.environ.get(VARIABLE)
     parser.add_argument(
-        "--features", type=Path, default=Path(found) if found else None, metavar="DIR",
+        "--features",
+        type=Path,
+        default=Path(found) if found else None,
+        metavar="DIR",
         help=f"folder of the real CLIP features (default: environment variable {VARIABLE}, now {found or 'not set'})",
-    )  # fmt: skip
+    )
 
 
 def load_clip_features(name: str, folder: str | os.PathLike[str] | None = None) -> ClipFeatures:

@@ -14,9 +14,14 @@ from ogenlib.utils.documents import write_json
 
 
 def kept_rows(
-    cells: Iterable[tuple[Any, ...]], work: Path, decides: Callable[..., Sequence[Any]],
-    make: Callable[..., dict[str, Any]], *, prefix: str = "", about: str = "study",
-) -> list[dict[str, Any]]:  # fmt: skip
+    cells: Iterable[tuple[Any, ...]],
+    work: Path,
+    decides: Callable[..., Sequence[Any]],
+    make: Callable[..., dict[str, Any]],
+    *,
+    prefix: str = "",
+    about: str = "study",
+) -> list[dict[str, Any]]:
     """The row of every cell: that of a file in `work` whose name is made of everything that `decides` it.
 
     It is made first if the file is not there, and read in both cases, so that a fresh row equals one that is found

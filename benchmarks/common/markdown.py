@@ -15,8 +15,10 @@ def in_a_line(title: str) -> str:
 
 
 # As in reports, but for the teacher that the published rows have.
-METHOD_NAMES = {**{info.name: in_a_line(info.title) for info in list_methods()},
-                "promptkd": "PromptKD, zero-shot teacher"}  # fmt: skip
+METHOD_NAMES = {
+    **{info.name: in_a_line(info.title) for info in list_methods()},
+    "promptkd": "PromptKD, zero-shot teacher",
+}
 
 
 def named(host: str, ogen: bool = False) -> str:

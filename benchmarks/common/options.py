@@ -16,8 +16,13 @@ def parser_of(about: str | None, results: str | None = None) -> argparse.Argumen
     """A parser that says the first line of a module's docstring, with ``--out`` for a file of `benchmarks/results`."""
     parser = argparse.ArgumentParser(description=(about or "").partition("\n")[0])
     if results is not None:
-        parser.add_argument("--out", type=Path, default=RESULTS / results, metavar="FILE",
-                            help=f"what is written (benchmarks/results/{results})")  # fmt: skip
+        parser.add_argument(
+            "--out",
+            type=Path,
+            default=RESULTS / results,
+            metavar="FILE",
+            help=f"what is written (benchmarks/results/{results})",
+        )
     return parser
 
 
@@ -25,8 +30,13 @@ def add_work(parser: argparse.ArgumentParser, folder: str, *, parts: bool = True
     """``--work``, where finished rows are kept, and ``--part``."""
     parser.add_argument("--work", type=Path, default=Path(folder), metavar="DIR", help=f"finished rows ({folder})")
     if parts:
-        parser.add_argument("--part", type=part_of, default=None, metavar="I/N",
-                            help="only every N-th run from the I-th, and no results file")  # fmt: skip
+        parser.add_argument(
+            "--part",
+            type=part_of,
+            default=None,
+            metavar="I/N",
+            help="only every N-th run from the I-th, and no results file",
+        )
 
 
 def part_of(text: str) -> tuple[int, int]:

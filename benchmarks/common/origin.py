@@ -26,5 +26,11 @@ def command(module: str) -> str:
 def origin(module: str, began: float | None = None) -> dict[str, Any]:
     """Versions, threads, revision, command and date; with `began`, a `time.perf_counter()`, the seconds since."""
     seconds = {} if began is None else {"seconds": time.perf_counter() - began}
-    return {"versions": results.versions(), "threads": torch.get_num_threads(), "git": results.git_revision(),
-            "command": command(module), "date": results.now(), **seconds}  # fmt: skip
+    return {
+        "versions": results.versions(),
+        "threads": torch.get_num_threads(),
+        "git": results.git_revision(),
+        "command": command(module),
+        "date": results.now(),
+        **seconds,
+    }

@@ -31,10 +31,16 @@ Written by `benchmarks/docs/methods.py` from `ogen methods --json`. Parameters: 
 def page(rows: Sequence[dict[str, Any]]) -> str:
     """The page of these rows."""
     lines = [
-        [f"`{r['name']}`", r["kind"], f"[{r['paper']}]({r['url']})", str(r["year"]), f"{r['parameters']:,}",
-         "yes" if r["ogen"] else "no"]
+        [
+            f"`{r['name']}`",
+            r["kind"],
+            f"[{r['paper']}]({r['url']})",
+            str(r["year"]),
+            f"{r['parameters']:,}",
+            "yes" if r["ogen"] else "no",
+        ]
         for r in rows
-    ]  # fmt: skip
+    ]
     return START + table(["name", "kind", "paper", "year", "parameters", "takes OGEN"], lines)
 
 

@@ -77,15 +77,26 @@ def gains(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             for r in own:
                 cells.setdefault((r["host"], r["variant"] == "ogenlib", r[unit]), []).append(r["domains"][domain])
             means = [
-                {"host": host, "ogen": ogen, "domain": domain, "seed": value,
-                 **{k: sum(s[k] for s in scores) / len(scores) for k in SCORES}}
+                {
+                    "host": host,
+                    "ogen": ogen,
+                    "domain": domain,
+                    "seed": value,
+                    **{k: sum(s[k] for s in scores) / len(scores) for k in SCORES},
+                }
                 for (host, ogen, value), scores in cells.items()
-            ]  # fmt: skip
+            ]
             for host in dict.fromkeys(r["host"] for r in own):
                 pair = [m for m in means if m["host"] == host]
                 for test in results.paired_tests(pair, domain, reference=""):
-                    tests.append({"family": family, "host": host, "pairs": unit,
-                                  **{k: test[k] for k in ("domain", "metric", "difference", "p", "n")}})  # fmt: skip
+                    tests.append(
+                        {
+                            "family": family,
+                            "host": host,
+                            "pairs": unit,
+                            **{k: test[k] for k in ("domain", "metric", "difference", "p", "n")},
+                        }
+                    )
     return tests
 
 
@@ -98,11 +109,17 @@ def costs(rows: Sequence[dict[str, Any]], peaks: dict[str, float]) -> list[dict[
         own = [r for r in rows if (r["host"], r["variant"], r["family"]) == (host, variant, first)]
         if not own:
             continue
-        found.append({
-            "host": host, "variant": variant, "family": first, "epochs": own[0]["epochs"],
-            "parameters": max(r["parameters"] for r in own),
-            "seconds": sum(r["seconds_fit"] for r in own) / len(own), "peak_mib": peaks.get(f"{host} {variant}"),
-        })  # fmt: skip
+        found.append(
+            {
+                "host": host,
+                "variant": variant,
+                "family": first,
+                "epochs": own[0]["epochs"],
+                "parameters": max(r["parameters"] for r in own),
+                "seconds": sum(r["seconds_fit"] for r in own) / len(own),
+                "peak_mib": peaks.get(f"{host} {variant}"),
+            }
+        )
     return found
 
 
@@ -133,16 +150,28 @@ def datasets_card(task: StudyTask) -> dict[str, Any]:
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = parser_of(__doc__, "hosts.json")
-    parser.add_argument("--hosts", nargs="+", choices=list(METHODS), default=compared_hosts(),
-                        help="methods (all but fine-tuning)")  # fmt: skip
-    parser.add_argument("--datasets", nargs="+", choices=emoji_datasets(), default=emoji_datasets(), metavar="NAME",
-                        help="emoji-categories and emoji-concepts/* (all)")  # fmt: skip
+    parser.add_argument(
+        "--hosts", nargs="+", choices=list(METHODS), default=compared_hosts(), help="methods (all but fine-tuning)"
+    )
+    parser.add_argument(
+        "--datasets",
+        nargs="+",
+        choices=emoji_datasets(),
+        default=emoji_datasets(),
+        metavar="NAME",
+        help="emoji-categories and emoji-concepts/* (all)",
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="seeds (1 2 3)")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"on cached features ({EPOCHS})")
-    parser.add_argument("--pixel-epochs", type=int, default=PIXEL_EPOCHS,
-                        help=f"of methods that change the image side, at most --epochs ({PIXEL_EPOCHS})")  # fmt: skip
-    parser.add_argument("--cocoop-epochs", type=int, default=COCOOP_EPOCHS,
-                        help=f"of CoCoOp, at most --epochs ({COCOOP_EPOCHS})")  # fmt: skip
+    parser.add_argument(
+        "--pixel-epochs",
+        type=int,
+        default=PIXEL_EPOCHS,
+        help=f"of methods that change the image side, at most --epochs ({PIXEL_EPOCHS})",
+    )
+    parser.add_argument(
+        "--cocoop-epochs", type=int, default=COCOOP_EPOCHS, help=f"of CoCoOp, at most --epochs ({COCOOP_EPOCHS})"
+    )
     add_work(parser, "runs/hosts")
     return parser.parse_args(argv)
 
@@ -164,21 +193,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     document = {
         "schema": SCHEMA,
         "protocol": {
-            "study": "hosts", "backbone": backbone, "datasets": cards, "shots": 16, "views": 8,
-            "seeds": args.seeds, "epochs": {h: epochs_of(h, args) for h in args.hosts},
+            "study": "hosts",
+            "backbone": backbone,
+            "datasets": cards,
+            "shots": 16,
+            "views": 8,
+            "seeds": args.seeds,
+            "epochs": {h: epochs_of(h, args) for h in args.hosts},
             "settings": "each method's own in this library; OGEN's default preset; none chosen on these tests",
-            "selection": "none: the last epoch is tested", "new_names_known_in_training": "by OGEN, without images",
+            "selection": "none: the last epoch is tested",
+            "new_names_known_in_training": "by OGEN, without images",
             "why_fewer_epochs": "a step on pixels takes some 25 times as long as CoOp's with 26 names, CoCoOp's 20 to "
-                                "40 times with 26 to 96 names",
+            "40 times with 26 to 96 names",
             "seconds_of": "one training with what precedes its first epoch; other programs ran on the same machine",
             "memory": "highest resident set of a process that trains two epochs on emoji-categories, MiB",
-            "arguments": {"hosts": list(args.hosts), "cocoop_epochs": args.cocoop_epochs,
-                          "pixel_epochs": args.pixel_epochs},
+            "arguments": {
+                "hosts": list(args.hosts),
+                "cocoop_epochs": args.cocoop_epochs,
+                "pixel_epochs": args.pixel_epochs,
+            },
             **origin("hosts.study", began),
         },
-        "rows": rows, "summary": summarize(rows), "gains": gains(rows),
+        "rows": rows,
+        "summary": summarize(rows),
+        "gains": gains(rows),
         "costs": costs(rows, measure_peaks(variants, args.work)),
-    }  # fmt: skip
+    }
     write_json(args.out, document)
 
 

@@ -29,11 +29,15 @@ def cost(document: dict[str, Any]) -> str:
     for host, found in by_host.items():
         alone, added = found["host alone"], found.get("ogenlib", {})
         trains = alone["epochs"] if alone["parameters"] else None
-        lines.append([
-            named(host), f"{alone['parameters']:,}", "–" if trains is None else str(trains),
-            *[number(x.get("seconds")) for x in (alone, added)],
-            *[number(x.get("peak_mib"), 0) for x in (alone, added)],
-        ])  # fmt: skip
+        lines.append(
+            [
+                named(host),
+                f"{alone['parameters']:,}",
+                "–" if trains is None else str(trains),
+                *[number(x.get("seconds")) for x in (alone, added)],
+                *[number(x.get("peak_mib"), 0) for x in (alone, added)],
+            ]
+        )
     header = ["", "parameters", "epochs", "s", "s with OGEN", "peak MiB", "peak MiB with OGEN"]
     return table(header, lines) + "\nOne training on emoji-categories, mean over the seeds.\n"
 
@@ -46,10 +50,11 @@ def scores(document: dict[str, Any], family: str) -> str:
     for host, variant in dict.fromkeys((h, v) for h, v, _ in entries):
         near, far = entries[host, variant, HOME], entries[host, variant, OTHERS]
         ogen = variant == "ogenlib"
-        gain = [_gain(added[host, domain, metric]) if ogen else ""
-                for domain, metric in ((HOME, "H"), (HOME, "joint_H"), (OTHERS, "H"))]  # fmt: skip
-        lines.append([named(host, ogen), *[spread(near[c]) for c in COLUMNS],
-                      spread(far["H"]), *gain])  # fmt: skip
+        gain = [
+            _gain(added[host, domain, metric]) if ogen else ""
+            for domain, metric in ((HOME, "H"), (HOME, "joint_H"), (OTHERS, "H"))
+        ]
+        lines.append([named(host, ogen), *[spread(near[c]) for c in COLUMNS], spread(far["H"]), *gain])
     header = ["on noto", "base", "new", "H", "joint H", "H, other sets"]
     header += ["OGEN adds to H", "to joint H", "to H, other sets"]
     pairs = next((g for g in document["gains"] if g["family"] == family), None)

@@ -91,8 +91,10 @@ def draw(document: dict[str, Any], path: Path) -> None:
 
 def title(card: dict[str, Any], *, with_ogen: bool) -> str:
     """What was run and, with OGEN, whether its training was given the new names."""
-    text = (f"{card['dataset']}, {card['backbone']['name']}, {card['shots']} shots, mean of {len(card['seeds'])} "
-            "seeds (band: lowest to highest)")  # fmt: skip
+    text = (
+        f"{card['dataset']}, {card['backbone']['name']}, {card['shots']} shots, mean of {len(card['seeds'])} "
+        "seeds (band: lowest to highest)"
+    )
     if not with_ogen:
         return text
     given = card["new_names_known_in_training"]
@@ -105,10 +107,18 @@ def write_labels(axes: Any, labels: Sequence[tuple[float, str, str, str]]) -> No
     heights = spread([height for height, *_ in labels], 0.06 * (high - low))
     for (end, text, colour, weight), height in zip(labels, heights, strict=True):
         axes.annotate(
-            text, (1.0, end), xycoords=("axes fraction", "data"), xytext=(1.03, height), va="center", fontsize=9.5,
-            textcoords=("axes fraction", "data"), color=colour, fontweight=weight, annotation_clip=False,
+            text,
+            (1.0, end),
+            xycoords=("axes fraction", "data"),
+            xytext=(1.03, height),
+            va="center",
+            fontsize=9.5,
+            textcoords=("axes fraction", "data"),
+            color=colour,
+            fontweight=weight,
+            annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "shrinkA": 2, "shrinkB": 0, "relpos": (0, 0.5)},
-        )  # fmt: skip
+        )
 
 
 def main() -> None:

@@ -80,17 +80,35 @@ def main() -> None:
             runs = [stepper(model, task) for model in models]
             times = [[next(run) for run in runs] for _ in range(REPETITIONS)][2:]  # the first two warm up
             alone, added = (statistics.median(column) for column in zip(*times, strict=True))
-            rows.append({"host": host, "case": name, "host_seconds": alone, "ogen_seconds": added,
-                         "ratio": added / alone, "seconds_before_training": before,
-                         "kept_mib": kept_bytes(models[1]) / 2**20})  # fmt: skip
+            rows.append(
+                {
+                    "host": host,
+                    "case": name,
+                    "host_seconds": alone,
+                    "ogen_seconds": added,
+                    "ratio": added / alone,
+                    "seconds_before_training": before,
+                    "kept_mib": kept_bytes(models[1]) / 2**20,
+                }
+            )
             print({k: round(v, 5) if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
-    write_json(args.out, {
-        "schema": "ogenlib.cost/1",
-        "protocol": {"task": task.name, "backbone": task.clip.fingerprint(), "n_base": len(task.split.base),
-                     "n_new": len(task.split.new), "batch": BATCH, "repetitions": REPETITIONS, "steps": STEPS,
-                     **origin("ogen.cost")},
-        "rows": rows,
-    })  # fmt: skip
+    write_json(
+        args.out,
+        {
+            "schema": "ogenlib.cost/1",
+            "protocol": {
+                "task": task.name,
+                "backbone": task.clip.fingerprint(),
+                "n_base": len(task.split.base),
+                "n_new": len(task.split.new),
+                "batch": BATCH,
+                "repetitions": REPETITIONS,
+                "steps": STEPS,
+                **origin("ogen.cost"),
+            },
+            "rows": rows,
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -76,10 +76,15 @@ def emoji_task(clip: Backbone, seed: int) -> Task:
     test = FeatureBank.extract(clip, data.test.of_classes(split.new))
     known, unknown = (zero_shot_weights(clip, names, data.templates) for names in (split.base, split.new))
     card = {
-        "domain": DOMAIN, "data_hash": data.hash(), "backbone": clip.fingerprint(), "templates": list(data.templates),
-        "shots": SHOTS, "views": VIEWS, "known_rows": "training drawings, augmented views",
+        "domain": DOMAIN,
+        "data_hash": data.hash(),
+        "backbone": clip.fingerprint(),
+        "templates": list(data.templates),
+        "shots": SHOTS,
+        "views": VIEWS,
+        "known_rows": "training drawings, augmented views",
         "real_rows": "test drawings, clean view",
-    }  # fmt: skip
+    }
     real = test.features[:, 0], test.labels
     return _task("emoji-categories", bank(split.base), known, real, unknown, bank(split.new), card)
 
@@ -90,25 +95,38 @@ def clip_task(name: str, folder: Path) -> Task:
     n_known = len(base_new_split(found.classnames).base)
     train, test = found.train_y < n_known, found.test_y < n_known
     card = {
-        "backbone": "OpenAI CLIP ViT-B/32, precomputed features", "sha256": file_hashes(name, folder),
+        "backbone": "OpenAI CLIP ViT-B/32, precomputed features",
+        "sha256": file_hashes(name, folder),
         "known_rows": {"dtd": "val", "stanford_cars": "train16, means of ten augmented views"}[name],
         "real_rows": {"dtd": "test", "stanford_cars": "val"}[name],
-    }  # fmt: skip
+    }
     return _task(
-        name, (found.train_x[train], found.train_y[train]), found.text[:n_known],
-        (found.test_x[~test], found.test_y[~test] - n_known), found.text[n_known:],
-        (found.train_x[~train], found.train_y[~train] - n_known), card,
-    )  # fmt: skip
+        name,
+        (found.train_x[train], found.train_y[train]),
+        found.text[:n_known],
+        (found.test_x[~test], found.test_y[~test] - n_known),
+        found.text[n_known:],
+        (found.train_x[~train], found.train_y[~train] - n_known),
+        card,
+    )
 
 
 def _task(
-    name: str, known: tuple[Tensor, Tensor], known_text: Tensor, real: tuple[Tensor, Tensor], text: Tensor,
-    spare: tuple[Tensor, Tensor], card: dict[str, Any],
-) -> Task:  # fmt: skip
+    name: str,
+    known: tuple[Tensor, Tensor],
+    known_text: Tensor,
+    real: tuple[Tensor, Tensor],
+    text: Tensor,
+    spare: tuple[Tensor, Tensor],
+    card: dict[str, Any],
+) -> Task:
     counts = {
-        "n_known": len(known_text), "n_unknown": len(text), "n_known_rows": len(known[0]), "n_real_rows": len(real[0]),
+        "n_known": len(known_text),
+        "n_unknown": len(text),
+        "n_known_rows": len(known[0]),
+        "n_real_rows": len(real[0]),
         "n_synthesized_rows": len(spare[0]),
-    }  # fmt: skip
+    }
     return Task(name, *known, known_text, *real, text, *spare, card | counts)
 
 
@@ -142,10 +160,11 @@ def text_only(task: Task) -> dict[str, float]:
     """What makes sense for a single feature per class, the class embedding."""
     four = task.text, torch.arange(len(task.text)), task.real, task.real_labels
     return {
-        "cosine": class_cosine(*four), "cosine_centred": class_cosine(*four, centred=True),
+        "cosine": class_cosine(*four),
+        "cosine_centred": class_cosine(*four, centred=True),
         "nearest_mean": nearest_mean_accuracy(*four),
         "zero_shot": zero_shot_accuracy(task.real, task.real_labels, task.text),
-    }  # fmt: skip
+    }
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -182,12 +201,17 @@ def main() -> None:
     document = {
         "schema": SCHEMA,
         "protocol": {
-            "name": "generators", "datasets": cards, "seeds": args.seeds, "k_coverage": 5, "selection": "none",
-            "unknown_images_seen_in_training": False, **origin("ogen.generators", began),
+            "name": "generators",
+            "datasets": cards,
+            "seeds": args.seeds,
+            "k_coverage": 5,
+            "selection": "none",
+            "unknown_images_seen_in_training": False,
+            **origin("ogen.generators", began),
         },
         "rows": rows,
         "summary": summarize(rows),
-    }  # fmt: skip
+    }
     write_json(args.out, document)
 
 

@@ -92,11 +92,18 @@ def run_one(variant: Variant, task: StudyTask, seed: int, epochs: int, curve: bo
     seconds_fit = time.perf_counter() - began
     outcome = evaluate.base_to_new(host, test, task.split)
     row: dict[str, Any] = {
-        "variant": variant.name, "host": variant.host, "task": task.name, "family": task.family, "seed": seed,
-        "epochs": epochs, "seconds": seconds, "seconds_fit": seconds_fit, "seconds_all": time.perf_counter() - began,
+        "variant": variant.name,
+        "host": variant.host,
+        "task": task.name,
+        "family": task.family,
+        "seed": seed,
+        "epochs": epochs,
+        "seconds": seconds,
+        "seconds_fit": seconds_fit,
+        "seconds_all": time.perf_counter() - began,
         "parameters": sum(p.numel() for p in host.trainable().values()),
         "domains": {d: {k: s[k] for k in SCORES} for d, s in outcome.domains.items()},
-    }  # fmt: skip
+    }
     if curve and history is not None:
         row["curve"] = {k: history.column(k) for k in ("epoch", "base", "new", "H", "joint_H")}
     return row
@@ -129,13 +136,20 @@ def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     summary = []
     for (host, variant, family, domain), seeds in cells.items():
         means = [{k: sum(s[k] for s in group) / len(group) for k in SCORES} for group in seeds.values()]
-        entry = {"host": host, "variant": variant, "family": family, "domain": domain, "n_seeds": len(seeds),
-                 "n_tasks": len(next(iter(seeds.values())))}  # fmt: skip
+        entry = {
+            "host": host,
+            "variant": variant,
+            "family": family,
+            "domain": domain,
+            "n_seeds": len(seeds),
+            "n_tasks": len(next(iter(seeds.values()))),
+        }
         summary.append(entry | {k: results.mean_std([m[k] for m in means]) for k in SCORES})
     return summary
 
 
 # --- what is run --------------------------------------------------------------------------------------------
+
 
 def search_variants(host: str) -> list[Variant]:
     """Recipes on the selection tasks. What was tried only in scratch trials is named in docs/ogen.md."""
@@ -150,12 +164,17 @@ def search_variants(host: str) -> list[Variant]:
                 name = f"share {share:g}, KL {kl}, " + (f"CE {ce:g}" if ce else "no generator")
                 found.append(Variant(name, host, grid if ce else {**grid, "generator": None}))
     changes: dict[str, dict[str, Any]] = {
-        "KL 1": {"zero_shot_kl": 1.0}, "no teacher": {"teacher": None}, "mean teacher": {"teacher": "mean"},
-        "teacher three times": {"teacher_weight": 3.0}, "teacher kept": {"keep_teacher": True},
-        "one group of names": {"name_groups": 1}, "groups of names": {"name_groups": None},
-        "spread none": {"spread": "none"}, "shift": {"generator": "shift"},
+        "KL 1": {"zero_shot_kl": 1.0},
+        "no teacher": {"teacher": None},
+        "mean teacher": {"teacher": "mean"},
+        "teacher three times": {"teacher_weight": 3.0},
+        "teacher kept": {"keep_teacher": True},
+        "one group of names": {"name_groups": 1},
+        "groups of names": {"name_groups": None},
+        "spread none": {"spread": "none"},
+        "shift": {"generator": "shift"},
         "KL on synthesized": {"synthesized_kl": 1.0},
-    }  # fmt: skip
+    }
     found.append(Variant("ogenlib", host, {}))
     return found + [Variant(f"ogenlib, {name}", host, change) for name, change in changes.items()]
 
@@ -165,8 +184,12 @@ def search(folder: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[
     emoji = [t for t in tasks if t.family.startswith("tags")]
     real = [t for t in tasks if not t.family.startswith("tags")]
     cells = []
-    for variant in [Variant("zero-shot", "zero_shot"), *search_variants("coop"), Variant("KgCoOp", "kgcoop"),
-                    Variant("KgCoOp, all names", "kgcoop", names="all")]:  # fmt: skip
+    for variant in [
+        Variant("zero-shot", "zero_shot"),
+        *search_variants("coop"),
+        Variant("KgCoOp", "kgcoop"),
+        Variant("KgCoOp, all names", "kgcoop", names="all"),
+    ]:
         cells += [(variant, task, s, task.epochs) for task in emoji for s in SEEDS]
     for host in ("text_adapter", "taskres"):
         for variant in [Variant("zero-shot", "zero_shot"), *search_variants(host)]:
@@ -182,8 +205,10 @@ def pixels(_: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[Study
         rows = [Variant("zero-shot", "zero_shot"), Variant("host alone", host)]
         for frozen in (True, False):
             where = "frozen images" if frozen else "the host's images"
-            rows += [Variant(f"{where}, KL {kl:g}", host, {"frozen_images": frozen, "zero_shot_kl": kl})
-                     for kl in (0.3, 1.0, 3.0)]  # fmt: skip
+            rows += [
+                Variant(f"{where}, KL {kl:g}", host, {"frozen_images": frozen, "zero_shot_kl": kl})
+                for kl in (0.3, 1.0, 3.0)
+            ]
         cells += [(v, task, 1, PIXEL_EPOCHS) for task in tasks for v in rows]
     return run_all(cells, work), tasks
 
@@ -191,11 +216,13 @@ def pixels(_: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[Study
 def anchored_variants(host: str) -> list[Variant]:
     """Less of what OGEN adds, for prompt learners that stay near zero-shot by their own loss or short training."""
     changes: dict[str, dict[str, Any]] = {
-        "KL 0.3": {"zero_shot_kl": 0.3}, "KL 0.1": {"zero_shot_kl": 0.1}, "no KL": {"zero_shot_kl": 0.0},
+        "KL 0.3": {"zero_shot_kl": 0.3},
+        "KL 0.1": {"zero_shot_kl": 0.1},
+        "no KL": {"zero_shot_kl": 0.0},
         "KL 0.3, no generator": {"zero_shot_kl": 0.3, "generator": None},
         "no generator, no KL": {"generator": None, "zero_shot_kl": 0.0},
         "zero-shot for new names, nothing else": {"generator": None, "zero_shot_kl": 0.0, "teacher": None},
-    }  # fmt: skip
+    }
     return [Variant("host alone", host), *(Variant(name, host, change) for name, change in changes.items())]
 
 
@@ -229,8 +256,10 @@ def emoji_variants() -> list[Variant]:
     for host in ("coop", "text_adapter"):
         rows += [Variant("host alone", host), Variant("ogenlib", host, {})] if host != "coop" else []
         rows += [Variant(name, host, change) for name, change in ablation().items()]
-    rows += [Variant(f"generator {g}", "coop", {"generator": g})
-             for g in ("joint", "per-class", "released", "shift", "joint-shift")]  # fmt: skip
+    rows += [
+        Variant(f"generator {g}", "coop", {"generator": g})
+        for g in ("joint", "per-class", "released", "shift", "joint-shift")
+    ]
     rows += [Variant(f"joint-shift, K {k}", "coop", {"generator": "joint-shift", "k": k}) for k in (1, 2, 4, 5)]
     rows += [Variant("teacher ema", "coop", {"teacher": "ema", "decay": 0.99})]  # of steps, not epochs
     rows.append(Variant("teacher mean", "coop", {"teacher": "mean"}))
@@ -259,8 +288,10 @@ def real(folder: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[St
         rows += [Variant(f"KL {w}", host, zero_shot_kl(w)) for w in (0.1, 0.3, 1.0, 3.0)]
         rows += [Variant("ogenlib", host, {}), Variant("ogenlib, names held out", host, {}, names="held out")]
         rows += [Variant(name, host, change) for name, change in ablation().items()]
-        rows += [Variant(f"generator {g}", host, {"generator": g})
-                 for g in ("joint", "per-class", "released", "shift", "joint-shift")]  # fmt: skip
+        rows += [
+            Variant(f"generator {g}", host, {"generator": g})
+            for g in ("joint", "per-class", "released", "shift", "joint-shift")
+        ]
         cells += [(v, task, s, task.epochs) for v in rows for task in tasks for s in SEEDS]
     return run_all(cells, work), tasks
 
@@ -289,13 +320,16 @@ def main() -> None:
     document = {
         "schema": SCHEMA,
         "protocol": {
-            "study": args.study, "tasks": {task.name: task_card(task) for task in tasks}, "feature_files": hashes,
-            "seeds": sorted({row["seed"] for row in rows}), "selection": "none: the last epoch is tested",
+            "study": args.study,
+            "tasks": {task.name: task_card(task) for task in tasks},
+            "feature_files": hashes,
+            "seeds": sorted({row["seed"] for row in rows}),
+            "selection": "none: the last epoch is tested",
             **origin("ogen.study", began),
         },
         "rows": rows,
         "summary": summarize(rows),
-    }  # fmt: skip
+    }
     write_json(args.out or RESULTS / f"ogen-{args.study}.json", document)
 
 

@@ -29,10 +29,7 @@ def base_to_new(document: dict[str, Any]) -> str:
     rows = [row for row in document["summary"] if row["domain"] == home]
     if not rows:
         raise ValueError(f"the results have no summary rows for domain {home!r}")
-    lines = [
-        [named(row["host"], row["ogen"]), *[spread(row[column]) for column in COLUMNS]]
-        for row in rows
-    ]
+    lines = [[named(row["host"], row["ogen"]), *[spread(row[column]) for column in COLUMNS]] for row in rows]
     body = table(["method", "base", "new", "H", "joint H"], lines)
     backbone = card["backbone"]
     tested = f", trained and tested on {home}" if home else ""
@@ -49,22 +46,36 @@ def base_to_new(document: dict[str, Any]) -> str:
 
 def emoji_main(document: dict[str, Any]) -> str:
     """The competitors on noto, and H on every other icon set."""
-    rows = [("zero_shot", "zero-shot"), ("coop", "host alone"), ("kgcoop", "KgCoOp"), ("kgcoop", "KgCoOp, all names"),
-            *[("coop", f"KL {w}") for w in (0.3, 1.0, 3.0)],
-            ("coop", "ogenlib"), ("coop", "ogenlib, names held out"), ("coop", "paper"),
-            ("coop", "released-code")]  # fmt: skip
+    rows = [
+        ("zero_shot", "zero-shot"),
+        ("coop", "host alone"),
+        ("kgcoop", "KgCoOp"),
+        ("kgcoop", "KgCoOp, all names"),
+        *[("coop", f"KL {w}") for w in (0.3, 1.0, 3.0)],
+        ("coop", "ogenlib"),
+        ("coop", "ogenlib, names held out"),
+        ("coop", "paper"),
+        ("coop", "released-code"),
+    ]
     shown = {
-        "host alone": "CoOp", "ogenlib": "**CoOp + OGEN**",
+        "host alone": "CoOp",
+        "ogenlib": "**CoOp + OGEN**",
         "ogenlib, names held out": "CoOp + OGEN, new names held out",
-        "paper": "CoOp + OGEN, preset `paper`", "released-code": "CoOp + OGEN, preset `released-code`",
-    }  # fmt: skip
+        "paper": "CoOp + OGEN, preset `paper`",
+        "released-code": "CoOp + OGEN, preset `released-code`",
+    }
     shown |= {f"KL {w}": f"CoOp + KL to zero-shot over all names, weight {w}" for w in (0.3, 1.0, 3.0)}
     others = sorted({e["domain"] for e in document["summary"]} - {"noto", ""})
     lines = []
     for host, variant in rows:
         entry = find(document, host, variant, "emoji", "noto")
-        lines.append([shown.get(variant, variant), *[spread(entry[c]) for c in COLUMNS],
-                      *[number(find(document, host, variant, "emoji", d)["H"][0]) for d in others]])  # fmt: skip
+        lines.append(
+            [
+                shown.get(variant, variant),
+                *[spread(entry[c]) for c in COLUMNS],
+                *[number(find(document, host, variant, "emoji", d)["H"][0]) for d in others],
+            ]
+        )
     header = ["on noto", "base", "new", "H", "joint H", *[f"H, {d}" for d in others]]
     return table(header, lines) + _seeds(document)
 
@@ -84,9 +95,14 @@ def emoji_parts(document: dict[str, Any]) -> str:
     """Generator variants, neighbours, teachers and windows, one at a time around the default."""
     wanted = ("ogenlib", "generator ", "joint-shift, K", "teacher ", "ALMT, ")
     names = list(dict.fromkeys(e["variant"] for e in document["summary"] if e["host"] == "coop"))
-    lines = [[name if name != "ogenlib" else "default: `text-only`, K 3, ALMT with m_max 9",
-              *[spread(find(document, "coop", name, "emoji", "noto")[c]) for c in COLUMNS]]
-             for name in names if name == "ogenlib" or name.startswith(wanted[1:])]  # fmt: skip
+    lines = [
+        [
+            name if name != "ogenlib" else "default: `text-only`, K 3, ALMT with m_max 9",
+            *[spread(find(document, "coop", name, "emoji", "noto")[c]) for c in COLUMNS],
+        ]
+        for name in names
+        if name == "ogenlib" or name.startswith(wanted[1:])
+    ]
     return table(["CoOp + OGEN on noto", "base", "new", "H", "joint H"], lines) + _seeds(document)
 
 
@@ -97,9 +113,23 @@ def real(document: dict[str, Any]) -> str:
         entry = find(document, "zero_shot", "zero-shot", family)
         lines.append([f"**{_title(family)}**: zero-shot", *[spread(entry[c]) for c in COLUMNS]])
         for host in ("text_adapter", "taskres"):
-            for variant in ("host alone", "KL 0.1", "KL 0.3", "KL 1.0", "KL 3.0", "none", "teacher", "generator",
-                            "ogenlib", "ogenlib, names held out", "generator joint", "generator per-class",
-                            "generator released", "generator shift", "generator joint-shift"):  # fmt: skip
+            for variant in (
+                "host alone",
+                "KL 0.1",
+                "KL 0.3",
+                "KL 1.0",
+                "KL 3.0",
+                "none",
+                "teacher",
+                "generator",
+                "ogenlib",
+                "ogenlib, names held out",
+                "generator joint",
+                "generator per-class",
+                "generator released",
+                "generator shift",
+                "generator joint-shift",
+            ):
                 entry = find(document, host, variant, family)
                 lines.append([f"{METHOD_NAMES[host]}{_real_name(variant)}", *[spread(entry[c]) for c in COLUMNS]])
     return table(["", "base", "new", "H", "joint H"], lines) + _seeds(document)
@@ -111,24 +141,32 @@ def _real_name(variant: str) -> str:
     if variant.startswith("generator "):
         return f" + OGEN with generator `{variant.removeprefix('generator ')}`"
     return {
-        "host alone": " alone", "none": " + OGEN without generator and teacher", "ogenlib": " + OGEN",
-        "teacher": " + OGEN without generator", "generator": " + OGEN without teacher",
+        "host alone": " alone",
+        "none": " + OGEN without generator and teacher",
+        "ogenlib": " + OGEN",
+        "teacher": " + OGEN without generator",
+        "generator": " + OGEN without teacher",
         "ogenlib, names held out": " + OGEN, new names held out",
-    }[variant]  # fmt: skip
+    }[variant]
 
 
 def search(document: dict[str, Any]) -> str:
     """Every recipe on the tasks settings were chosen on: H / joint H, averaged over hosts where there are two."""
-    groups = (("emoji tags", ("coop", "kgcoop"), ("tags", "tags apart")),
-              ("real, text adapter", ("text_adapter",), ("dtd base", "stanford_cars base", "imagenet")),
-              ("real, TaskRes", ("taskres",), ("dtd base", "stanford_cars base", "imagenet")))  # fmt: skip
+    groups = (
+        ("emoji tags", ("coop", "kgcoop"), ("tags", "tags apart")),
+        ("real, text adapter", ("text_adapter",), ("dtd base", "stanford_cars base", "imagenet")),
+        ("real, TaskRes", ("taskres",), ("dtd base", "stanford_cars base", "imagenet")),
+    )
     names = list(dict.fromkeys(e["variant"] for e in document["summary"]))
     lines = []
     for name in names:
         cells = []
         for _, hosts, families in groups:
-            entries = [e for e in document["summary"] if e["variant"] == name and e["family"] in families
-                       and e["host"] in (*hosts, "zero_shot")]  # fmt: skip
+            entries = [
+                e
+                for e in document["summary"]
+                if e["variant"] == name and e["family"] in families and e["host"] in (*hosts, "zero_shot")
+            ]
             if not entries:
                 cells.append("–")
                 continue
@@ -161,8 +199,9 @@ def hosts_tried(document: dict[str, Any]) -> str:
     lines = []
     for host, name in dict.fromkeys((e["host"], e["variant"]) for e in entries):
         found = {e["family"]: e for e in entries if (e["host"], e["variant"]) == (host, name)}
-        cells = [f"{number(found[f]['H'][0])} / {number(found[f]['joint_H'][0])}" if f in found else "–"
-                 for f in families]  # fmt: skip
+        cells = [
+            f"{number(found[f]['H'][0])} / {number(found[f]['joint_H'][0])}" if f in found else "–" for f in families
+        ]
         lines.append([f"{METHOD_NAMES[host]}, {name}", *cells])
     return table(["H / joint H", *families], lines) + "\nMeans over the tasks and seeds of a family.\n"
 
@@ -185,8 +224,15 @@ def long_run(document: dict[str, Any]) -> str:
         new = [sum(r["curve"]["new"][e] for r in rows) / len(rows) for e in range(len(rows[0]["curve"]["new"]))]
         best = max(range(len(new)), key=new.__getitem__)
         last = {c: sum(r["curve"][c][-1] for r in rows) / len(rows) for c in COLUMNS}
-        lines.append([name, f"{new[best]:.1f} (epoch {best + 1})", f"{new[-1]:.1f}", f"{new[-1] - new[best]:+.1f}",
-                      *[f"{last[c]:.1f}" for c in ("base", "H", "joint_H")]])  # fmt: skip
+        lines.append(
+            [
+                name,
+                f"{new[best]:.1f} (epoch {best + 1})",
+                f"{new[-1]:.1f}",
+                f"{new[-1] - new[best]:+.1f}",
+                *[f"{last[c]:.1f}" for c in ("base", "H", "joint_H")],
+            ]
+        )
     header = ["200 epochs on noto", "best new", "new at the end", "change", "base at the end", "H", "joint H"]
     return table(header, lines) + _seeds(document)
 

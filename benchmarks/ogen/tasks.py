@@ -110,8 +110,11 @@ def real_tasks(folder: Path | None) -> list[StudyTask]:
         found = load_clip_features(name, folder)
         split = base_new_split(found.classnames)
         names = found.classnames
-        tasks.append(_features(name, name, names, found.text, split,
-                               (found.train_x, found.train_y), (found.test_x, found.test_y)))  # fmt: skip
+        tasks.append(
+            _features(
+                name, name, names, found.text, split, (found.train_x, found.train_y), (found.test_x, found.test_y)
+            )
+        )
     return tasks
 
 
@@ -229,9 +232,14 @@ def _imagenet(folder: Path, seed: int) -> StudyTask:
 
 
 def _features(
-    name: str, family: str, names: Sequence[str], text: Tensor, split: BaseNewSplit, train: tuple[Tensor, Tensor],
+    name: str,
+    family: str,
+    names: Sequence[str],
+    text: Tensor,
+    split: BaseNewSplit,
+    train: tuple[Tensor, Tensor],
     test: tuple[Tensor, Tensor],
-) -> StudyTask:  # fmt: skip
+) -> StudyTask:
     table = EmbeddingTable(list(names), text, name=name)
     bank = FeatureBank.from_features(*train, list(names), table).select(split.base)
     seen = FeatureBank.from_features(*test, list(names), table).select((*split.base, *split.new))
@@ -241,7 +249,12 @@ def _features(
 def task_card(task: StudyTask) -> dict[str, Any]:
     """What a task is made of, JSON-able."""
     return {
-        "family": task.family, "n_base": len(task.split.base), "n_new": len(task.split.new), "epochs": task.epochs,
-        "train_rows": len(task.bank), "test_rows": len(task.test), "backbone": task.clip.fingerprint(),
+        "family": task.family,
+        "n_base": len(task.split.base),
+        "n_new": len(task.split.new),
+        "epochs": task.epochs,
+        "train_rows": len(task.bank),
+        "test_rows": len(task.test),
+        "backbone": task.clip.fingerprint(),
         "templates": list(task.templates),
-    }  # fmt: skip
+    }

@@ -160,5 +160,5 @@ def entries(vocabulary: Tensor) -> dict[str, Entry]:
         "Mahalanobis": Entry("images", on_features(theirs.Mahalanobis)),
         "RMD": Entry("images", on_features(theirs.RMD)),
         "GMM": Entry("images", on_features(theirs.GMM, piece=64)),  # it keeps rows x classes x dimensions
-    }  # fmt: skip
+    }
     return found

@@ -25,10 +25,11 @@ PLACE = ("dataset", "domain", "task", "detector", "host", "ogen")
 def slim(document: dict[str, Any]) -> dict[str, Any]:
     """What tables are made of: card, means over the seeds, and each seed's own measures."""
     return {
-        "schema": document["schema"], "protocol": document["protocol"],
+        "schema": document["schema"],
+        "protocol": document["protocol"],
         "summary": [{k: row[k] for k in (*PLACE, "n_seeds", *MEASURES)} for row in document["summary"]],
         "rows": [{k: row[k] for k in (*PLACE, "seed", "epochs", *MEASURES)} for row in document["rows"]],
-    }  # fmt: skip
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -35,8 +35,9 @@ def pictures(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = document.get("pictures") or {}
     lacking = [name for name, of in found.items() if set(of) != set(TASKS)]
     if not found or lacking:
-        raise ValueError(f"the results have no pictures of {', '.join(lacking) or 'any detector'}; run "
-                         "benchmarks/ood/study.py")  # fmt: skip
+        raise ValueError(
+            f"the results have no pictures of {', '.join(lacking) or 'any detector'}; run benchmarks/ood/study.py"
+        )
     return found
 
 
@@ -61,8 +62,14 @@ def scores(found: dict[str, dict[str, Any]]) -> Any:
     figure.text(0.985, 0.015, "unknown", color=UNKNOWN, fontsize=9, ha="right", weight="bold")
     figure.text(0.92, 0.015, "known", color=KNOWN, fontsize=9, ha="right", weight="bold")
     figure.text(0.015, 0.015, "score: to the right more unknown", color=SOFT, fontsize=9)
-    figure.subplots_adjust(left=0.085, right=0.985, top=1 - 0.3 / figure.get_figheight(), wspace=0.08, hspace=0.12,
-                           bottom=0.28 / figure.get_figheight())  # fmt: skip
+    figure.subplots_adjust(
+        left=0.085,
+        right=0.985,
+        top=1 - 0.3 / figure.get_figheight(),
+        wspace=0.08,
+        hspace=0.12,
+        bottom=0.28 / figure.get_figheight(),
+    )
     return figure
 
 
@@ -74,11 +81,16 @@ def curves(found: dict[str, dict[str, Any]]) -> Any:
         axes.plot([0, 100], [0, 100], color=RULE, lw=1)
         for place, ((detector, of), colour) in enumerate(zip(found.items(), LINES, strict=False)):
             curve = of[task]["roc"]
-            axes.plot([100 * i / (len(curve) - 1) for i in range(len(curve))], [100 * share for share in curve],
-                      color=colour, lw=1.4)  # fmt: skip
+            axes.plot(
+                [100 * i / (len(curve) - 1) for i in range(len(curve))],
+                [100 * share for share in curve],
+                color=colour,
+                lw=1.4,
+            )
             if index == 0:
-                axes.text(97, 5 + 9 * (len(found) - 1 - place), detector, color=colour, fontsize=8, ha="right",
-                          weight="bold")  # fmt: skip
+                axes.text(
+                    97, 5 + 9 * (len(found) - 1 - place), detector, color=colour, fontsize=8, ha="right", weight="bold"
+                )
         axes.set_title(title, fontsize=9, color=INK)
         axes.set_xlim(0, 100)
         axes.set_ylim(0, 101)

@@ -73,8 +73,17 @@ def throughput(rows: int, classes: int, dim: int, threads: int) -> list[dict[str
                 began = time.perf_counter()
                 predict(part)
                 seconds[name] += time.perf_counter() - began
-    return [{"detector": name, "threads": threads, "rows": rows, "rows_a_call": piece, "seconds": round(s, 3),
-             "rows_a_second": round(rows / s)} for name, s in seconds.items()]  # fmt: skip
+    return [
+        {
+            "detector": name,
+            "threads": threads,
+            "rows": rows,
+            "rows_a_call": piece,
+            "seconds": round(s, 3),
+            "rows_a_second": round(rows / s),
+        }
+        for name, s in seconds.items()
+    ]
 
 
 def memory(name: str, rows: int, classes: int, dim: int) -> dict[str, Any]:
@@ -87,8 +96,12 @@ def memory(name: str, rows: int, classes: int, dim: int) -> dict[str, Any]:
         scores = predict(features)
     if scores.shape != (rows,) or not bool(torch.isfinite(scores).all()):
         raise ValueError(f"{name} gave scores of shape {tuple(scores.shape)}, or some that are not finite")
-    return {"detector": name, "rows": rows, "features_mib": round(features.nbytes / 2**20),
-            "peak_over_features_mib": round(status("VmHWM") - before)}  # fmt: skip
+    return {
+        "detector": name,
+        "rows": rows,
+        "features_mib": round(features.nbytes / 2**20),
+        "peak_over_features_mib": round(status("VmHWM") - before),
+    }
 
 
 def fitting(rows: int, classes: int, dim: int) -> dict[str, Any]:
@@ -101,8 +114,13 @@ def fitting(rows: int, classes: int, dim: int) -> dict[str, Any]:
     clear_mark()
     before = status("VmRSS")
     detector.fit_features(features, labels)
-    return {"detector": FITTED, "rows": rows, "dtype": "float16", "features_mib": round(features.nbytes / 2**20),
-            "peak_over_features_mib": round(status("VmHWM") - before)}  # fmt: skip
+    return {
+        "detector": FITTED,
+        "rows": rows,
+        "dtype": "float16",
+        "features_mib": round(features.nbytes / 2**20),
+        "peak_over_features_mib": round(status("VmHWM") - before),
+    }
 
 
 def run_fitting(document: dict[str, Any], rows: int, path: Path) -> dict[str, Any]:
@@ -120,10 +138,17 @@ def run(rows: int, classes: int, dim: int, threads: Sequence[int], path: Path) -
     """Everything; each measurement in a process of its own."""
     document: dict[str, Any] = {
         "schema": SCHEMA,
-        "protocol": {"name": "ood-speed", "classes": classes, "dimensions": dim, "dtype": "float32", "device": "cpu",
-                     **origin("ood.speed")},
-        "throughput": [], "memory": [],
-    }  # fmt: skip
+        "protocol": {
+            "name": "ood-speed",
+            "classes": classes,
+            "dimensions": dim,
+            "dtype": "float32",
+            "device": "cpu",
+            **origin("ood.speed"),
+        },
+        "throughput": [],
+        "memory": [],
+    }
     size = ["--classes", str(classes), "--dim", str(dim)]
     timed, fewer = (str(max(1, round(share * rows))) for share in (SHARE, FEWER))
     for count in threads:
@@ -144,8 +169,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dim", type=int, default=DIM, metavar="N", help=f"dimensions (default: {DIM})")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], metavar="N", help="of torch (default: 1 2)")
     parser.add_argument("--only", default=None, choices=["fitting"], help="measure this anew, keep the file's rest")
-    parser.add_argument("--child", default=None, choices=["throughput", FITTED, *DETECTORS],
-                        help="measure one thing, print it")  # fmt: skip
+    parser.add_argument(
+        "--child", default=None, choices=["throughput", FITTED, *DETECTORS], help="measure one thing, print it"
+    )
     args = parser.parse_args(argv)
     if args.child == "throughput":
         print(json.dumps(throughput(args.rows, args.classes, args.dim, args.threads[0])))

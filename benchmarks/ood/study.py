@@ -113,8 +113,15 @@ def run(folder: Path, seeds: Sequence[int], only: Sequence[str] | None, path: Pa
             drawn = entry.setting != "names" and int(torch.bincount(task.fit_y).max()) > SHOTS
             for seed in seeds if drawn else seeds[:1]:
                 fitted = task.first(SHOTS, seed)
-                document["rows"].append({"detector": name, "setting": entry.setting, "task": task.name, "seed": seed,
-                                         **detector.measures(fitted)})  # fmt: skip
+                document["rows"].append(
+                    {
+                        "detector": name,
+                        "setting": entry.setting,
+                        "task": task.name,
+                        "seed": seed,
+                        **detector.measures(fitted),
+                    }
+                )
                 if name in PICTURED and seed == seeds[0]:
                     document["pictures"].setdefault(name, {})[task.name] = detector.picture(fitted)
         if entry.setting != "unknown names":
@@ -132,8 +139,12 @@ def run(folder: Path, seeds: Sequence[int], only: Sequence[str] | None, path: Pa
         except (ImportError, ValueError) as error:  # some want every class to be predicted right at least once
             forget(document, name)
             document["failed"][name] = str(error)
-        document["runs"][name] = {"seconds": round(time.perf_counter() - began, 2), "git": results.git_revision(),
-                                  "threads": torch.get_num_threads(), "date": results.now()}  # fmt: skip
+        document["runs"][name] = {
+            "seconds": round(time.perf_counter() - began, 2),
+            "git": results.git_revision(),
+            "threads": torch.get_num_threads(),
+            "date": results.now(),
+        }
         document["rows"].sort(key=lambda row: list(every).index(row["detector"]))
         document["without_exclusions"].sort(key=lambda row: list(every).index(row["detector"]))
         document["summary"] = summarize(document["rows"])
@@ -143,27 +154,41 @@ def run(folder: Path, seeds: Sequence[int], only: Sequence[str] | None, path: Pa
 
 def protocol(tests: Sequence[Task], seeds: Sequence[int]) -> dict[str, Any]:
     return {
-        "name": "ood", "backbone": "OpenAI CLIP ViT-B/32, features computed elsewhere", "seeds": list(seeds),
-        "shots": {"imagenet": 4, "dtd": SHOTS, "cars": SHOTS}, "vocabulary": list(VOCABULARY),
+        "name": "ood",
+        "backbone": "OpenAI CLIP ViT-B/32, features computed elsewhere",
+        "seeds": list(seeds),
+        "shots": {"imagenet": 4, "dtd": SHOTS, "cars": SHOTS},
+        "vocabulary": list(VOCABULARY),
         "excluded": {t.name: list(t.excluded) for t in tests if t.excluded},
         "rows": {t.name: {"known": len(t.known), "unknown": len(t.unknown)} for t in tests},
         "views": "rows of ImageNet and fitted rows of Cars are means of augmented crops, all others single views",
-        "selection": "settings by mean AUROC over validation tasks of known classes", **origin("ood.study"),
-    }  # fmt: skip
+        "selection": "settings by mean AUROC over validation tasks of known classes",
+        **origin("ood.study"),
+    }
 
 
 def started(card: dict[str, Any], path: Path | None) -> dict[str, Any]:
     """A document without rows, or with those of the file, if what it measured is the same."""
-    empty: dict[str, Any] = {"schema": SCHEMA, "protocol": card, "validation": {}, "rows": [], "without_exclusions": [],
-                             "pictures": {}, "runs": {}, "failed": {}, "summary": []}  # fmt: skip
+    empty: dict[str, Any] = {
+        "schema": SCHEMA,
+        "protocol": card,
+        "validation": {},
+        "rows": [],
+        "without_exclusions": [],
+        "pictures": {},
+        "runs": {},
+        "failed": {},
+        "summary": [],
+    }
     if path is None or not path.is_file():
         return empty
     found = json.loads(path.read_text(encoding="utf-8"))
     same = ("seeds", "shots", "vocabulary", "excluded", "rows", "selection")
     other = [key for key in same if found.get("protocol", {}).get(key) != card[key]]
     if found.get("schema") != SCHEMA or other:
-        raise ValueError(f"{path} was measured otherwise ({', '.join(other) or 'schema'}); leave --only out, or name "
-                         "another --out")  # fmt: skip
+        raise ValueError(
+            f"{path} was measured otherwise ({', '.join(other) or 'schema'}); leave --only out, or name another --out"
+        )
     return {key: found.get(key, value) for key, value in empty.items()} | {"protocol": card}
 
 
@@ -192,8 +217,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = parser_of(__doc__, "ood.json")
     add_option(parser)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="of the fitted rows")
-    parser.add_argument("--only", nargs="+", default=None, metavar="NAME",
-                        help="detectors to run; others' rows in the file stay (all, in a new file)")  # fmt: skip
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=None,
+        metavar="NAME",
+        help="detectors to run; others' rows in the file stay (all, in a new file)",
+    )
     args = parser.parse_args(argv)
     try:
         document = run(args.features, args.seeds, args.only, args.out)

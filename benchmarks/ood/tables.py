@@ -17,8 +17,13 @@ SETTINGS = {
     "unknown names": "Names of the unknown",
 }
 
-DETECTORS = {"mcm": "MCM", "max_logit": "MaxLogit", "energy": "Energy", "ogen": "OGENDetector",
-             "ogen_images": "OGENDetector, images"}  # fmt: skip
+DETECTORS = {
+    "mcm": "MCM",
+    "max_logit": "MaxLogit",
+    "energy": "Energy",
+    "ogen": "OGENDetector",
+    "ogen_images": "OGENDetector, images",
+}
 
 
 def _pair(row: dict[str, Any] | None) -> str:
@@ -114,22 +119,32 @@ def speed(document: dict[str, Any]) -> str:
     card, first = document["protocol"], document["throughput"][0]
     # Absent from results of the time when fitting was not measured.
     fitted = document.get("fitting", {}).get("rows", ())
-    return table(header, lines) + (
-        f"\nRandom rows of {card['dimensions']} numbers in fp32, {card['classes']:,} names, "
-        f"on {card['device'].upper()}. Speed: detectors take turns on {first['rows']:,} rows in pieces of "
-        f"{first['rows_a_call']:,}. "
-        "Memory: the peak of a process beyond what it had with the features, in one call on all of them.\n"
-    ) + "".join(
-        f"\nFitting {row['rows']:,} features in {row['dtype']} ({row['features_mib']:,} MiB): "
-        f"{row['peak_over_features_mib']:,} MiB beyond them.\n" for row in fitted
+    return (
+        table(header, lines)
+        + (
+            f"\nRandom rows of {card['dimensions']} numbers in fp32, {card['classes']:,} names, "
+            f"on {card['device'].upper()}. Speed: detectors take turns on {first['rows']:,} rows in pieces of "
+            f"{first['rows_a_call']:,}. "
+            "Memory: the peak of a process beyond what it had with the features, in one call on all of them.\n"
+        )
+        + "".join(
+            f"\nFitting {row['rows']:,} features in {row['dtype']} ({row['features_mib']:,} MiB): "
+            f"{row['peak_over_features_mib']:,} MiB beyond them.\n"
+            for row in fitted
+        )
     )
 
 
 def emoji(document: dict[str, Any]) -> str:
     """Each detector on each method, embedded data: the means over tasks of a kind."""
     rows = document["summary"]
-    columns = (("near", "auroc"), ("near", "fpr95_ood_positive"), ("far", "auroc"), ("full-spectrum", "auroc"),
-               ("shift", "flagged"))  # fmt: skip
+    columns = (
+        ("near", "auroc"),
+        ("near", "fpr95_ood_positive"),
+        ("far", "auroc"),
+        ("full-spectrum", "auroc"),
+        ("shift", "flagged"),
+    )
     lines = []
     for detector, title in DETECTORS.items():
         for host, ogen in dict.fromkeys((r["host"], r["ogen"]) for r in rows):

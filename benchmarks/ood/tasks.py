@@ -43,12 +43,22 @@ class Task:
     def first(self, shots: int, seed: int) -> Task:
         """With at most `shots` fitted rows of a class, drawn by `seed`."""
         draws = torch.Generator().manual_seed(seed)
-        chosen = torch.cat([
-            rows[torch.randperm(len(rows), generator=draws)[:shots]]
-            for rows in ((self.fit_y == c).nonzero()[:, 0] for c in range(len(self.names)))
-        ])  # fmt: skip
-        return Task(self.name, self.names, self.others, self.fit_x[chosen], self.fit_y[chosen], self.known,
-                    self.unknown, self.excluded)  # fmt: skip
+        chosen = torch.cat(
+            [
+                rows[torch.randperm(len(rows), generator=draws)[:shots]]
+                for rows in ((self.fit_y == c).nonzero()[:, 0] for c in range(len(self.names)))
+            ]
+        )
+        return Task(
+            self.name,
+            self.names,
+            self.others,
+            self.fit_x[chosen],
+            self.fit_y[chosen],
+            self.known,
+            self.unknown,
+            self.excluded,
+        )
 
 
 @dataclass(frozen=True)
@@ -105,8 +115,17 @@ def test_tasks(folder: str | os.PathLike[str], *, exclude: bool = True) -> list[
     for task, name in zip(NEAR, ("dtd", "cars", "imagenet"), strict=True):
         data = rows[name]
         b, fitted, known = data.base, data.fit_y < data.base, data.test_y < data.base
-        tasks.append(Task(task, data.names[:b], data.names[b:], data.fit_x[fitted], data.fit_y[fitted],
-                          data.test_x[known], data.test_x[~known]))  # fmt: skip
+        tasks.append(
+            Task(
+                task,
+                data.names[:b],
+                data.names[b:],
+                data.fit_x[fitted],
+                data.fit_y[fitted],
+                data.test_x[known],
+                data.test_x[~known],
+            )
+        )
     return tasks
 
 
@@ -131,8 +150,15 @@ def divided(name: str, data: Rows, known: list[int], unknown: list[int], hold: i
         fit_x.append(data.fit_x[rows[hold:]])
         fit_y += [number] * (len(rows) - hold)
     away = torch.isin(data.fit_y, torch.tensor(unknown, dtype=torch.long))
-    return Task(name, data.names[known], data.names[unknown], torch.cat(fit_x), torch.tensor(fit_y),
-                torch.cat(tested), data.fit_x[away])  # fmt: skip
+    return Task(
+        name,
+        data.names[known],
+        data.names[unknown],
+        torch.cat(fit_x),
+        torch.tensor(fit_y),
+        torch.cat(tested),
+        data.fit_x[away],
+    )
 
 
 def validation_tasks(folder: str | os.PathLike[str]) -> list[Task]:
@@ -159,12 +185,18 @@ def validation_tasks(folder: str | os.PathLike[str]) -> list[Task]:
         divided("cars second|first", cars, span((49, 98)), span((0, 49)), 4),
     ]
     whole = {
-        "imagenet": divided("", image, span((0, 500)), [], 1), "dtd": divided("", dtd, span((0, 24)), [], 8),
+        "imagenet": divided("", image, span((0, 500)), [], 1),
+        "dtd": divided("", dtd, span((0, 24)), [], 8),
         "cars": divided("", cars, span((0, 98)), [], 4),
-    }  # fmt: skip
+    }
     seen = {name: data.fit_x[data.fit_y < data.base] for name, data in rows.items()}
-    for name, other in (("imagenet", "cars"), ("dtd", "imagenet"), ("dtd", "cars"), ("cars", "imagenet"),
-                        ("cars", "dtd")):  # fmt: skip
+    for name, other in (
+        ("imagenet", "cars"),
+        ("dtd", "imagenet"),
+        ("dtd", "cars"),
+        ("cars", "imagenet"),
+        ("cars", "dtd"),
+    ):
         t = whole[name]
         tasks.append(Task(f"{name}|{other}", t.names, None, t.fit_x, t.fit_y, t.known, seen[other]))
     return tasks

@@ -54,9 +54,14 @@ TRIED = {"full_ft": TEACHERS, "flyp": {**TEACHERS, **SCORED}, "r_adapter": {**TE
 
 
 def run_one(
-    variant: Variant, task: StudyTask, pixels: tuple[PixelBank, PixelBank], seed: int, epochs: int, precision: str,
+    variant: Variant,
+    task: StudyTask,
+    pixels: tuple[PixelBank, PixelBank],
+    seed: int,
+    epochs: int,
+    precision: str,
     settings: Mapping[str, float],
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Train and test once; scores of each test domain."""
     host = make_host(variant, task)
     began, seconds = time.perf_counter(), 0.0
@@ -67,11 +72,18 @@ def run_one(
     seen = encoded(host, task.test, pixels[1], precision)
     outcome = evaluate.base_to_new(Seen(host), seen, task.split)
     return {
-        "variant": variant.name, "host": variant.host, "task": task.name, "family": task.family, "seed": seed,
-        "epochs": epochs, **settings, "seconds_fit": seconds, "seconds_all": time.perf_counter() - began,
+        "variant": variant.name,
+        "host": variant.host,
+        "task": task.name,
+        "family": task.family,
+        "seed": seed,
+        "epochs": epochs,
+        **settings,
+        "seconds_fit": seconds,
+        "seconds_all": time.perf_counter() - began,
         "parameters": sum(p.numel() for p in host.trainable().values()),
         "domains": {d: {k: s[k] for k in SCORES} for d, s in outcome.domains.items()},
-    }  # fmt: skip
+    }
 
 
 def run_all(
@@ -109,8 +121,14 @@ def search_variants(hosts: Sequence[str]) -> list[Variant]:
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = parser_of(__doc__)
     parser.add_argument("what", nargs="?", choices=("table", "choose"), default="table", help="(table)")
-    parser.add_argument("--hosts", nargs="+", default=None, choices=sorted({*HOSTS, *TRIED}), metavar="NAME",
-                        help=f"methods ({', '.join(HOSTS)}; choose: {', '.join(CHOSEN_ON)})")  # fmt: skip
+    parser.add_argument(
+        "--hosts",
+        nargs="+",
+        default=None,
+        choices=sorted({*HOSTS, *TRIED}),
+        metavar="NAME",
+        help=f"methods ({', '.join(HOSTS)}; choose: {', '.join(CHOSEN_ON)})",
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="seeds (1 2 3)")
     parser.add_argument("--tasks", type=int, default=4, help="selection tasks (4)")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"passes over the training images ({EPOCHS})")
@@ -142,17 +160,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "protocol": {
-            "study": f"robust-base-to-new, {args.what}", "backbone": tasks[0].clip.fingerprint(), "datasets": cards,
-            "shots": 16, "views": 8, "seeds": sorted({row["seed"] for row in rows}), "epochs": args.epochs,
-            "precision": args.precision, "rates": {host: rates[host] for host in hosts if host in rates},
+            "study": f"robust-base-to-new, {args.what}",
+            "backbone": tasks[0].clip.fingerprint(),
+            "datasets": cards,
+            "shots": 16,
+            "views": 8,
+            "seeds": sorted({row["seed"] for row in rows}),
+            "epochs": args.epochs,
+            "precision": args.precision,
+            "rates": {host: rates[host] for host in hosts if host in rates},
             "settings": "each method's own in this library, but for the rates: chosen by robust.rates on validation "
-                        "images of emoji-categories; OGEN's default preset",
-            "selection": "none: the last epoch is tested", "new_names_known_in_training": "by OGEN, without images",
+            "images of emoji-categories; OGEN's default preset",
+            "selection": "none: the last epoch is tested",
+            "new_names_known_in_training": "by OGEN, without images",
             "arguments": {"hosts": list(hosts), "epochs": args.epochs, "precision": args.precision},
             **origin("robust.base_to_new", began),
         },
-        "rows": rows, "summary": summarize(rows),
-    }  # fmt: skip
+        "rows": rows,
+        "summary": summarize(rows),
+    }
     if not choose:
         document["gains"] = gains(rows)
     name = "robust-ogen-search.json" if choose else "robust-base-to-new.json"

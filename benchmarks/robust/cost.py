@@ -125,10 +125,17 @@ def timed(setting: Setting, chosen: Sequence[Case], rounds: int) -> list[dict[st
     for i, (case, host) in enumerate(zip(every, hosts, strict=True)):
         seconds = [turn[i] for turn in turns]
         ratios = [turn[i] / turn[0] for turn in turns]
-        found.append({"case": case.name, "host": case.host, "options": case.options,
-                      "parameters": sum(p.numel() for p in host.trainable().values()),
-                      "seconds": statistics.median(seconds), "ratio": statistics.median(ratios),
-                      "ratios": ratios})  # fmt: skip
+        found.append(
+            {
+                "case": case.name,
+                "host": case.host,
+                "options": case.options,
+                "parameters": sum(p.numel() for p in host.trainable().values()),
+                "seconds": statistics.median(seconds),
+                "ratio": statistics.median(ratios),
+                "ratios": ratios,
+            }
+        )
     return found
 
 
@@ -171,22 +178,31 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     def keep(model: str) -> None:
         cards[model] = {
-            "batch": BATCHES[model], "classes": BATCHES[model], "rounds": args.rounds or ROUNDS[model],
-            "threads": torch.get_num_threads(), "git": git, "date": results.now(),
+            "batch": BATCHES[model],
+            "classes": BATCHES[model],
+            "rounds": args.rounds or ROUNDS[model],
+            "threads": torch.get_num_threads(),
+            "git": git,
+            "date": results.now(),
             "seconds": time.perf_counter() - began,
             **({"earlier": before[model]} if args.cases is not None and model in before else {}),
-        }  # fmt: skip
-        write_json(args.out, {
-            "schema": SCHEMA,
-            "protocol": {
-                "models": {m: cards[m] for m in BATCHES if m in cards}, "reference": REFERENCE,
-                "ratio_is": "median over rounds of seconds over full fine-tuning's of the same round",
-                "peak_is": "of a process of its own that loads the model and trains two steps",
-                "arf_has": "captions, and as many retrieved pairs a step as images",
-                "versions": results.versions(), "command": command("robust.cost"),
+        }
+        write_json(
+            args.out,
+            {
+                "schema": SCHEMA,
+                "protocol": {
+                    "models": {m: cards[m] for m in BATCHES if m in cards},
+                    "reference": REFERENCE,
+                    "ratio_is": "median over rounds of seconds over full fine-tuning's of the same round",
+                    "peak_is": "of a process of its own that loads the model and trains two steps",
+                    "arf_has": "captions, and as many retrieved pairs a step as images",
+                    "versions": results.versions(),
+                    "command": command("robust.cost"),
+                },
+                "rows": [rows[m, case] for m in BATCHES for case in known if (m, case) in rows],
             },
-            "rows": [rows[m, case] for m in BATCHES for case in known if (m, case) in rows],
-        })  # fmt: skip
+        )
 
     for model in args.models:
         for start in range(0, len(chosen), TOGETHER):

@@ -27,10 +27,12 @@ def pictures(document: Mapping[str, Any]) -> dict[str, list[Key]]:
     """File name -> methods in it, full fine-tuning first; at most as many as there are colours."""
     found = list(dict.fromkeys((row["host"], row["ogen"]) for row in document["rows"] if row.get("curve")))
     rest = [key for key in found if not key[1] and key != REFERENCE and key[0] not in PAPERS]
-    groups = {"robust-methods": [key for key in found if not key[1] and key[0] in PAPERS],
-              "robust-ogen": [key for key in found if key[1]],
-              "robust-baselines": [key for key in rest if FAMILIES.get(key[0]) != "flyp"],
-              "robust-contrastive": [key for key in rest if FAMILIES.get(key[0]) == "flyp"]}  # fmt: skip
+    groups = {
+        "robust-methods": [key for key in found if not key[1] and key[0] in PAPERS],
+        "robust-ogen": [key for key in found if key[1]],
+        "robust-baselines": [key for key in rest if FAMILIES.get(key[0]) != "flyp"],
+        "robust-contrastive": [key for key in rest if FAMILIES.get(key[0]) == "flyp"],
+    }
     first = [REFERENCE] if REFERENCE in found else []
     return {name: [*first, *keys][: len(plots.HOSTS)] for name, keys in groups.items() if keys}
 
@@ -70,10 +72,24 @@ def picture(
         axes.set_axisbelow(True)
     handles = [Line2D([], [], color=plots.HOSTS[i], marker=plots.MARKERS[i], lw=1.5, ms=7) for i in range(len(keys))]
     names = [named(host, ogen) for host, ogen in keys]
-    figure.legend(handles, names, ncols=4, loc="lower left", bbox_to_anchor=(0.045, 0.04), frameon=False, fontsize=9,
-                  labelcolor=plots.INK)  # fmt: skip
-    figure.text(0.06, 0.02, "from alpha 0 (zero-shot) to alpha 1 (the large mark); ring: the alpha that validation "
-                "images choose", fontsize=8.5, color=plots.SOFT, va="center")  # fmt: skip
+    figure.legend(
+        handles,
+        names,
+        ncols=4,
+        loc="lower left",
+        bbox_to_anchor=(0.045, 0.04),
+        frameon=False,
+        fontsize=9,
+        labelcolor=plots.INK,
+    )
+    figure.text(
+        0.06,
+        0.02,
+        "from alpha 0 (zero-shot) to alpha 1 (the large mark); ring: the alpha that validation images choose",
+        fontsize=8.5,
+        color=plots.SOFT,
+        va="center",
+    )
     return standalone(plots.to_svg(figure, name, "mean OOD and mean zero-shot accuracy over ID accuracy"))
 
 

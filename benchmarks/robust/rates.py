@@ -102,16 +102,33 @@ def run_all(cells: Sequence[tuple[str, float]], here: World, epochs: int, work: 
     """All rows, each kept in `work` under a name made of what decides it."""
 
     def decides(host: str, factor: float) -> tuple[Any, ...]:
-        return ("rate", host, factor, here.plan.source.train.hash(), here.plan.parts[-1].images.hash(),
-                here.clip.weights_hash, here.shots, SEED, epochs, VIEWS, here.precision)  # fmt: skip
+        return (
+            "rate",
+            host,
+            factor,
+            here.plan.source.train.hash(),
+            here.plan.parts[-1].images.hash(),
+            here.clip.weights_hash,
+            here.shots,
+            SEED,
+            epochs,
+            VIEWS,
+            here.precision,
+        )
 
     return kept_rows(cells, work, decides, partial(tried, here=here, epochs=epochs), prefix="rate-", about="rates")
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = parser_of(__doc__, RATES.name)
-    parser.add_argument("--hosts", nargs="+", choices=list(FACTORS), default=list(FACTORS), metavar="NAME",
-                        help="methods (all that have factors)")  # fmt: skip
+    parser.add_argument(
+        "--hosts",
+        nargs="+",
+        choices=list(FACTORS),
+        default=list(FACTORS),
+        metavar="NAME",
+        help="methods (all that have factors)",
+    )
     parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"passes over the training images ({EPOCHS})")
     parser.add_argument("--precision", choices=list(PRECISIONS), default=PRECISION, help=f"({PRECISION})")
     add_work(parser, "runs/robust")
@@ -132,16 +149,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     document = {
         "schema": SCHEMA,
         "protocol": {
-            "study": "robust-rates", "backbone": here.clip.fingerprint(), "dataset": DATASET,
-            "data_hash": here.plan.source.hash(), "train_images": len(here.plan.source.train),
-            "validation": here.plan.card["validation"], "seed": SEED, "epochs": args.epochs, "views": VIEWS,
-            "precision": args.precision, "families": FAMILIES,
+            "study": "robust-rates",
+            "backbone": here.clip.fingerprint(),
+            "dataset": DATASET,
+            "data_hash": here.plan.source.hash(),
+            "train_images": len(here.plan.source.train),
+            "validation": here.plan.card["validation"],
+            "seed": SEED,
+            "epochs": args.epochs,
+            "views": VIEWS,
+            "precision": args.precision,
+            "families": FAMILIES,
             "selection": "the factor of the highest accuracy on the validation images, of equals the smallest",
             "arguments": {"epochs": args.epochs, "precision": args.precision, "hosts": args.hosts},
             **origin("robust.rates", began),
         },
-        "rows": rows, "chosen": chosen(rows),
-    }  # fmt: skip
+        "rows": rows,
+        "chosen": chosen(rows),
+    }
     write_json(args.out, document)
 
 

@@ -67,11 +67,21 @@ def run_one(variant: Variant, here: World, seed: int, epochs: int, settings: Map
         others = here.vrf_points(host, bank, seen)
     curve, reason = curve_of(host, here, end)
     return {
-        "task": here.plan.source.name, "variant": variant.name, "host": variant.host, "ogen": variant.ogen is not None,
-        "seed": seed, "epochs": epochs if learns else 0, **settings, "seconds_fit": seconds,
-        "seconds_all": time.perf_counter() - began, "parameters": sum(p.numel() for p in host.trainable().values()),
-        **end, "curve": curve, "why_no_curve": reason, "others": others,
-    }  # fmt: skip
+        "task": here.plan.source.name,
+        "variant": variant.name,
+        "host": variant.host,
+        "ogen": variant.ogen is not None,
+        "seed": seed,
+        "epochs": epochs if learns else 0,
+        **settings,
+        "seconds_fit": seconds,
+        "seconds_all": time.perf_counter() - began,
+        "parameters": sum(p.numel() for p in host.trainable().values()),
+        **end,
+        "curve": curve,
+        "why_no_curve": reason,
+        "others": others,
+    }
 
 
 def curve_of(host: Host, here: World, end: dict[str, Any]) -> tuple[list[dict[str, Any]] | None, str | None]:
@@ -101,8 +111,21 @@ def run_all(
     def decides(variant: Variant, here: World, seed: int, epochs: int) -> tuple[Any, ...]:
         card = {k: v for k, v in here.plan.card.items() if k != "effective_robustness"}  # of the table, not of a run
         source = here.plan.source
-        return (asdict(variant), card, source.hash(), source.train.hash(), settings(variant), here.clip.weights_hash,
-                here.shots, seed, epochs, VIEWS, here.most, here.precision, SCHEMA)  # fmt: skip
+        return (
+            asdict(variant),
+            card,
+            source.hash(),
+            source.train.hash(),
+            settings(variant),
+            here.clip.weights_hash,
+            here.shots,
+            seed,
+            epochs,
+            VIEWS,
+            here.most,
+            here.precision,
+            SCHEMA,
+        )
 
     def train(variant: Variant, here: World, seed: int, epochs: int) -> dict[str, Any]:
         return run_one(variant, here, seed, epochs, settings(variant))
@@ -127,8 +150,15 @@ def costs(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         own = [r for r in rows if (r["host"], r["ogen"], r["task"]) == (host, ogen, rows[0]["task"])]
         if own:
             seconds = sum(r["seconds_fit"] for r in own) / len(own)
-            found.append({"host": host, "ogen": ogen, "epochs": own[0]["epochs"], "seconds": seconds,
-                          "parameters": max(r["parameters"] for r in own)})  # fmt: skip
+            found.append(
+                {
+                    "host": host,
+                    "ogen": ogen,
+                    "epochs": own[0]["epochs"],
+                    "seconds": seconds,
+                    "parameters": max(r["parameters"] for r in own),
+                }
+            )
     return found
 
 
@@ -140,14 +170,33 @@ def study_variants(hosts: Sequence[str], with_ogen: Sequence[str]) -> list[Varia
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = parser_of(__doc__)
-    parser.add_argument("--hosts", nargs="+", choices=list(METHODS), default=fine_tuning_hosts(), metavar="NAME",
-                        help="methods (zero-shot, linear probe and all of fine-tuning)")  # fmt: skip
-    parser.add_argument("--ogen", nargs="*", choices=list(METHODS), default=list(WITH_OGEN), metavar="NAME",
-                        help=f"methods that are run with OGEN too ({', '.join(WITH_OGEN)})")  # fmt: skip
-    parser.add_argument("--datasets", nargs="+", choices=emoji_datasets(), default=["emoji-categories"],
-                        metavar="NAME", help="trained on, each by itself (emoji-categories)")  # fmt: skip
-    parser.add_argument("--concepts", action="store_true", help="the papers' methods on each of the emoji-concepts, "
-                        "without OGEN")  # fmt: skip
+    parser.add_argument(
+        "--hosts",
+        nargs="+",
+        choices=list(METHODS),
+        default=fine_tuning_hosts(),
+        metavar="NAME",
+        help="methods (zero-shot, linear probe and all of fine-tuning)",
+    )
+    parser.add_argument(
+        "--ogen",
+        nargs="*",
+        choices=list(METHODS),
+        default=list(WITH_OGEN),
+        metavar="NAME",
+        help=f"methods that are run with OGEN too ({', '.join(WITH_OGEN)})",
+    )
+    parser.add_argument(
+        "--datasets",
+        nargs="+",
+        choices=emoji_datasets(),
+        default=["emoji-categories"],
+        metavar="NAME",
+        help="trained on, each by itself (emoji-categories)",
+    )
+    parser.add_argument(
+        "--concepts", action="store_true", help="the papers' methods on each of the emoji-concepts, without OGEN"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="seeds (1 2 3)")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"passes over the training images ({EPOCHS})")
     parser.add_argument("--shots", type=int, default=ALL_SHOTS, help="training images of a class, 0 for all (0)")
@@ -186,29 +235,42 @@ def main(argv: Sequence[str] | None = None) -> None:
         cells = [(v, here, s, args.epochs) for v in variants for s in args.seeds]
         rows += run_all(part(cells, args.part), args.work, rates)
         data = here.plan.source
-        cards[name] = {"data_hash": data.hash(), "train_images": len(data.train), "names": len(here.plan.known),
-                       **here.plan.card}  # fmt: skip
+        cards[name] = {
+            "data_hash": data.hash(),
+            "train_images": len(data.train),
+            "names": len(here.plan.known),
+            **here.plan.card,
+        }
         backbone = here.clip.fingerprint()
     if args.part is not None:
         return
     document = {
         "schema": SCHEMA,
         "protocol": {
-            "study": "robust", "backbone": backbone, "datasets": cards, "shots": args.shots or "all", "views": VIEWS,
-            "seeds": args.seeds, "epochs": args.epochs, "alphas": args.alphas, "precision": args.precision,
+            "study": "robust",
+            "backbone": backbone,
+            "datasets": cards,
+            "shots": args.shots or "all",
+            "views": VIEWS,
+            "seeds": args.seeds,
+            "epochs": args.epochs,
+            "alphas": args.alphas,
+            "precision": args.precision,
             "test_images": f"all of the domain of training; of a shift or another dataset at most {args.most}, drawn "
-                           "once by their keys",
+            "once by their keys",
             "rates": {host: rates[host] for host in args.hosts if host in rates},
             "settings": "each method's own in this library, but for the rates: chosen by robust.rates on validation "
-                        "images of emoji-categories; OGEN's default preset; none chosen on these tests",
+            "images of emoji-categories; OGEN's default preset; none chosen on these tests",
             "selection": "the last epoch is tested; WiSE-FT's alpha and VRF's temperatures are those of validation "
-                         "images of the domain of training",
+            "images of the domain of training",
             "seconds_of": "one training with what precedes its first epoch, features of the frozen tower at hand; "
-                          "other programs ran on the same machine",
-            "arguments": arguments(args), **origin("robust.study", began),
+            "other programs ran on the same machine",
+            "arguments": arguments(args),
+            **origin("robust.study", began),
         },
-        **tables(rows), "costs": costs(rows),
-    }  # fmt: skip
+        **tables(rows),
+        "costs": costs(rows),
+    }
     write_json(args.out, document)
     if args.out == RESULTS / "robust.json":
         draw(document)

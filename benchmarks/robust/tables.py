@@ -41,11 +41,13 @@ def concepts(document: dict[str, Any]) -> str:
         found = {m: [entry[m][0] for entry in entries] for m in SIDES}
         gains = [mean(values) - mean(entry[m][0] for entry in reference) for m, values in found.items()]
         shown = key != ZERO_SHOT and (point, key) != ("trained", REFERENCE)
-        lines.append([
-            named(*key) + (" · WiSE-FT" if point == "chosen" else ""),
-            *[spread(results.mean_std(values)) for values in found.values()],
-            " / ".join(f"{gain:+.1f}" for gain in gains) if shown else "–",
-        ])  # fmt: skip
+        lines.append(
+            [
+                named(*key) + (" · WiSE-FT" if point == "chosen" else ""),
+                *[spread(results.mean_std(values)) for values in found.values()],
+                " / ".join(f"{gain:+.1f}" for gain in gains) if shown else "–",
+            ]
+        )
     header = ["", "ID", "mean OOD", "mean zero-shot", "over full fine-tuning"]
     return table(header, lines) + (
         f"\nPercent, means ± standard deviation over {len(tasks)} datasets ({', '.join(tasks)}), each the mean of "
@@ -108,8 +110,10 @@ def curves(document: dict[str, Any]) -> str:
         for row in document["rows"]:
             if row["task"] == task and row.get("curve"):
                 found.setdefault((row["host"], row["ogen"]), []).append(row["curve"])
-        lines = [[named(*key), *[_triple([curve[i] for curve in own]) for i in range(len(alphas))]]
-                 for key, own in found.items()]  # fmt: skip
+        lines = [
+            [named(*key), *[_triple([curve[i] for curve in own]) for i in range(len(alphas))]]
+            for key, own in found.items()
+        ]
         parts.append(_part(document, task, table(["alpha", *[f"{a:g}" for a in alphas]], lines)))
     return "\n".join(parts) + "\nID / mean OOD / mean zero-shot, percent, means over seeds.\n"
 
@@ -135,8 +139,10 @@ def cost(document: dict[str, Any]) -> str:
         about += f"{card['threads']} thread" + "s" * (card["threads"] > 1)
         about += f"; a step of full fine-tuning took {number(full['seconds'], 1)} s"
         parts.append(f"{about}\n\n{table(header, lines)}")
-    said = ("Shares and factors are over full fine-tuning's: of seconds, the median over rounds of the factor within a "
-            "round. Other programs ran on the same machine.")  # fmt: skip
+    said = (
+        "Shares and factors are over full fine-tuning's: of seconds, the median over rounds of the factor within a "
+        "round. Other programs ran on the same machine."
+    )
     return "\n".join(parts) + f"\n{said}\n"
 
 
@@ -187,8 +193,9 @@ def search(document: dict[str, Any]) -> str:
     for entry in document["summary"]:
         cell = " / ".join(number(entry[key][0]) for key in ("base", "new", "H", "joint_H"))
         lines.setdefault((entry["host"], entry["variant"]), []).append(cell)
-    body = [[named(host) + (f", {name}" if host != "zero_shot" else ""), *cells]
-            for (host, name), cells in lines.items()]  # fmt: skip
+    body = [
+        [named(host) + (f", {name}" if host != "zero_shot" else ""), *cells] for (host, name), cells in lines.items()
+    ]
     card = document["protocol"]
     return table(["base / new / H / joint H", *families], body) + (
         f"\nPercent, means over {len(card['datasets'])} tasks in all, seed {card['seeds'][0]}, {card['epochs']} "

@@ -59,8 +59,14 @@ class KnownPixels(PixelBank):
 
     def frozen(self, clip: Any, batch_size: int = BATCH) -> FeatureBank:
         assert self.known is not None
-        return replace(self.known, features=self.known.features[self.rows], labels=self.labels.cpu(),
-                       classnames=self.classnames, domains=self.domains, keys=self.keys)  # fmt: skip
+        return replace(
+            self.known,
+            features=self.known.features[self.rows],
+            labels=self.labels.cpu(),
+            classnames=self.classnames,
+            domains=self.domains,
+            keys=self.keys,
+        )
 
 
 class Seen(Host):
@@ -214,8 +220,9 @@ class World:
         for form in FORMS:
             calibration = tested[-1] if form == "released-code" else None  # the validation images
             try:
-                scores = self.judge.scores(SeenVRF(Seen(host), learned, form, calibration=calibration),
-                                           Tested(tested, tested))  # fmt: skip
+                scores = self.judge.scores(
+                    SeenVRF(Seen(host), learned, form, calibration=calibration), Tested(tested, tested)
+                )
             except ValueError as error:
                 if "fails on none" not in str(error):
                     raise
@@ -250,9 +257,15 @@ def trained(host: Host, bank: Bank, precision: str, **settings: Any) -> Host:
 
 def world(name: str, hosts: Sequence[str], args: argparse.Namespace) -> World:
     """The protocol on an embedded dataset."""
-    config = BenchConfig(protocol="domain-shift", dataset=name, hosts=tuple(hosts), shots=args.shots,
-                         alphas=tuple(args.alphas), retention=tuple(args.retention),
-                         test_domains=tuple(args.domains) if args.domains else None)  # fmt: skip
+    config = BenchConfig(
+        protocol="domain-shift",
+        dataset=name,
+        hosts=tuple(hosts),
+        shots=args.shots,
+        alphas=tuple(args.alphas),
+        retention=tuple(args.retention),
+        test_domains=tuple(args.domains) if args.domains else None,
+    )
     return World(load_backbone("ogen-tiny"), plan(config), args.shots, args.work / "banks", args.most, args.precision)
 
 

@@ -121,8 +121,10 @@ def write_pool(folder: Path, rows: int, dim: int, processes: int, seed: int) -> 
     barrier, peaks = context.Barrier(processes), context.Queue()
     began = time.perf_counter()
     shared = (folder, rows, dim, seed)
-    workers = [context.Process(target=write_shards, args=(*shared, rank, processes, barrier.wait, peaks))
-               for rank in range(processes)]  # fmt: skip
+    workers = [
+        context.Process(target=write_shards, args=(*shared, rank, processes, barrier.wait, peaks))
+        for rank in range(processes)
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -153,8 +155,9 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=16, help="neighbours of each (default 16)")
     parser.add_argument("--processes", type=int, default=4, help="that write a shard each (default 4)")
     parser.add_argument("--lists", type=int, default=None, help="inverted lists (default: what the library takes)")
-    parser.add_argument("--probes", type=int, nargs="+", default=[1, 8, 32, 128], help="lists looked into (32 is the "
-                        "library's)")  # fmt: skip
+    parser.add_argument(
+        "--probes", type=int, nargs="+", default=[1, 8, 32, 128], help="lists looked into (32 is the library's)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the pairs (default 0)")
     parser.add_argument("--work", type=Path, default=None, help="folder for the pool (default: a temporary one)")
     args = parser.parse_args()
@@ -195,16 +198,31 @@ def main() -> None:
                 del index, again
     card = origin("speed.anchor_pool")
     faiss_version = {"faiss": version("faiss-cpu")} if importlib.util.find_spec("faiss") is not None else {}
-    write_json(args.out, {
-        "schema": "ogenlib.anchor-pool/1",
-        "protocol": {
-            "data": {"synthetic": True, "latent": LATENT, "rows_a_centre": PER_CENTRE, "spread": SPREAD, "noise": NOISE,
-                     "seed": args.seed},
-            "rows": args.rows, "dim": args.dim, "dtype": "float16", "queries": args.queries, "k": args.k,
-            "processes": args.processes, **card, "versions": {**card["versions"], **faiss_version},
+    write_json(
+        args.out,
+        {
+            "schema": "ogenlib.anchor-pool/1",
+            "protocol": {
+                "data": {
+                    "synthetic": True,
+                    "latent": LATENT,
+                    "rows_a_centre": PER_CENTRE,
+                    "spread": SPREAD,
+                    "noise": NOISE,
+                    "seed": args.seed,
+                },
+                "rows": args.rows,
+                "dim": args.dim,
+                "dtype": "float16",
+                "queries": args.queries,
+                "k": args.k,
+                "processes": args.processes,
+                **card,
+                "versions": {**card["versions"], **faiss_version},
+            },
+            "rows": rows,
         },
-        "rows": rows,
-    })  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -172,17 +172,27 @@ def run_case(method: str, count: int, rounds: int, floor: float) -> list[dict[st
         best = {name: min(seconds[name]) for name in (slow, fast)}
         median = {name: sorted(seconds[name])[len(seconds[name]) // 2] for name in (slow, fast)}
         flops = {name: count_flops(cases[name][0]) for name in (slow, fast)}
-        rows.append({
-            "case": f"{METHOD_NAMES[method]}, {count} names, {'whole step' if part == 'step' else 'text side'}",
-            "method": method, "names": count, "batch": BATCH[method],
-            "textbook_seconds": median[slow], "ours_seconds": median[fast], "ratio": median[slow] / median[fast],
-            "textbook_best_seconds": best[slow], "ours_best_seconds": best[fast],
-            "textbook_peak_mib": memory[slow], "ours_peak_mib": memory[fast],
-            "memory_ratio": memory[fast] / memory[slow],
-            "flops_textbook": flops[slow], "flops_ours": flops[fast],
-            "floor_seconds": flops[fast] / floor, "over_floor": median[fast] * floor / flops[fast],
-            "all_seconds": {name: seconds[name] for name in (slow, fast)},
-        })  # fmt: skip
+        rows.append(
+            {
+                "case": f"{METHOD_NAMES[method]}, {count} names, {'whole step' if part == 'step' else 'text side'}",
+                "method": method,
+                "names": count,
+                "batch": BATCH[method],
+                "textbook_seconds": median[slow],
+                "ours_seconds": median[fast],
+                "ratio": median[slow] / median[fast],
+                "textbook_best_seconds": best[slow],
+                "ours_best_seconds": best[fast],
+                "textbook_peak_mib": memory[slow],
+                "ours_peak_mib": memory[fast],
+                "memory_ratio": memory[fast] / memory[slow],
+                "flops_textbook": flops[slow],
+                "flops_ours": flops[fast],
+                "floor_seconds": flops[fast] / floor,
+                "over_floor": median[fast] * floor / flops[fast],
+                "all_seconds": {name: seconds[name] for name in (slow, fast)},
+            }
+        )
     return rows
 
 
@@ -202,18 +212,24 @@ def main() -> None:
     document = {
         "schema": "ogenlib.speed/1",
         "protocol": {
-            "model": "ViT-B-16, random weights", "batch": {m: BATCH[m] for m in args.methods},
-            "context": CONTEXT, "precision": "fp32",
-            "peak_gflops_fp32": floor / 1e9, "peak_gflops_bf16": peak_flops(torch.bfloat16) / 1e9,
-            "rounds": args.rounds, **origin("speed.coop"),
+            "model": "ViT-B-16, random weights",
+            "batch": {m: BATCH[m] for m in args.methods},
+            "context": CONTEXT,
+            "precision": "fp32",
+            "peak_gflops_fp32": floor / 1e9,
+            "peak_gflops_bf16": peak_flops(torch.bfloat16) / 1e9,
+            "rounds": args.rounds,
+            **origin("speed.coop"),
             "memory": "growth of the resident set during one step, over the loaded model and inputs, MiB",
         },
         "rows": rows,
-    }  # fmt: skip
+    }
     write_json(args.out, document)
     for row in rows:
-        print(f"{row['case']:<34} {row['textbook_seconds']:8.2f} s {row['ours_seconds']:8.3f} s "
-              f"{row['ratio']:6.1f}x  memory {row['memory_ratio']:.3f}  over floor {row['over_floor']:.2f}")
+        print(
+            f"{row['case']:<34} {row['textbook_seconds']:8.2f} s {row['ours_seconds']:8.3f} s "
+            f"{row['ratio']:6.1f}x  memory {row['memory_ratio']:.3f}  over floor {row['over_floor']:.2f}"
+        )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,4 @@
 from ogenlib.analysis.dense import dense_features
 from ogenlib.analysis.words import nearest_words
 
-__all__ = [
-    "dense_features",
-    "nearest_words",
-]
+__all__ = ["dense_features", "nearest_words"]

@@ -56,9 +56,12 @@ def dense_features(host: Host, pixels: Tensor, *, block: int = -1, project: bool
 
     def maps() -> Tensor:
         inside = visual.forward_intermediates(
-            pixels.to(clip.device, clip.image.dtype), indices=[block % blocks], stop_early=True,
-            normalize_intermediates=project, intermediates_only=True,
-        )  # fmt: skip
+            pixels.to(clip.device, clip.image.dtype),
+            indices=[block % blocks],
+            stop_early=True,
+            normalize_intermediates=project,
+            intermediates_only=True,
+        )
         (tokens,) = inside["image_intermediates"]
         if not project:
             return tokens.float()

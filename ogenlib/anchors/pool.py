@@ -63,9 +63,12 @@ class PoolPart:
     def save(self, path: str | os.PathLike[str], fingerprint: Mapping[str, Any]) -> None:
         """Write one safetensors file, whole or not at all."""
         tensors = {
-            "images": self.images, "keys": self.keys.data, "key_ends": self.keys.ends,
-            "captions": self.captions.data, "caption_ends": self.captions.ends,
-        }  # fmt: skip
+            "images": self.images,
+            "keys": self.keys.data,
+            "key_ends": self.keys.ends,
+            "captions": self.captions.data,
+            "caption_ends": self.captions.ends,
+        }
         if self.texts is not None:
             tensors["texts"] = self.texts
         write_tensors(path, tensors, {"pool": json.dumps({"format": FORMAT, "fingerprint": fingerprint})})

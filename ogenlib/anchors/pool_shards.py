@@ -82,9 +82,8 @@ def extract_pool(
         bank_file.unlink()
 
     POOL_SHARDS.make(
-        folder, describe, shard, lambda: _join(folder), rank=rank, count=count, barrier=barrier,
-        overwrite=overwrite,
-    )  # fmt: skip
+        folder, describe, shard, lambda: _join(folder), rank=rank, count=count, barrier=barrier, overwrite=overwrite
+    )
     return CandidatePool.load(folder)
 
 
@@ -105,8 +104,7 @@ def _join(folder: str | os.PathLike[str]) -> None:
         pool = CandidatePool.load(path, expect=shared)
         shards.append({"file": path.name, "rows": len(pool), "digest": recorded_digest(path)})
     POOL_SHARDS.write_manifest(
-        plan.folder,
-        {"fingerprint": plan.fingerprint, "rows": sum(shard["rows"] for shard in shards), "shards": shards},
+        plan.folder, {"fingerprint": plan.fingerprint, "rows": sum(shard["rows"] for shard in shards), "shards": shards}
     )
 
 

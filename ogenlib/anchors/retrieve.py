@@ -219,10 +219,15 @@ def retrieve(
     chosen = rows[kept]
     settings = {"k": k, "per_class": per_class, "same": same, "too_near": too_near, "excluded": len(banned)}
     return Anchors(
-        rows=tuple(chosen.tolist()), labels=tuple(owners[kept].tolist()), cosines=tuple(cosines[kept].tolist()),
-        keys=tuple(pool.keys(chosen)), captions=tuple(pool.captions(chosen)), classnames=bank.classnames,
-        settings=settings, pool=pool.fingerprint,
-    )  # fmt: skip
+        rows=tuple(chosen.tolist()),
+        labels=tuple(owners[kept].tolist()),
+        cosines=tuple(cosines[kept].tolist()),
+        keys=tuple(pool.keys(chosen)),
+        captions=tuple(pool.captions(chosen)),
+        classnames=bank.classnames,
+        settings=settings,
+        pool=pool.fingerprint,
+    )
 
 
 def _first_of_each(rows: Tensor) -> Tensor:
@@ -254,12 +259,7 @@ def _of_class(
 
 
 def _check(
-    pool: CandidatePool,
-    bank: FeatureBank,
-    k: int,
-    per_class: int | None,
-    same: float | None,
-    too_near: float | None,
+    pool: CandidatePool, bank: FeatureBank, k: int, per_class: int | None, same: float | None, too_near: float | None
 ) -> None:
     if k < 1 or (per_class is not None and per_class < 1):
         raise ValueError(f"k={k}, per_class={per_class}: must be 1 or more (per_class=None keeps all)")

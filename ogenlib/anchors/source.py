@@ -139,10 +139,16 @@ def anchor_source(
 
 
 def emoji_anchors(
-    clip: PairEncoder, data: Dataset, train: ImageSet, folder: str | os.PathLike[str], *,
-    icon_sets: Sequence[str] = PRETRAINING_SETS, without: Iterable[str] = (), tested: Iterable[ImageSet] = (),
+    clip: PairEncoder,
+    data: Dataset,
+    train: ImageSet,
+    folder: str | os.PathLike[str],
+    *,
+    icon_sets: Sequence[str] = PRETRAINING_SETS,
+    without: Iterable[str] = (),
+    tested: Iterable[ImageSet] = (),
     **options: Any,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """``captions`` and ``anchors`` of ARF for embedded training images: `ARF(clip, names, **emoji_anchors(...))`.
 
     Args:

@@ -4,9 +4,4 @@ from ogenlib.bench.config import PROTOCOLS, BenchConfig
 from ogenlib.bench.runner import run_bench
 from ogenlib.bench.suite import run_suite
 
-__all__ = [
-    "PROTOCOLS",
-    "BenchConfig",
-    "run_bench",
-    "run_suite",
-]
+__all__ = ["PROTOCOLS", "BenchConfig", "run_bench", "run_suite"]

@@ -128,11 +128,14 @@ class BenchConfig:
                 "leave out the one or the other"
             )
         if self.held_out and self.protocol in WITHOUT_NEW:
-            raise ValueError(f"held-out names: OGEN is given no new names with --protocol {self.protocol}; leave it "
-                             "out")  # fmt: skip
+            raise ValueError(
+                f"held-out names: OGEN is given no new names with --protocol {self.protocol}; leave it out"
+            )
         if self.measure_every is not None and self.protocol in WITHOUT_CURVES:
-            raise ValueError(f"measure_every={self.measure_every}: --protocol {self.protocol} measures after training "
-                             "only; leave it out")  # fmt: skip
+            raise ValueError(
+                f"measure_every={self.measure_every}: --protocol {self.protocol} measures after training "
+                "only; leave it out"
+            )
 
     def _check_retrieval(self) -> None:
         """Pairs of image and text train methods that contrast the two, and no class generator."""
@@ -140,15 +143,21 @@ class BenchConfig:
             return
         takers = [REFERENCE, *(name for name, cls in METHODS.items() if learns_pairs(cls))]
         if self.suite is not None:
-            raise ValueError("--protocol retrieval trains on pairs of image and text, and a suite has none; name them "
-                             "with --dataset in place of --suite")  # fmt: skip
+            raise ValueError(
+                "--protocol retrieval trains on pairs of image and text, and a suite has none; name them "
+                "with --dataset in place of --suite"
+            )
         other = [host for host in self.hosts if host not in takers]
         if other and method(other[0]).reads_names:
-            raise ValueError(f"{other[0]} puts phrases behind class names, and images with captions have none; "
-                             f"--protocol retrieval compares {', '.join(takers)}")  # fmt: skip
+            raise ValueError(
+                f"{other[0]} puts phrases behind class names, and images with captions have none; "
+                f"--protocol retrieval compares {', '.join(takers)}"
+            )
         if other:
-            raise ValueError(f"{other[0]} learns names, not pairs of image and text; --protocol retrieval compares "
-                             f"{', '.join(takers)}")  # fmt: skip
+            raise ValueError(
+                f"{other[0]} learns names, not pairs of image and text; --protocol retrieval compares "
+                f"{', '.join(takers)}"
+            )
         if self.ogen == "yes":
             raise ValueError("OGEN synthesizes features of classes, and retrieval has none; leave --ogen out")
 
@@ -160,38 +169,49 @@ class BenchConfig:
         if shots != SHOTS_LIST and self.protocol != "few-shot":
             raise ValueError(f"shots_list={list(shots)} is for --protocol few-shot; {self.protocol} takes --shots N")
         if self.train_domain is not None and self.protocol not in WITH_DOMAINS:
-            raise ValueError(f"train_domain={self.train_domain!r} is for --protocol {' and '.join(WITH_DOMAINS)}, not "
-                             f"{self.protocol}; leave it out")  # fmt: skip
+            raise ValueError(
+                f"train_domain={self.train_domain!r} is for --protocol {' and '.join(WITH_DOMAINS)}, not "
+                f"{self.protocol}; leave it out"
+            )
         if (self.retention or self.alphas != ALPHAS) and self.protocol != "domain-shift":
-            raise ValueError(f"retention={list(self.retention)} and alphas={list(self.alphas)} are for --protocol "
-                             f"domain-shift, not {self.protocol}; leave them out")  # fmt: skip
+            raise ValueError(
+                f"retention={list(self.retention)} and alphas={list(self.alphas)} are for --protocol "
+                f"domain-shift, not {self.protocol}; leave them out"
+            )
         if sorted(set(self.alphas)) != list(self.alphas) or not {0.0, 1.0} <= set(self.alphas):
             raise ValueError(f"alphas={list(self.alphas)}: must rise from 0 to 1, both among them, as 0 0.5 1")
         for alpha in self.alphas:
             check_alpha(alpha)
         if self.suite is None:
             if self.targets and self.protocol not in TARGETS_TOO:
-                raise ValueError(f"targets={list(self.targets)} are for --protocol {' and '.join(TARGETS_TOO)}, and "
-                                 f"for --suite; {self.protocol} tests the dataset it trains on")  # fmt: skip
+                raise ValueError(
+                    f"targets={list(self.targets)} are for --protocol {' and '.join(TARGETS_TOO)}, and "
+                    f"for --suite; {self.protocol} tests the dataset it trains on"
+                )
             if NO_TARGETS in self.targets and (self.protocol != "ood" or len(self.targets) > 1):
-                raise ValueError(f"targets={list(self.targets)}: {NO_TARGETS!r} stands alone, and is for --protocol "
-                                 "ood; name datasets, or leave it out")  # fmt: skip
+                raise ValueError(
+                    f"targets={list(self.targets)}: {NO_TARGETS!r} stands alone, and is for --protocol "
+                    "ood; name datasets, or leave it out"
+                )
             return
         if self.suite not in SUITES:
             raise ValueError(f"suite {self.suite!r} is unknown; known are {', '.join(SUITES)}")
         if self.protocol in WITH_TARGETS:
-            raise ValueError(f"a suite trains on each of its datasets; --protocol {self.protocol} trains on one: name "
-                             "it with --dataset in place of --suite")  # fmt: skip
+            raise ValueError(
+                f"a suite trains on each of its datasets; --protocol {self.protocol} trains on one: name "
+                "it with --dataset in place of --suite"
+            )
         bundled = all(name in list_datasets() for name in SUITES[self.suite])
         if bundled and self.root is not None:
             raise ValueError(f"the suite {self.suite} is bundled and has no root; leave --root out")
         if not bundled and self.root is None:
-            raise ValueError(f"the suite {self.suite} is read from your disk: pass --root DIR, the folder that holds "
-                             "the datasets' folders")  # fmt: skip
+            raise ValueError(
+                f"the suite {self.suite} is read from your disk: pass --root DIR, the folder that holds "
+                "the datasets' folders"
+            )
         other = [name for name in self.targets if name not in SUITES[self.suite]]
         if other:
-            raise ValueError(f"{other[0]} is not in the suite {self.suite}, which has "
-                             f"{', '.join(SUITES[self.suite])}")  # fmt: skip
+            raise ValueError(f"{other[0]} is not in the suite {self.suite}, which has {', '.join(SUITES[self.suite])}")
 
     def suite_datasets(self) -> tuple[str, ...]:
         """The datasets of the suite, or those of them that are targets."""
@@ -232,9 +252,16 @@ class BenchConfig:
             "ood": {"targets": SMOKE_RETENTION if others and self.suite is None and not self.targets else self.targets},
         }
         few = tuple(shots for shots in self.shots_list if shots <= 4)[:2] if self.protocol == "few-shot" else ()
-        return replace(self, seeds=self.seeds[:1], epochs=min(self.epochs, 4), shots=min(self.shots or 4, 4), views=2,
-                       test_domains=domains, shots_list=few or self.shots_list,
-                       **own.get(self.protocol, {}))  # fmt: skip
+        return replace(
+            self,
+            seeds=self.seeds[:1],
+            epochs=min(self.epochs, 4),
+            shots=min(self.shots or 4, 4),
+            views=2,
+            test_domains=domains,
+            shots_list=few or self.shots_list,
+            **own.get(self.protocol, {}),
+        )
 
 
 def settings_for(preset: str, settings: Mapping[str, Any], n_known: int) -> dict[str, Any]:
@@ -249,6 +276,7 @@ def settings_for(preset: str, settings: Mapping[str, Any], n_known: int) -> dict
     if n_known < 2:
         _log.warning("OGEN works without synthesized features: a single known name has no neighbours")
         return {**settings, "generator": None, "joint": False, "warmup": 0.0}
-    _log.warning("OGEN synthesizes from %d neighbours, not %d: there are only %d known names",
-                 n_known - 1, chosen.k, n_known)  # fmt: skip
+    _log.warning(
+        "OGEN synthesizes from %d neighbours, not %d: there are only %d known names", n_known - 1, chosen.k, n_known
+    )
     return {**settings, "k": n_known - 1}

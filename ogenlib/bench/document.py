@@ -71,9 +71,14 @@ def cell_name(host: str, ogen: bool) -> str:
 
 
 def document(
-    cells: Sequence[Cell], card: Mapping[str, Any], plan: Plan, seeds: Sequence[int],
-    skipped: list[dict[str, str]], command: str, seconds: float,
-) -> dict[str, Any]:  # fmt: skip
+    cells: Sequence[Cell],
+    card: Mapping[str, Any],
+    plan: Plan,
+    seeds: Sequence[int],
+    skipped: list[dict[str, str]],
+    command: str,
+    seconds: float,
+) -> dict[str, Any]:
     """The whole document but the thumbnails.
 
     Args:
@@ -88,16 +93,21 @@ def document(
     return {
         "schema": results.SCHEMA,
         "protocol": {
-            **card, "new_names_known_in_training": any(c["new_names_known_in_training"] for c in cells),
-            "home_domain": home, "seeds": list(seeds),
-            "hosts": {cell_name(c["host"], c["ogen"]): {**_counted_texts(c["config"]),
-                                                        "train": _without_seed(c["train"])} for c in cells},
+            **card,
+            "new_names_known_in_training": any(c["new_names_known_in_training"] for c in cells),
+            "home_domain": home,
+            "seeds": list(seeds),
+            "hosts": {
+                cell_name(c["host"], c["ogen"]): {**_counted_texts(c["config"]), "train": _without_seed(c["train"])}
+                for c in cells
+            },
             **ending(skipped, command, seconds),
         },
         "rows": rows,
         "summary": results.summarize([*means, *rows]),
         "curves": [{**tag, **_who(c), "seed": c["seed"], **c["curve"]} for c in cells if c["curve"]],
-        "tests": results.paired_tests(rows, home) if plan.tests == "home"
+        "tests": results.paired_tests(rows, home)
+        if plan.tests == "home"
         else results.all_tests([*means, *[row for row in rows if row.get("task") not in results.MEAN_TASKS]]),
         "confusions": [{**_who(c), "seed": c["seed"], **pair} for c in shown for pair in c["confusions"]],
         "per_class": _per_class(cells, home),
@@ -105,15 +115,18 @@ def document(
         **_published(card, rows),
         **_robustness(cells),
         **_detection(shown),
-    }  # fmt: skip
+    }
 
 
 def _means(rows: Sequence[Mapping[str, Any]], over: str) -> list[dict[str, Any]]:
     """Mean rows: over sides that have new images, or over those tasks that there are several of."""
     if over != "tasks":
         return results.average_rows([row for row in rows if row["new"] is not None], over)
-    return [mean for task in results.MEAN_TASKS
-            for mean in results.average_rows([row for row in rows if row.get("task") == task], "all")]  # fmt: skip
+    return [
+        mean
+        for task in results.MEAN_TASKS
+        for mean in results.average_rows([row for row in rows if row.get("task") == task], "all")
+    ]
 
 
 def _detection(shown: Sequence[Cell]) -> dict[str, Any]:
@@ -137,9 +150,14 @@ def _published(card: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> di
 def ending(skipped: list[dict[str, str]], command: str, seconds: float) -> dict[str, Any]:
     """What a protocol card says of the run itself."""
     return {
-        "skipped": skipped, "versions": results.versions(), "threads": torch.get_num_threads(),
-        "command": command, "git": results.git_revision(), "date": results.now(), "seconds": seconds,
-    }  # fmt: skip
+        "skipped": skipped,
+        "versions": results.versions(),
+        "threads": torch.get_num_threads(),
+        "command": command,
+        "git": results.git_revision(),
+        "date": results.now(),
+        "seconds": seconds,
+    }
 
 
 def _without_seed(train: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,17 +182,25 @@ def _per_class(cells: Sequence[Cell], home: str) -> list[dict[str, Any]]:
             key = (cell["host"], cell["ogen"], cell.get("shots"), row.get("dataset"), row["side"], row["class"])
             merged.setdefault(key, []).append({**_who(cell), **row})
     return [
-        {**group[0], "domain": home, "accuracy": results.mean_std([g["accuracy"] for g in group]),
-         "joint_accuracy": results.mean_std([g["joint_accuracy"] for g in group])}
+        {
+            **group[0],
+            "domain": home,
+            "accuracy": results.mean_std([g["accuracy"] for g in group]),
+            "joint_accuracy": results.mean_std([g["joint_accuracy"] for g in group]),
+        }
         for group in merged.values()
-    ]  # fmt: skip
+    ]
 
 
 def add_thumbnails(pairs: list[dict[str, Any]], parts: Sequence[Part]) -> None:
     """Small pictures in place of the image keys of confusions."""
     wanted = {(pair["dataset"], key) for pair in pairs for key in pair["keys"][:THUMBNAILS]}
-    found = {(part.dataset, key): (part.images, i) for part in parts for i, key in enumerate(part.images.keys)
-             if (part.dataset, key) in wanted}  # fmt: skip
+    found = {
+        (part.dataset, key): (part.images, i)
+        for part in parts
+        for i, key in enumerate(part.images.keys)
+        if (part.dataset, key) in wanted
+    }
     for pair in pairs:
         keys = pair.pop("keys")
         pair["thumbnails"] = [_data_uri(*found[pair["dataset"], key]) for key in keys[:THUMBNAILS]]

@@ -106,9 +106,14 @@ def run_bench(config: BenchConfig, out: Path, *, command: str = "", progress: bo
     clip = load_backbone(config.model, config.pretrained, device=config.device)
     planned = plan(config).fitted(clip)
     anchors = source_for(
-        config.hosts, planned.source, config.captions, config.pool, tested=[part.images for part in planned.parts],
-        without=planned.new, has_captions=planned.texts is not None,
-    )  # fmt: skip
+        config.hosts,
+        planned.source,
+        config.captions,
+        config.pool,
+        tested=[part.images for part in planned.parts],
+        without=planned.new,
+        has_captions=planned.texts is not None,
+    )
     out.mkdir(parents=True, exist_ok=True)
     tested = _tested(config, clip, planned, out, progress)
     variants = config.variants()
@@ -227,22 +232,27 @@ def _cell(shared: _Shared, images: _Training, run: _Run) -> Cell:
     model.save(shared.out / "runs" / name, {"protocol": protocol, "train": train})
     who = {"host": host, "ogen": ogen, "seed": run.seed, **({"shots": run.shots} if planned.shots_in_rows else {})}
     cell = {
-        "signature": signature, **who, "config": model.config(), "train": train,
+        "signature": signature,
+        **who,
+        "config": model.config(),
+        "train": train,
         "new_names_known_in_training": names_known,
-        "rows": [{"dataset": row["dataset"], "domain": row["domain"], **who, **row, "epochs": epochs,
-                  "seconds": seconds} for row in outcome.rows],
-        "curve": curve, "confusions": outcome.confusions, "per_class": outcome.per_class,
+        "rows": [
+            {"dataset": row["dataset"], "domain": row["domain"], **who, **row, "epochs": epochs, "seconds": seconds}
+            for row in outcome.rows
+        ],
+        "curve": curve,
+        "confusions": outcome.confusions,
+        "per_class": outcome.per_class,
         "projection": _projection(shared, model, run.seed) if isinstance(model, OGEN) else None,
         **({} if outcome.robustness is None else {"robustness": outcome.robustness}),
         **({} if outcome.detection is None else {"detection": outcome.detection}),
-    }  # fmt: skip
+    }
     write_document(path, cell)
     return cast(Cell, cell)
 
 
-def _signature(
-    shared: _Shared, card: dict[str, Any], bank: Bank, variant: Variant, settings: dict[str, Any]
-) -> str:  # fmt: skip
+def _signature(shared: _Shared, card: dict[str, Any], bank: Bank, variant: Variant, settings: dict[str, Any]) -> str:
     """Of all that decides a cell. OGEN's settings are in OGEN's cells only: the others outlive a change of them."""
     config = shared.config
     decides = {k: v for k, v in card.items() if k not in ("trained_on", "shots_list", "anchors")}
@@ -321,11 +331,21 @@ def _card(config: BenchConfig, planned: Plan, clip: Backbone) -> dict[str, Any]:
     data = planned.source
     several = {"shots_list": list(planned.shots)} if planned.shots_in_rows else {}
     return {
-        "name": config.protocol, "dataset": data.name, "data_hash": data.hash(),
-        "split_hash": short_hash([list(planned.known), list(planned.new)]), "n_base": len(planned.known),
-        "n_new": len(planned.new), "backbone": clip.fingerprint(), "templates": list(data.templates),
-        "shots": max(planned.shots), **several, "epochs": config.epochs, "views": config.views,
-        "augment": Augment().as_dict(), "selection": "none: the last epoch is tested",
+        "name": config.protocol,
+        "dataset": data.name,
+        "data_hash": data.hash(),
+        "split_hash": short_hash([list(planned.known), list(planned.new)]),
+        "n_base": len(planned.known),
+        "n_new": len(planned.new),
+        "backbone": clip.fingerprint(),
+        "templates": list(data.templates),
+        "shots": max(planned.shots),
+        **several,
+        "epochs": config.epochs,
+        "views": config.views,
+        "augment": Augment().as_dict(),
+        "selection": "none: the last epoch is tested",
         "train_domains": list(dict.fromkeys(data.train.domains)),
-        "test_domains": domains_of(planned.parts), **planned.card,
-    }  # fmt: skip
+        "test_domains": domains_of(planned.parts),
+        **planned.card,
+    }

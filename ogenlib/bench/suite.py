@@ -18,8 +18,21 @@ from ogenlib.results.published import published_rows
 from ogenlib.utils.documents import write_document
 
 # Of a dataset's own card, what differs from dataset to dataset.
-OWN = ("dataset", "data_hash", "split_hash", "n_base", "n_new", "templates", "train_domains", "test_domains",
-       "trained_on", "tested_on", "seconds", "home_domain", "anchors")  # fmt: skip
+OWN = (
+    "dataset",
+    "data_hash",
+    "split_hash",
+    "n_base",
+    "n_new",
+    "templates",
+    "train_domains",
+    "test_domains",
+    "trained_on",
+    "tested_on",
+    "seconds",
+    "home_domain",
+    "anchors",
+)
 
 
 def run_suite(config: BenchConfig, out: Path, *, command: str = "", progress: bool = False) -> dict[str, Any]:
@@ -58,13 +71,18 @@ def suite_document(suite: str, documents: Sequence[dict[str, Any]], command: str
     return {
         "schema": results.SCHEMA,
         "protocol": {
-            **common, "dataset": suite, "suite": suite, "home_domain": home, "train_domains": [home],
+            **common,
+            "dataset": suite,
+            "suite": suite,
+            "home_domain": home,
+            "train_domains": [home],
             "new_names_known_in_training": any(card["new_names_known_in_training"] for card in cards),
-            "hosts": hosts, "datasets": {card["dataset"]: {k: card[k] for k in OWN if k in card} for card in cards},
+            "hosts": hosts,
+            "datasets": {card["dataset"]: {k: card[k] for k in OWN if k in card} for card in cards},
             **ending(skipped, command, seconds),
         },
         "rows": rows,
         "summary": results.summarize([*means, *rows]),
         "tests": results.all_tests([*means, *rows]),
         "published": published_rows(cards[0]["name"], suite, [card["dataset"] for card in cards]),
-    }  # fmt: skip
+    }

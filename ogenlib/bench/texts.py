@@ -19,8 +19,10 @@ def check_hosts(hosts: Sequence[str], captions: FileName | None, pool: FileName 
     """ValueError for a file of captions or a pool that none of the methods can use."""
     for given, flag, takes in ((captions, "captions", takes_texts), (pool, "pool", takes_anchors)):
         if given is not None and not any(takes(method(host)) for host in hosts):
-            raise ValueError(f"--{flag} {given}: {', '.join(hosts)} cannot use it; leave it out, or take some of "
-                             f"{', '.join(name for name, cls in METHODS.items() if takes(cls))}")  # fmt: skip
+            raise ValueError(
+                f"--{flag} {given}: {', '.join(hosts)} cannot use it; leave it out, or take some of "
+                f"{', '.join(name for name, cls in METHODS.items() if takes(cls))}"
+            )
 
 
 def source_for(
@@ -52,15 +54,21 @@ def source_for(
     if anchored and source.captioner is None and source.candidates is None:
         wanted = "--pool DIR or FILE (other images with captions)"
         if has_captions:
-            raise ValueError(f"{anchored[0]} trains with retrieved pairs besides, and {data.name} has no candidates "
-                             f"for them: give {wanted}; flyp trains without")  # fmt: skip
-        raise ValueError(f"{anchored[0]} trains with captions of images and with retrieved pairs, and {data.name} "
-                         f"brings neither: give --captions FILE (JSON or CSV of image and caption), {wanted}, or both; "
-                         "flyp trains without")  # fmt: skip
+            raise ValueError(
+                f"{anchored[0]} trains with retrieved pairs besides, and {data.name} has no candidates "
+                f"for them: give {wanted}; flyp trains without"
+            )
+        raise ValueError(
+            f"{anchored[0]} trains with captions of images and with retrieved pairs, and {data.name} "
+            f"brings neither: give --captions FILE (JSON or CSV of image and caption), {wanted}, or both; "
+            "flyp trains without"
+        )
     if captions is not None and not anchored and not source.texts:
         takers = ", ".join(name for name, cls in METHODS.items() if takes_anchors(cls))
-        raise ValueError(f"--captions {captions} has captions of images, with which {takers} trains; "
-                         f"{', '.join(hosts)} learns texts of class names: use those as keys")  # fmt: skip
+        raise ValueError(
+            f"--captions {captions} has captions of images, with which {takers} trains; "
+            f"{', '.join(hosts)} learns texts of class names: use those as keys"
+        )
     return source
 
 

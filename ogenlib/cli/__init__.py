@@ -2,7 +2,4 @@
 
 from ogenlib.cli.main import main, script
 
-__all__ = [
-    "main",
-    "script",
-]
+__all__ = ["main", "script"]

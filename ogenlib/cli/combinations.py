@@ -22,8 +22,10 @@ def check_train(args: argparse.Namespace, pairs: Sequence[tuple[str, object]]) -
     if cls.training_free:
         _refuse(args, STEPS, f"{args.host} keeps its training images as they are and takes no steps")
     if args.context is not None and not takes_option(cls, "context"):
-        raise ValueError(f"--context has no effect: {args.host} has no words to learn; leave it out, or take a prompt "
-                         "learner (ogen methods)")  # fmt: skip
+        raise ValueError(
+            f"--context has no effect: {args.host} has no words to learn; leave it out, or take a prompt "
+            "learner (ogen methods)"
+        )
     if args.context is not None and "context" in dict(pairs):
         raise ValueError("--context and --set context=... both set the context; leave one out")
 

@@ -76,14 +76,34 @@ def bench(args: argparse.Namespace) -> None:
     check_bench(args)
     preset, changes = _recipe(args)
     config = BenchConfig(
-        protocol=args.protocol, dataset=args.dataset, model=args.model, pretrained=args.pretrained,
-        hosts=tuple(args.hosts), shots=args.shots, epochs=args.epochs, seeds=tuple(args.seeds), views=args.views,
-        measure_every=args.measure_every, precision=args.precision, device=args.device, skip_bad=args.skip_bad,
-        settings=_settings(args), ogen=args.ogen, held_out=args.held_out_names, preset=preset, ogen_settings=changes,
-        root=args.root, targets=tuple(args.targets), suite=args.suite, shots_list=tuple(args.shots_list),
-        train_domain=args.train_domain, retention=tuple(args.retention), alphas=tuple(args.alphas),
-        captions=args.captions, pool=args.pool,
-    )  # fmt: skip
+        protocol=args.protocol,
+        dataset=args.dataset,
+        model=args.model,
+        pretrained=args.pretrained,
+        hosts=tuple(args.hosts),
+        shots=args.shots,
+        epochs=args.epochs,
+        seeds=tuple(args.seeds),
+        views=args.views,
+        measure_every=args.measure_every,
+        precision=args.precision,
+        device=args.device,
+        skip_bad=args.skip_bad,
+        settings=_settings(args),
+        ogen=args.ogen,
+        held_out=args.held_out_names,
+        preset=preset,
+        ogen_settings=changes,
+        root=args.root,
+        targets=tuple(args.targets),
+        suite=args.suite,
+        shots_list=tuple(args.shots_list),
+        train_domain=args.train_domain,
+        retention=tuple(args.retention),
+        alphas=tuple(args.alphas),
+        captions=args.captions,
+        pool=args.pool,
+    )
     if args.smoke:
         config = config.smoke()
     run = run_suite if config.suite else run_bench
@@ -127,8 +147,17 @@ def _train(args: argparse.Namespace) -> None:
     if source is not None and takes_anchors(method(args.host)):
         rank, count = distributed.world()
         folder = pool_folder(source, clip, args.out)
-        options |= source.options(clip, picked, folder, views=args.views, seed=args.seed, skip_bad=args.skip_bad,
-                                  rank=rank, count=count, barrier=distributed.barrier)  # fmt: skip
+        options |= source.options(
+            clip,
+            picked,
+            folder,
+            views=args.views,
+            seed=args.seed,
+            skip_bad=args.skip_bad,
+            rank=rank,
+            count=count,
+            barrier=distributed.barrier,
+        )
     options |= given
     if args.ogen:
         preset, changes = _recipe(args)
@@ -144,16 +173,24 @@ def _train(args: argparse.Namespace) -> None:
         if not distributed.is_main():
             return
         extra = {
-            "dataset": data.name, "data_hash": data.hash(), "shots": args.shots, "seed": args.seed,
-            "command": _command(), "versions": results.versions(), "history": history,
+            "dataset": data.name,
+            "data_hash": data.hash(),
+            "shots": args.shots,
+            "seed": args.seed,
+            "command": _command(),
+            "versions": results.versions(),
+            "history": history,
             "skipped": [*data.info.get("skipped", []), *bank.skipped],
             **({} if source is None else {"anchors": dict(source.card)}),
-        }  # fmt: skip
+        }
         host.save(args.out, extra)
     skipped = len(extra["skipped"])
     trained = args.host + " + OGEN" * args.ogen
-    _say(args, f"trained {trained} on {len(picked) - len(bank.skipped)} images of {len(names)} classes"
-               + (f" ({skipped} unreadable images left out)" if skipped else ""))  # fmt: skip
+    _say(
+        args,
+        f"trained {trained} on {len(picked) - len(bank.skipped)} images of {len(names)} classes"
+        + (f" ({skipped} unreadable images left out)" if skipped else ""),
+    )
     _say(args, f"run      {args.out}\ntry      ogen predict {args.out} IMAGE")
 
 
@@ -191,11 +228,19 @@ def evaluate_run(args: argparse.Namespace) -> None:
     trained = [n for n in data.classnames if n in host.names]
     unseen = [n for n in data.classnames if n not in host.names]
     document: dict[str, Any] = {
-        "schema": "ogenlib.eval/1", "run": str(args.folder), "method": record["method"],
-        "ogen": record.get("ogen"), "alpha": args.alpha, "dataset": data.name,
-        "data_hash": data.hash(), "split": args.split, "backbone": host.clip.fingerprint(), "skipped": bank.skipped,
-        "versions": results.versions(), "date": results.now(),
-    }  # fmt: skip
+        "schema": "ogenlib.eval/1",
+        "run": str(args.folder),
+        "method": record["method"],
+        "ogen": record.get("ogen"),
+        "alpha": args.alpha,
+        "dataset": data.name,
+        "data_hash": data.hash(),
+        "split": args.split,
+        "backbone": host.clip.fingerprint(),
+        "skipped": bank.skipped,
+        "versions": results.versions(),
+        "date": results.now(),
+    }
     if trained and unseen:
         split = type(base_new_split(data.classnames))(tuple(trained), tuple(unseen))
         outcome = evaluate.base_to_new(host, bank, split)
@@ -221,8 +266,12 @@ def _extract(args: argparse.Namespace) -> None:
     rank, count = distributed.world()
     clip = load_backbone(args.model, args.pretrained, device=distributed.local_device(args.device))
     images = _part(load_dataset(args.dataset, root=args.root, skip_bad=args.skip_bad), args.split)
-    settings: dict[str, Any] = {"views": args.views, "seed": args.seed, "skip_bad": args.skip_bad,
-                                "progress": not args.quiet and distributed.is_main()}  # fmt: skip
+    settings: dict[str, Any] = {
+        "views": args.views,
+        "seed": args.seed,
+        "skip_bad": args.skip_bad,
+        "progress": not args.quiet and distributed.is_main(),
+    }
     if count > 1:
         path = args.out / args.split
         bank = extract_shards(clip, images, path, rank=rank, count=count, barrier=distributed.barrier, **settings)
@@ -239,8 +288,10 @@ def data(args: argparse.Namespace) -> None:
     check_data(args)
     if args.action == "list":
         every = {name: load_dataset(name) for name in list_datasets()}
-        counted = [{"name": name, "classes": len(one.classnames), "train": len(one.train), "test": len(one.test)}
-                   for name, one in every.items()]  # fmt: skip
+        counted = [
+            {"name": name, "classes": len(one.classnames), "train": len(one.train), "test": len(one.test)}
+            for name, one in every.items()
+        ]
         printed_or_written(args, counted, "datasets.json")
         for row in counted:
             say(f"{row['name']:<34} {row['classes']:>4} classes {row['train']:>6} train {row['test']:>6} test")
@@ -261,8 +312,10 @@ def data(args: argparse.Namespace) -> None:
         say("\n".join(map(printable, report.lines())))
         if report.problems:
             first = report.problems[0]
-            raise ValueError(f"{len(report.problems)} images cannot be read, the first: {first.file} ({first.reason}); "
-                             "replace them, or pass skip_bad=True to leave them out")  # fmt: skip
+            raise ValueError(
+                f"{len(report.problems)} images cannot be read, the first: {first.file} ({first.reason}); "
+                "replace them, or pass skip_bad=True to leave them out"
+            )
         return
     images = _part(dataset, args.split)
     step = max(1, len(images) // SHEET_IMAGES)
@@ -278,9 +331,14 @@ def _row(clip: Backbone, name: str) -> dict[str, Any]:
     info = method(name).info
     host = build(name, clip, ["cat", "dog"])
     return {
-        "name": info.name, "kind": info.kind, "paper": info.paper, "url": info.url, "year": info.year,
-        "parameters": sum(p.numel() for p in host.trainable().values()), "ogen": info.ogen,
-    }  # fmt: skip
+        "name": info.name,
+        "kind": info.kind,
+        "paper": info.paper,
+        "url": info.url,
+        "year": info.year,
+        "parameters": sum(p.numel() for p in host.trainable().values()),
+        "ogen": info.ogen,
+    }
 
 
 def methods(args: argparse.Namespace) -> None:

@@ -32,7 +32,7 @@ BATCH = 64
 
 def run_detector(
     host: Host, unknown: Sequence[str] | None = None, fit: FeatureBank | ImageSet | None = None
-) -> OGENDetector:  # fmt: skip
+) -> OGENDetector:
     """The detector of a run's names, with other names and images of the known classes where there are some.
 
     Raises:
@@ -54,15 +54,21 @@ def known_images(host: Host, images: FeatureBank | ImageSet) -> tuple[Tensor, Te
     shared = [name for name in images.classnames if name in host.names]
     if isinstance(images, FeatureBank):
         if not host.uses_cached_features:
-            raise ValueError(f"{host.info.name} changes the image side, so a bank of features of the frozen one is "
-                             "of no use; give the images themselves, a folder root/class/image or a CSV")  # fmt: skip
+            raise ValueError(
+                f"{host.info.name} changes the image side, so a bank of features of the frozen one is "
+                "of no use; give the images themselves, a folder root/class/image or a CSV"
+            )
         made_with = images.fingerprint.get("backbone", {}).get("weights_hash")
         if made_with is not None and made_with != host.clip.weights_hash:
-            raise ValueError(f"the bank was made with weights {made_with}, the run has {host.clip.weights_hash}; make "
-                             "it again with ogen extract and the run's --model and --pretrained")  # fmt: skip
+            raise ValueError(
+                f"the bank was made with weights {made_with}, the run has {host.clip.weights_hash}; make "
+                "it again with ogen extract and the run's --model and --pretrained"
+            )
     if not shared:
-        raise ValueError(f"there are images of {', '.join(images.classnames[:3])}, ... and of none of the run's "
-                         f"names {', '.join(host.names[:3])}, ...")  # fmt: skip
+        raise ValueError(
+            f"there are images of {', '.join(images.classnames[:3])}, ... and of none of the run's "
+            f"names {', '.join(host.names[:3])}, ..."
+        )
     if isinstance(images, ImageSet):
         picked: Bank = load_bank(host, host.clip, images.of_classes(shared))
     else:
@@ -105,8 +111,13 @@ def detect(args: argparse.Namespace) -> None:
         for path, score, c in zip(paths, detector.predict_features(z).tolist(), nearest.tolist(), strict=True):
             known = None if threshold is None else score <= threshold
             rows.append({"image": str(path), "nearest": host.names[c], "score": score, "known": known})
-    found: dict[str, Any] = {"schema": "ogenlib.detect/1", "run": str(args.folder), "threshold": threshold,
-                             "known_kept": KEPT if args.known is not None else None, "images": rows}  # fmt: skip
+    found: dict[str, Any] = {
+        "schema": "ogenlib.detect/1",
+        "run": str(args.folder),
+        "threshold": threshold,
+        "known_kept": KEPT if args.known is not None else None,
+        "images": rows,
+    }
     write_document(args.out / "detect.json", found)
     if args.json:
         print((args.out / "detect.json").read_text(encoding="utf-8"), end="")
@@ -125,16 +136,33 @@ def add_commands(
     p = command("detect", detect)
     p.add_argument("folder", type=file_name, metavar="RUN", help="folder of a saved run")
     p.add_argument("images", type=file_name, nargs="+", metavar="IMAGE", help="image files")
-    p.add_argument("--known", type=file_name, default=None, metavar="BANK_OR_FOLDER",
-                   help="images of known classes, as features (ogen extract) or as a folder root/class/image or CSV: "
-                        "the threshold lets 95%% of them pass; take others than for --fit")  # fmt: skip
-    p.add_argument("--threshold", type=number, default=None, metavar="SCORE",
-                   help="scores above are unknown; in place of --known")  # fmt: skip
-    p.add_argument("--fit", type=file_name, default=None, metavar="BANK_OR_FOLDER",
-                   help="a few images of each known class that the detector learns from, given as for --known "
-                        "(default: names only)")  # fmt: skip
-    p.add_argument("--unknown", type=word, nargs="+", default=None, metavar="NAME",
-                   help="names of classes that are not known, or a file with one a line (default: none)")  # fmt: skip
+    p.add_argument(
+        "--known",
+        type=file_name,
+        default=None,
+        metavar="BANK_OR_FOLDER",
+        help="images of known classes, as features (ogen extract) or as a folder root/class/image or CSV: "
+        "the threshold lets 95%% of them pass; take others than for --fit",
+    )
+    p.add_argument(
+        "--threshold", type=number, default=None, metavar="SCORE", help="scores above are unknown; in place of --known"
+    )
+    p.add_argument(
+        "--fit",
+        type=file_name,
+        default=None,
+        metavar="BANK_OR_FOLDER",
+        help="a few images of each known class that the detector learns from, given as for --known "
+        "(default: names only)",
+    )
+    p.add_argument(
+        "--unknown",
+        type=word,
+        nargs="+",
+        default=None,
+        metavar="NAME",
+        help="names of classes that are not known, or a file with one a line (default: none)",
+    )
     p.add_argument("--json", action="store_true", help="print JSON")
     add_download(p)
     common(p, "runs/detect")

@@ -34,8 +34,10 @@ def read_names(path: Path) -> list[str]:
     names = [line.strip() for line in lines if line.strip()]
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice or not names:
-        raise ValueError(f"{path} must hold class names, one a line, each once; " +
-                         (f"it repeats {twice[:3]}" if twice else "it is empty"))  # fmt: skip
+        raise ValueError(
+            f"{path} must hold class names, one a line, each once; "
+            + (f"it repeats {twice[:3]}" if twice else "it is empty")
+        )
     return names
 
 

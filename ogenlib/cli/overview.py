@@ -37,8 +37,12 @@ def overview() -> tuple[Parser, dict[str, Parser]]:
     parser = Parser(prog="ogen", description="Fine-tune CLIP-like models without losing what they already know.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     commands = {
-        name: subparsers.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".",
-                                    formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        name: subparsers.add_parser(
+            name,
+            help=about,
+            description=about[0].upper() + about[1:] + ".",
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
         for name, about in ABOUT.items()
-    }  # fmt: skip
+    }
     return parser, commands

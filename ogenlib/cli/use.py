@@ -71,15 +71,21 @@ def _alpha(text: str) -> float:
 
 def add_alpha(parser: argparse.ArgumentParser) -> None:
     """Declare --alpha, for commands that read a run with `run_at`."""
-    parser.add_argument("--alpha", type=_alpha, default=None, metavar="A",
-                        help="tensors between where training began (0) and where it ended (1), as WiSE-FT does; "
-                             "default: where it ended")  # fmt: skip
+    parser.add_argument(
+        "--alpha",
+        type=_alpha,
+        default=None,
+        metavar="A",
+        help="tensors between where training began (0) and where it ended (1), as WiSE-FT does; "
+        "default: where it ended",
+    )
 
 
 def add_download(parser: argparse.ArgumentParser) -> None:
     """Declare --download, for commands that open a saved run."""
-    parser.add_argument("--download", action="store_true",
-                        help="let the run's model be fetched from a hub, if that is where it is from")  # fmt: skip
+    parser.add_argument(
+        "--download", action="store_true", help="let the run's model be fetched from a hub, if that is where it is from"
+    )
 
 
 def beside_out(args: argparse.Namespace) -> Path:
@@ -130,10 +136,22 @@ def add_commands(
     p = command("predict", predict, out_if_asked)
     p.add_argument("folder", type=file_name, metavar="RUN", help="folder of a saved run")
     p.add_argument("images", type=file_name, nargs="+", metavar="IMAGE", help="image files")
-    p.add_argument("--names", type=word, nargs="+", default=None, metavar="NAME",
-                   help="choose among these, or those in a file, one a line; default: the run's own")  # fmt: skip
-    p.add_argument("--add-names", type=word, nargs="+", default=None, metavar="NAME",
-                   help="names to choose among besides, or a file with one a line (default: none)")  # fmt: skip
+    p.add_argument(
+        "--names",
+        type=word,
+        nargs="+",
+        default=None,
+        metavar="NAME",
+        help="choose among these, or those in a file, one a line; default: the run's own",
+    )
+    p.add_argument(
+        "--add-names",
+        type=word,
+        nargs="+",
+        default=None,
+        metavar="NAME",
+        help="names to choose among besides, or a file with one a line (default: none)",
+    )
     p.add_argument("--top-k", type=positive, default=3, metavar="N", help="names shown for an image")
     p.add_argument("--json", action="store_true", help="print JSON; with this or --out, predictions.json is written")
     add_download(p)
@@ -141,11 +159,21 @@ def add_commands(
 
     p = command("export", export, beside_out)
     p.add_argument("folder", type=file_name, metavar="RUN", help="folder of a saved run")
-    p.add_argument("--format", choices=FORMATS, default="open-clip",
-                   help="open-clip: a folder that open_clip opens, with the class weights beside the model; head: "
-                        "class weights and image tower; onnx: pixels to logits (needs ogenlib[onnx])")  # fmt: skip
-    p.add_argument("--names", type=word, nargs="+", default=None, metavar="NAME",
-                   help="weights of these names, or those in a file, one a line; default: the run's own")  # fmt: skip
+    p.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="open-clip",
+        help="open-clip: a folder that open_clip opens, with the class weights beside the model; head: "
+        "class weights and image tower; onnx: pixels to logits (needs ogenlib[onnx])",
+    )
+    p.add_argument(
+        "--names",
+        type=word,
+        nargs="+",
+        default=None,
+        metavar="NAME",
+        help="weights of these names, or those in a file, one a line; default: the run's own",
+    )
     p.add_argument("--no-tower", action="store_true", help="with head: leave the image tower out")
     add_alpha(p)
     add_download(p)
@@ -155,7 +183,8 @@ def add_commands(
     p.add_argument("folder", type=file_name, metavar="RUN", help="folder of a saved run of a prompt learner")
     p.add_argument("--k", type=positive, default=5, metavar="N", help="words shown for a context token")
     p.add_argument("--metric", choices=METRICS, default="euclidean", help="distance that orders the words")
-    p.add_argument("--json", action="store_true",
-                   help="print JSON with both distances; with this or --out, words.json is written")  # fmt: skip
+    p.add_argument(
+        "--json", action="store_true", help="print JSON with both distances; with this or --out, words.json is written"
+    )
     add_download(p)
     common(p, "runs/words")

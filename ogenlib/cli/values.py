@@ -15,9 +15,12 @@ class Given(argparse.Action):
     """Stores a value, and remembers in ``given`` that the option was there: a default tells nothing of that."""
 
     def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
         option_string: str | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         setattr(namespace, self.dest, values)
         if self.option_strings or values is not self.default:  # stored too for an argument that is not there
             namespace.given = {*getattr(namespace, "given", ()), self.dest}

@@ -177,10 +177,14 @@ class FeatureBank(LabelledRows):
             domains=[domain] * len(rows),
             keys=[f"row/{i}" for i in range(len(rows))],
             fingerprint={
-                "backbone": json.loads(json.dumps(backbone)), "data": given, "views": 1, "augment": None,
-                "seed": None, "dtype": "float32",
+                "backbone": json.loads(json.dumps(backbone)),
+                "data": given,
+                "views": 1,
+                "augment": None,
+                "seed": None,
+                "dtype": "float32",
             },
-        )  # fmt: skip
+        )
 
     @classmethod
     def extract(

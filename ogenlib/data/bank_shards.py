@@ -70,9 +70,15 @@ def extract_shards(
         FeatureBank.extract(clip, part, views, augment=augment, seed=seed, dtype=dtype, path=path, **options)
 
     SHARDS.make(
-        folder, describe, shard, lambda: _merge(folder, keep_shards),
-        rank=rank, count=count, barrier=barrier, overwrite=overwrite,
-    )  # fmt: skip
+        folder,
+        describe,
+        shard,
+        lambda: _merge(folder, keep_shards),
+        rank=rank,
+        count=count,
+        barrier=barrier,
+        overwrite=overwrite,
+    )
     return FeatureBank.load(folder)
 
 
@@ -102,9 +108,15 @@ def _merge(folder: str | os.PathLike[str], keep_shards: bool) -> None:
     ]
     SHARDS.write_manifest(
         plan.folder,
-        {"bank": MERGED, "digest": digest, "fingerprint": plan.fingerprint, "rows": sum(map(len, banks)),
-         "shards": shards, "shards_kept": keep_shards},
-    )  # fmt: skip
+        {
+            "bank": MERGED,
+            "digest": digest,
+            "fingerprint": plan.fingerprint,
+            "rows": sum(map(len, banks)),
+            "shards": shards,
+            "shards_kept": keep_shards,
+        },
+    )
     if not keep_shards:
         for path in plan.files:
             path.unlink(missing_ok=True)

@@ -140,10 +140,7 @@ def _check_sets(names: Sequence[str], argument: str) -> tuple[str, ...]:
 
 
 def load_emoji(
-    name: str,
-    *,
-    train_domains: Sequence[str] | None = None,
-    test_domains: Sequence[str] | None = None,
+    name: str, *, train_domains: Sequence[str] | None = None, test_domains: Sequence[str] | None = None
 ) -> Dataset:
     """Load one of `emoji_datasets()`.
 
@@ -205,9 +202,11 @@ def _categories(train: tuple[str, ...], test: tuple[str, ...]) -> Dataset:
         test_items += [_item(s, i, label) for s in test for i in unseen if i in _drawn(s)]
     return Dataset(
         "emoji-categories",
-        ImageSet(tuple(train_items), classnames), ImageSet(tuple(test_items), classnames),
-        templates=TEMPLATES, info=_info(train, test),
-    )  # fmt: skip
+        ImageSet(tuple(train_items), classnames),
+        ImageSet(tuple(test_items), classnames),
+        templates=TEMPLATES,
+        info=_info(train, test),
+    )
 
 
 def _concepts(name: str, train: tuple[str, ...], test: tuple[str, ...]) -> Dataset:

@@ -84,11 +84,7 @@ class Extraction:
         augmented = self.views > 1  # the clean view depends on neither the augmentation nor the seed
         fingerprint = {
             "backbone": self.clip.fingerprint(),
-            "data": {
-                "hash": self.data.hash(),
-                "content": self.data.content_hash(),
-                "images": len(self.data),
-            },
+            "data": {"hash": self.data.hash(), "content": self.data.content_hash(), "images": len(self.data)},
             "views": self.views,
             "augment": (self.augment or Augment()).as_dict() if augmented else None,
             "seed": self.seed if augmented else None,
@@ -162,11 +158,7 @@ class Parts:
     """Finished parts in `path.partial/`, one safetensors file each; keeps nothing where there is no path."""
 
     def __init__(
-        self,
-        path: str | os.PathLike[str] | None,
-        fingerprint: dict[str, Any],
-        images: int,
-        overwrite: bool = False,
+        self, path: str | os.PathLike[str] | None, fingerprint: dict[str, Any], images: int, overwrite: bool = False
     ) -> None:
         """images: how many a part holds, unless parts are there already: theirs counts, so that they line up.
 

@@ -20,8 +20,15 @@ from ogenlib.data.split import stratified_rows
 from ogenlib.data.table import read_table
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif"))
-SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test",
-           "val": "val", "valid": "val", "validation": "val"}  # fmt: skip
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+}
 Classnames = Mapping[Any, str] | Sequence[str]
 
 
@@ -112,10 +119,7 @@ def _class_rows(parent: Path, root: Path, split: str, bad: Bad) -> Iterator[Row]
             )
         files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != ".")
         if not files:
-            bad(
-                str(folder),
-                f"the class folder holds no images ({_suffixes()}); add some or delete the folder",
-            )
+            bad(str(folder), f"the class folder holds no images ({_suffixes()}); add some or delete the folder")
         for file in files:
             key = file.relative_to(root).as_posix()
             yield Row(file, folder.name.strip(), str(file), key, split)
@@ -126,10 +130,7 @@ def _suffixes() -> str:
 
 
 def from_csv(
-    path: str | os.PathLike[str],
-    options: LoadOptions | None = None,
-    *,
-    root: str | os.PathLike[str] | None = None,
+    path: str | os.PathLike[str], options: LoadOptions | None = None, *, root: str | os.PathLike[str] | None = None
 ) -> Dataset:
     """A UTF-8 CSV file with the columns `path,label` and, if you like, `split` and `domain`.
 
@@ -151,10 +152,7 @@ def from_csv(
         if not line["path"] or not line["label"]:
             bad(where, "path or label is empty; fill it in")
         elif "split" in columns and not split:
-            bad(
-                where,
-                f"split is {line['split']!r}; write train, val or test in every row, or drop the column",
-            )
+            bad(where, f"split is {line['split']!r}; write train, val or test in every row, or drop the column")
         else:
             image = base / line["path"]
             rows.append(Row(image, line["label"], where, line["path"], split, line.get("domain", "")))
@@ -311,10 +309,7 @@ def _split(
     if not train:
         raise ValueError("there are validation images only; add train or test images")
     chosen = stratified_rows(
-        [classnames[item.label] for item in train],
-        [item.key for item in train],
-        options.test_fraction,
-        options.seed,
+        [classnames[item.label] for item in train], [item.key for item in train], options.test_fraction, options.seed
     )
     splits["test"] = [item for i, item in enumerate(train) if i in chosen]
     splits["train"] = [item for i, item in enumerate(train) if i not in chosen]

@@ -57,10 +57,29 @@ def _counts(train: int, val: int, test: int) -> dict[str, int]:
     return {split: n for split, n in (("train", train), ("val", val), ("test", test)) if n}
 
 
-def _split(title: str, classes: int, counts: tuple[int, int, int], homes: tuple[str, ...], images: tuple[str, ...],
-           template: str = PHOTO, *, name: str, aliases: tuple[str, ...] = ()) -> Layout:  # fmt: skip
-    return Layout(name, title, "split", homes, images, template, aliases, f"split_zhou_{title}.json",
-                  counts=_counts(*counts), classes=classes)  # fmt: skip
+def _split(
+    title: str,
+    classes: int,
+    counts: tuple[int, int, int],
+    homes: tuple[str, ...],
+    images: tuple[str, ...],
+    template: str = PHOTO,
+    *,
+    name: str,
+    aliases: tuple[str, ...] = (),
+) -> Layout:
+    return Layout(
+        name,
+        title,
+        "split",
+        homes,
+        images,
+        template,
+        aliases,
+        f"split_zhou_{title}.json",
+        counts=_counts(*counts),
+        classes=classes,
+    )
 
 
 _COOP = (

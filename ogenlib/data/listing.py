@@ -42,8 +42,11 @@ class Listing:
 
 def image_files(folder: Path) -> Iterator[str]:
     """Names of the images directly in `folder`, sorted, hidden ones left out."""
-    return (name for name in sorted(p.name for p in folder.iterdir())
-            if name[0] != "." and name.lower().endswith(IMAGE_SUFFIXES))  # fmt: skip
+    return (
+        name
+        for name in sorted(p.name for p in folder.iterdir())
+        if name[0] != "." and name.lower().endswith(IMAGE_SUFFIXES)
+    )
 
 
 def need(path: Path, layout: Layout) -> Path:

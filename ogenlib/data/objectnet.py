@@ -62,10 +62,7 @@ def read_objectnet(layout: Layout, place: Place, home: Path, images: Path) -> Li
     empty = [folder for i, folder in enumerate(folders) if i not in held]
     counted = sum(1 for path in images.iterdir() if path.is_dir() and path.name[0] != ".")
     notes = [f"no images of {len(empty)} of {len(folders)} classes, the first {empty[0]}"] if empty else []
-    info = {
-        "imagenet": {labels[folder]: shared[labels[folder]].split("; ") for folder in folders},
-        "folders": counted,
-    }
+    info = {"imagenet": {labels[folder]: shared[labels[folder]].split("; ") for folder in folders}, "folders": counted}
     return Listing(str(images), classnames, entries, border=BORDER, notes=notes, info=info)
 
 

@@ -71,9 +71,14 @@ def load_suite(
     if differs:
         log.warning("%s: %s; `ogen data check %s` says more", layout.name, "; ".join(differs), layout.name)
     info = {
-        "source": listing.source, "root": str(place.root), "split": how, "skipped": skipped, "differs": differs,
-        "layout": place.notes, **listing.info,
-    }  # fmt: skip
+        "source": listing.source,
+        "root": str(place.root),
+        "split": how,
+        "skipped": skipped,
+        "differs": differs,
+        "layout": place.notes,
+        **listing.info,
+    }
     prompts = tuple(templates) if templates is not None else (layout.template,)
     empty = ImageSet((), listing.classnames)
     return Dataset(layout.name, sets.get("train", empty), sets.get("test", empty), sets.get("val"), prompts, info)

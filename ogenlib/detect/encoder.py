@@ -84,9 +84,11 @@ class PatchEncoder(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         visual: Any = self.clip.image.visual
         found = visual.forward_intermediates(
-            pixels.to(self.clip.device, self.clip.image.dtype), indices=1, normalize_intermediates=True,
+            pixels.to(self.clip.device, self.clip.image.dtype),
+            indices=1,
+            normalize_intermediates=True,
             output_fmt="NLC",
-        )  # fmt: skip
+        )
         patches = found["image_intermediates"][-1]
         if visual.proj is not None:
             patches = patches @ visual.proj

@@ -67,8 +67,13 @@ def save_detector(detector: OGENDetector, folder: str | Path) -> Path:
     else:
         (folder / GENERATOR).unlink(missing_ok=True)
     settings = {name: getattr(detector, name) for name in _Settings.__annotations__}
-    record = {"format": FORMAT, "settings": settings, "learned_with": asdict(learned_with),
-              "generator": detector.generator is not None, "files": files}  # fmt: skip
+    record = {
+        "format": FORMAT,
+        "settings": settings,
+        "learned_with": asdict(learned_with),
+        "generator": detector.generator is not None,
+        "files": files,
+    }
     write_document(folder / CARD, record)
     return folder
 
@@ -139,8 +144,11 @@ def _check_tensors(opened: TensorFile) -> None:
     if "labels" in tensors:
         labels = tensors["labels"]
         if labels.dtype != torch.int64 or int(labels.min()) < 0 or int(labels.max()) >= len(rows):
-            raise refuse("labels", f"is {labels.dtype} from {labels.min()} to {labels.max()}, where torch.int64 from "
-                                   f"0 to {len(rows) - 1} is needed, the classes")  # fmt: skip
+            raise refuse(
+                "labels",
+                f"is {labels.dtype} from {labels.min()} to {labels.max()}, where torch.int64 from "
+                f"0 to {len(rows) - 1} is needed, the classes",
+            )
         if tensors["features"].is_complex():
             raise refuse("features", f"is {tensors['features'].dtype}, where real numbers are needed")
 
@@ -150,6 +158,11 @@ def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int | None, ...]]:
     classes, dim = tensors["class_embeddings"].shape
     images = len(tensors["features"]) if "features" in tensors and tensors["features"].ndim else None
     return {
-        "class_embeddings": (None, dim), "unknown_embeddings": (None, dim), "features": (None, dim),
-        "labels": (images,), "weights": (2 if images is None else 3,), "centre": (dim,), "directions": (classes, dim),
-    }  # fmt: skip
+        "class_embeddings": (None, dim),
+        "unknown_embeddings": (None, dim),
+        "features": (None, dim),
+        "labels": (images,),
+        "weights": (2 if images is None else 3,),
+        "centre": (dim,),
+        "directions": (classes, dim),
+    }

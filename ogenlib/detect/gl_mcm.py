@@ -56,8 +56,9 @@ class GLMCM(ChunkedDetector):
 
     def ready(self) -> None:
         if not self.temperature > 0 or not self.local >= 0:
-            raise ValueError(f"temperature={self.temperature}, local={self.local}: the one must be above 0, the other "
-                             "0 or more")  # fmt: skip
+            raise ValueError(
+                f"temperature={self.temperature}, local={self.local}: the one must be above 0, the other 0 or more"
+            )
 
     def flatten(self, x: Tensor) -> Tensor:
         """`(B, 1 + P, D)`, or the same flattened to `(B, (1 + P) * D)` as pytorch-ood keeps it."""
@@ -67,8 +68,10 @@ class GLMCM(ChunkedDetector):
             return x
         if len(shape) == 2 and shape[1] and shape[1] % dim == 0:
             return x.unflatten(1, (-1, dim))
-        raise ValueError(f"features are {shape or type(x).__name__}; (B, 1 + P, {dim}) are needed, the image's before "
-                         "those of its patches: PatchEncoder(clip) makes them")  # fmt: skip
+        raise ValueError(
+            f"features are {shape or type(x).__name__}; (B, 1 + P, {dim}) are needed, the image's before "
+            "those of its patches: PatchEncoder(clip) makes them"
+        )
 
     def unit(self, x: Tensor) -> Tensor:
         return unit_rows("features", x.flatten(0, 1), x.shape[-1]).unflatten(0, x.shape[:2])

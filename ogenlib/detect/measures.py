@@ -31,10 +31,12 @@ def measures(known: Tensor, unknown: Tensor) -> dict[str, float]:
     """
     a, b = _checked(known), _checked(unknown)
     return {
-        "auroc": 100 * _auroc(a, b), "aupr_in": 100 * _aupr(-a, -b), "aupr_out": 100 * _aupr(b, a),
+        "auroc": 100 * _auroc(a, b),
+        "aupr_in": 100 * _aupr(-a, -b),
+        "aupr_out": 100 * _aupr(b, a),
         "fpr95_ood_positive": 100 * float((a >= np.sort(b)[math.floor((1 - KEPT) * len(b) + 1e-9)]).mean()),
         "fpr95_id_positive": 100 * float((b <= threshold_at(known)).mean()),
-    }  # fmt: skip
+    }
 
 
 def threshold_at(scores: Tensor, kept: float = KEPT) -> float:
@@ -63,16 +65,19 @@ def histogram(groups: dict[str, Tensor], bins: int = 40) -> dict[str, Any]:
     if not high > low:
         low, high = low - 0.5, high + 0.5
     edges = np.linspace(low, high, bins + 1)
-    counts = {name: np.histogram(np.clip(_checked(scores), low, high), edges)[0].tolist()
-              for name, scores in groups.items()}  # fmt: skip
+    counts = {
+        name: np.histogram(np.clip(_checked(scores), low, high), edges)[0].tolist() for name, scores in groups.items()
+    }
     return {"edges": [float(f"{edge:.6g}") for edge in edges], "counts": counts}
 
 
 def _checked(scores: Tensor) -> np.ndarray:
     found = scores.detach().cpu().double().numpy()
     if found.ndim != 1 or not len(found) or np.isnan(found).any():
-        raise ValueError(f"scores of shape {tuple(scores.shape)}, {int(torch.isnan(scores).sum())} of them NaN: one "
-                         "number for each image, and at least one image, is needed")  # fmt: skip
+        raise ValueError(
+            f"scores of shape {tuple(scores.shape)}, {int(torch.isnan(scores).sum())} of them NaN: one "
+            "number for each image, and at least one image, is needed"
+        )
     return found
 
 

@@ -51,8 +51,10 @@ def mine_negatives(
         raise ValueError(f"percentile={percentile}: must be between 0 and 1")
     count = keep if isinstance(keep, int) else round(keep * len(rows)) if 0 < keep <= 1 else 0
     if not 1 <= count <= len(rows):
-        raise ValueError(f"keep={keep} of {len(rows)} candidates: pass a share above 0, up to 1.0, that keeps at least "
-                         "one, or a number of candidates")  # fmt: skip
+        raise ValueError(
+            f"keep={keep} of {len(rows)} candidates: pass a share above 0, up to 1.0, that keeps at least "
+            "one, or a number of candidates"
+        )
     nearness = torch.cat([(piece @ known.T).quantile(percentile, dim=1) for piece in rows.split(ROWS)])
     return nearness.argsort(stable=True)[:count]
 

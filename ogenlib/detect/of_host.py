@@ -64,15 +64,19 @@ def class_rows(host: Host, names: Sequence[str] | None = None) -> Tensor:
     """
     rows = fixed_weights(host, names)
     if rows is None:
-        raise ValueError(f"class weights of {host.info.name} depend on the image, so there are none to detect with; "
-                         "use a run of another method")  # fmt: skip
+        raise ValueError(
+            f"class weights of {host.info.name} depend on the image, so there are none to detect with; "
+            "use a run of another method"
+        )
     return rows
 
 
 def detector_of(
-    host: Host, unknown: Sequence[str] | None = None, fit: tuple[Tensor, Tensor] | None = None,
+    host: Host,
+    unknown: Sequence[str] | None = None,
+    fit: tuple[Tensor, Tensor] | None = None,
     encoder: Encoder | None = None,
-) -> OGENDetector:  # fmt: skip
+) -> OGENDetector:
     """The detector of a host's names, with other names and images of the known classes where there are some.
 
     A host on two towers scores the names it was trained on by its own tower and all others by the frozen one, so its
@@ -96,8 +100,14 @@ def detector_of(
         detector = OGENDetector(encoder, None, trained_half(rows, host))
         return detector if fit is None else detector.fit_features(trained_half(fit[0], host), fit[1])
     width = rows.shape[1] / host.clip.embed_dim
-    settings = {name: getattr(OGENDetector(None, None, rows), name) / math.sqrt(width)
-                for name in ("temperature", "image_temperature")} if width > 1 else {}  # fmt: skip
+    settings = (
+        {
+            name: getattr(OGENDetector(None, None, rows), name) / math.sqrt(width)
+            for name in ("temperature", "image_temperature")
+        }
+        if width > 1
+        else {}
+    )
     detector = OGENDetector(encoder, None, rows, others, **settings)
     return detector if fit is None else detector.fit_features(*fit)
 
@@ -138,8 +148,9 @@ def scorers(host: Host, trained: tuple[Seen, Tensor] | None) -> tuple[dict[str, 
     }
     missing: dict[str, str] = {}
     kinds: Mapping[str, tuple[Tensor, Tensor] | None] = {
-        "ogen": None, **({} if trained is None else {"ogen_images": (trained[0].z, trained[1])}),
-    }  # fmt: skip
+        "ogen": None,
+        **({} if trained is None else {"ogen_images": (trained[0].z, trained[1])}),
+    }
     for name, fit in kinds.items():
         try:
             detector = detector_of(host, fit=fit)

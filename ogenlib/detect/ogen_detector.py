@@ -74,8 +74,10 @@ class OGENDetector(ChunkedDetector):
     )
     requires_fit = False
     hyperparameter_space = {  # noqa: RUF012  the base class declares it as an instance variable
-        "temperature": [0.005, 0.01, 0.02], "image_temperature": [0.01, 0.02, 0.05], "n_synth": [4, 16],
-    }  # fmt: skip
+        "temperature": [0.005, 0.01, 0.02],
+        "image_temperature": [0.01, 0.02, 0.05],
+        "n_synth": [4, 16],
+    }
 
     def __init__(
         self,
@@ -98,8 +100,10 @@ class OGENDetector(ChunkedDetector):
             raise TypeError("class_embeddings is missing; pass OGENDetector(encoder, class_embeddings=rows)")
         super().__init__(encoder, class_embeddings)
         if generator is not None and not isinstance(generator, ClassConditionalGenerator):
-            raise TypeError(f"generator is a {type(generator).__name__}; make one with "
-                            "ogenlib.generators.fit_generator, or pass class_embeddings by name")  # fmt: skip
+            raise TypeError(
+                f"generator is a {type(generator).__name__}; make one with "
+                "ogenlib.generators.fit_generator, or pass class_embeddings by name"
+            )
         dim = self.class_embeddings.shape[1]
         if generator is not None and generator.dim != dim:
             raise ValueError(f"the generator makes {generator.dim} dimensions, the class embeddings have {dim}")
@@ -135,8 +139,16 @@ class OGENDetector(ChunkedDetector):
         for name in ("shrink", "spread"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ValueError(f"{name}={getattr(self, name)}: must be 0 or more")
-        return Plan(self.temperature, self.image_temperature, int(self.n_synth), self.negatives, int(self.repeats),
-                    self.shrink, self.spread, self.seed)  # fmt: skip
+        return Plan(
+            self.temperature,
+            self.image_temperature,
+            int(self.n_synth),
+            self.negatives,
+            int(self.repeats),
+            self.shrink,
+            self.spread,
+            self.seed,
+        )
 
     def set_hyperparameters(self, **values: Any) -> Self:
         """Set some of `hyperparameter_space`; nothing is set if a value is refused.
@@ -231,8 +243,13 @@ class OGENDetector(ChunkedDetector):
         """Tensors by name, and the settings that the learned ones belong to."""
         self.ready()
         features, labels = (None, None) if self._images is None else Images(*self._images).tensors()
-        found = {"class_embeddings": self.class_embeddings, "unknown_embeddings": self.unknown_embeddings,
-                 "features": features, "labels": labels, **self._learned}  # fmt: skip
+        found = {
+            "class_embeddings": self.class_embeddings,
+            "unknown_embeddings": self.unknown_embeddings,
+            "features": features,
+            "labels": labels,
+            **self._learned,
+        }
         return {name: rows for name, rows in found.items() if rows is not None}, self._plan()
 
     def load_state(self, tensors: Mapping[str, Tensor], learned_with: Plan) -> None:

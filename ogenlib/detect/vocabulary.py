@@ -56,6 +56,7 @@ def wordnet_nouns(lexicon: str = WORDNET) -> list[str]:
     try:
         words = wn.Wordnet(lexicon).words(pos="n")
     except wn.Error as error:
-        raise ValueError(f"{lexicon} is not on this machine ({error}); download it with: python -m wn download "
-                         f"{lexicon}") from error  # fmt: skip
+        raise ValueError(
+            f"{lexicon} is not on this machine ({error}); download it with: python -m wn download {lexicon}"
+        ) from error
     return sorted({word.lemma() for word in words})

@@ -132,9 +132,7 @@ def _scores(logits: Tensor, labels: Tensor, n_base: int) -> dict[str, float]:
     return space_scores(space, (logits[is_base], labels[is_base]), (logits[~is_base], labels[~is_base] - n_base))
 
 
-def space_scores(
-    space: LabelSpace, base: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]
-) -> dict[str, float]:  # fmt: skip
+def space_scores(space: LabelSpace, base: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]) -> dict[str, float]:
     """base, new, H, the same where all names of the space compete, and calibration errors.
 
     Args:
@@ -142,16 +140,23 @@ def space_scores(
     """
     columns = {column: i for i, column in enumerate(space.joint)}
     joint = torch.cat([base[0], new[0]])[:, list(columns)]
-    joint_labels = torch.cat([torch.tensor([columns[c] for c in side])[labels] for side, labels in
-                              ((space.base, base[1]), (space.new, new[1]))])  # fmt: skip
+    joint_labels = torch.cat(
+        [
+            torch.tensor([columns[c] for c in side])[labels]
+            for side, labels in ((space.base, base[1]), (space.new, new[1]))
+        ]
+    )
     n = len(base[1])
     base_split, new_split = base[0][:, list(space.base)], new[0][:, list(space.new)]
     scores = {
-        "base": accuracy(base_split, base[1]), "new": accuracy(new_split, new[1]),
-        "joint_base": accuracy(joint[:n], joint_labels[:n]), "joint_new": accuracy(joint[n:], joint_labels[n:]),
-        "ece_base": ece(base_split, base[1]), "ece_new": ece(new_split, new[1]),
+        "base": accuracy(base_split, base[1]),
+        "new": accuracy(new_split, new[1]),
+        "joint_base": accuracy(joint[:n], joint_labels[:n]),
+        "joint_new": accuracy(joint[n:], joint_labels[n:]),
+        "ece_base": ece(base_split, base[1]),
+        "ece_new": ece(new_split, new[1]),
         "ece_joint": ece(joint, joint_labels),
-    }  # fmt: skip
+    }
     scores["H"] = harmonic_mean(scores["base"], scores["new"])
     scores["joint_H"] = harmonic_mean(scores["joint_base"], scores["joint_new"])
     return scores
@@ -168,10 +173,11 @@ def _per_class(logits: Tensor, labels: Tensor, names: Sequence[str], n_base: int
     for c, name in enumerate(names):
         rows = labels == c
         result[name] = {
-            "side": "base" if c < n_base else "new", "n": int(rows.sum()),
+            "side": "base" if c < n_base else "new",
+            "n": int(rows.sum()),
             "accuracy": 100 * split[rows].float().mean().item(),
             "joint_accuracy": 100 * joint[rows].float().mean().item(),
-        }  # fmt: skip
+        }
     return result
 
 
@@ -186,10 +192,17 @@ def confusions(result: BaseToNew, domain: str, most: int = 6) -> list[dict[str, 
     found.sort(key=lambda choice: (-len(choice[3]) / choice[4], -len(choice[3]), choice[1:3]))
     side = ["base" if c < n_base else "new" for c in range(len(result.names))]
     return [
-        {"true": result.names[t], "predicted": result.names[p], "count": len(keys), "of": of,
-         "true_is": side[t], "predicted_is": side[p], "keys": keys}
+        {
+            "true": result.names[t],
+            "predicted": result.names[p],
+            "count": len(keys),
+            "of": of,
+            "true_is": side[t],
+            "predicted_is": side[p],
+            "keys": keys,
+        }
         for _, t, p, keys, of in found[:most]
-    ]  # fmt: skip
+    ]
 
 
 def wrong_choices(

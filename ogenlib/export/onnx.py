@@ -83,8 +83,10 @@ def export_onnx(host: Host, out: str | os.PathLike[str], names: Sequence[str] | 
         raise ModuleNotFoundError(f"ONNX export needs {', '.join(missing)}: pip install 'ogenlib[onnx]'")
     refuse_existing(out)
     if host.clip.precision != "fp32":
-        raise ValueError(f"the backbone is in {host.clip.precision}; ONNX export takes fp32: "
-                         f"load_backbone({host.clip.name!r}) without precision")  # fmt: skip
+        raise ValueError(
+            f"the backbone is in {host.clip.precision}; ONNX export takes fp32: "
+            f"load_backbone({host.clip.name!r}) without precision"
+        )
     model = PixelsToLogits(host, names)
     probes = [_probe(host, size) for size in _BATCHES]
     with atomic_folder(out) as work:
@@ -96,10 +98,13 @@ def export_onnx(host: Host, out: str | os.PathLike[str], names: Sequence[str] | 
                 f"{TOLERANCE} is accepted); use og.Classifier.load(RUN), and report the versions in use"
             )
         record = {
-            **card(host, names, ONNX_FORMAT), "input": "pixels", "output": "logits",
-            "image_size": list(host.clip.image.image_size), "relative_error_against_torch": error,
+            **card(host, names, ONNX_FORMAT),
+            "input": "pixels",
+            "output": "logits",
+            "image_size": list(host.clip.image.image_size),
+            "relative_error_against_torch": error,
             "files": digests(work),
-        }  # fmt: skip
+        }
         write_document(work / ONNX_CARD, record)
     return Path(out)
 
@@ -124,10 +129,16 @@ def _trace(model: PixelsToLogits, pixels: Tensor, path: Path) -> None:
     try:
         with torch.no_grad(), _quiet():
             torch.onnx.export(
-                model, (pixels,), str(path), dynamo=True, input_names=["pixels"], output_names=["logits"],
-                dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}}, external_data=size > _ONE_FILE,
+                model,
+                (pixels,),
+                str(path),
+                dynamo=True,
+                input_names=["pixels"],
+                output_names=["logits"],
+                dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
+                external_data=size > _ONE_FILE,
                 verbose=False,
-            )  # fmt: skip
+            )
     except torch.onnx.errors.OnnxExporterError as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         inner = model.host.inner

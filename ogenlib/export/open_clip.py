@@ -118,12 +118,16 @@ def card(host: Host, names: Sequence[str] | None, form: str) -> dict[str, Any]:
     """
     clip = host.clip
     return {
-        "format": form, "method": host.info.name, "ogen": host.inner is not host,
+        "format": form,
+        "method": host.info.name,
+        "ogen": host.inner is not host,
         "names": list(names_for(host, names)),
-        "trained_names": list(host.names), "logit_scale": float(clip.logit_scale),
+        "trained_names": list(host.names),
+        "logit_scale": float(clip.logit_scale),
         "logit_bias": None if clip.logit_bias is None else float(clip.logit_bias),
-        "preprocess": clip.preprocess_cfg, "backbone": clip.fingerprint(),
-    }  # fmt: skip
+        "preprocess": clip.preprocess_cfg,
+        "backbone": clip.fingerprint(),
+    }
 
 
 def _write_head(

@@ -59,9 +59,14 @@ class ARF(FLYP):
     """
 
     info = MethodInfo(
-        "arf", "fine-tuning", "Anchor-based Robust Finetuning of Vision-Language Models",
-        "https://arxiv.org/abs/2404.06244", 2024, title="ARF", aliases=("anchor-based robust finetuning",),
-    )  # fmt: skip
+        "arf",
+        "fine-tuning",
+        "Anchor-based Robust Finetuning of Vision-Language Models",
+        "https://arxiv.org/abs/2404.06244",
+        2024,
+        title="ARF",
+        aliases=("anchor-based robust finetuning",),
+    )
 
     def __init__(
         self,
@@ -184,9 +189,12 @@ class ARF(FLYP):
 
     def config(self) -> dict[str, Any]:
         own = {
-            "caption_weight": self.caption_weight, "anchor_weight": self.anchor_weight,
-            "anchor_batch": self.anchor_batch, "repeats": self.repeats, "made_with": self.made_with,
-        }  # fmt: skip
+            "caption_weight": self.caption_weight,
+            "anchor_weight": self.anchor_weight,
+            "anchor_batch": self.anchor_batch,
+            "repeats": self.repeats,
+            "made_with": self.made_with,
+        }
         return {**super().config(), **own}
 
 

@@ -42,9 +42,13 @@ class CARFT(PenalisedFT):
     """
 
     info = MethodInfo(
-        "car_ft", "fine-tuning", "Context-Aware Robust Fine-Tuning", "https://arxiv.org/abs/2211.16175", 2022,
+        "car_ft",
+        "fine-tuning",
+        "Context-Aware Robust Fine-Tuning",
+        "https://arxiv.org/abs/2211.16175",
+        2022,
         title="CAR-FT",
-    )  # fmt: skip
+    )
     reads_frozen: ClassVar[bool] = True
     term: ClassVar[str] = "context"
     usual_weight: ClassVar[float] = 1.0

@@ -47,9 +47,14 @@ class RisingEMA(EMA):
     """
 
     def __init__(
-        self, tensors: NamedTensors, steps: int, every: int, first: float = FIRST, last: float = LAST,
+        self,
+        tensors: NamedTensors,
+        steps: int,
+        every: int,
+        first: float = FIRST,
+        last: float = LAST,
         rise: float = RISE,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(tensors, last)
         self.steps, self.every, self.first, self.rise = steps, every, first, rise
 
@@ -81,9 +86,13 @@ class CaRot(SelfDistilled):
     """
 
     info = MethodInfo(
-        "carot", "fine-tuning", "Towards Calibrated Robust Fine-Tuning of Vision-Language Models",
-        "https://arxiv.org/abs/2311.01723", 2024, title="CaRot",
-    )  # fmt: skip
+        "carot",
+        "fine-tuning",
+        "Towards Calibrated Robust Fine-Tuning of Vision-Language Models",
+        "https://arxiv.org/abs/2311.01723",
+        2024,
+        title="CaRot",
+    )
 
     def __init__(
         self,

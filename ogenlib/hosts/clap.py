@@ -54,9 +54,13 @@ class CLAP(RowHost):
     """
 
     info = MethodInfo(
-        "clap", "adapter", "A Closer Look at the Few-Shot Adaptation of Large Vision-Language Models",
-        "https://arxiv.org/abs/2312.12730", 2024, title="CLAP",
-    )  # fmt: skip
+        "clap",
+        "adapter",
+        "A Closer Look at the Few-Shot Adaptation of Large Vision-Language Models",
+        "https://arxiv.org/abs/2312.12730",
+        2024,
+        title="CLAP",
+    )
     multipliers: Tensor
     penalties: Tensor
 

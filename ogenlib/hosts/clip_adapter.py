@@ -49,9 +49,13 @@ class CLIPAdapter(AnchoredHost):
     """
 
     info = MethodInfo(
-        "clip_adapter", "adapter", "CLIP-Adapter: Better Vision-Language Models with Feature Adapters",
-        "https://arxiv.org/abs/2110.04544", 2021, title="CLIP-Adapter",
-    )  # fmt: skip
+        "clip_adapter",
+        "adapter",
+        "CLIP-Adapter: Better Vision-Language Models with Feature Adapters",
+        "https://arxiv.org/abs/2110.04544",
+        2021,
+        title="CLIP-Adapter",
+    )
 
     def __init__(
         self,

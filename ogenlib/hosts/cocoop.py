@@ -50,9 +50,13 @@ class CoCoOp(CoOp):
     """
 
     info = MethodInfo(
-        "cocoop", "prompt", "Conditional Prompt Learning for Vision-Language Models",
-        "https://arxiv.org/abs/2203.05557", 2022, title="CoCoOp",
-    )  # fmt: skip
+        "cocoop",
+        "prompt",
+        "Conditional Prompt Learning for Vision-Language Models",
+        "https://arxiv.org/abs/2203.05557",
+        2022,
+        title="CoCoOp",
+    )
     centre: Tensor
 
     def __init__(

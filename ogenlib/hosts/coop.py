@@ -46,9 +46,13 @@ class CoOp(Host):
     """
 
     info = MethodInfo(
-        "coop", "prompt", "Learning to Prompt for Vision-Language Models",
-        "https://arxiv.org/abs/2109.01134", 2022, title="CoOp",
-    )  # fmt: skip
+        "coop",
+        "prompt",
+        "Learning to Prompt for Vision-Language Models",
+        "https://arxiv.org/abs/2109.01134",
+        2022,
+        title="CoOp",
+    )
 
     def __init__(
         self,
@@ -150,6 +154,9 @@ class CoOp(Host):
 
     def config(self) -> dict[str, Any]:
         return {
-            "context": self.words, "n_context": self.n_context, "position": self.position,
-            "class_specific": self.class_specific, "chunk": self.chunk,
-        }  # fmt: skip
+            "context": self.words,
+            "n_context": self.n_context,
+            "position": self.position,
+            "class_specific": self.class_specific,
+            "chunk": self.chunk,
+        }

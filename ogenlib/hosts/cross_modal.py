@@ -47,10 +47,14 @@ class CrossModal(RowHost):
     """
 
     info = MethodInfo(
-        "cross_modal", "adapter",
+        "cross_modal",
+        "adapter",
         "Multimodality Helps Unimodality: Cross-Modal Few-Shot Learning with Multimodal Models",
-        "https://arxiv.org/abs/2301.06267", 2023, title="Cross-modal probe", aliases=("cross-modal adaptation",),
-    )  # fmt: skip
+        "https://arxiv.org/abs/2301.06267",
+        2023,
+        title="Cross-modal probe",
+        aliases=("cross-modal adaptation",),
+    )
 
     def __init__(
         self,

@@ -39,11 +39,14 @@ class EMA(FullFT):
     """
 
     info = MethodInfo(
-        "ema", "fine-tuning",
+        "ema",
+        "fine-tuning",
         "Mean teachers are better role models: Weight-averaged consistency targets improve semi-supervised deep "
         "learning results",
-        "https://arxiv.org/abs/1703.01780", 2017, title="EMA of weights",
-    )  # fmt: skip
+        "https://arxiv.org/abs/1703.01780",
+        2017,
+        title="EMA of weights",
+    )
 
     def __init__(self, clip: ClipLike, names: Sequence[str], *args: Any, decay: float = DECAY, **options: Any) -> None:
         super().__init__(clip, names, *args, **options)

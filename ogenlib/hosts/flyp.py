@@ -50,13 +50,23 @@ class FLYP(TunedTowers):
     """
 
     info = MethodInfo(
-        "flyp", "fine-tuning", "Finetune like you pretrain: Improved finetuning of zero-shot vision models",
-        "https://arxiv.org/abs/2212.00638", 2022, title="FLYP", aliases=("finetune like you pretrain",),
-    )  # fmt: skip
+        "flyp",
+        "fine-tuning",
+        "Finetune like you pretrain: Improved finetuning of zero-shot vision models",
+        "https://arxiv.org/abs/2212.00638",
+        2022,
+        title="FLYP",
+        aliases=("finetune like you pretrain",),
+    )
     published: ClassVar[dict[str, Any]] = {
-        "lr": 1e-5, "optimizer": "adamw", "weight_decay": 0.1, "schedule": "steps", "warmup_steps": 500, "epochs": 10,
+        "lr": 1e-5,
+        "optimizer": "adamw",
+        "weight_decay": 0.1,
+        "schedule": "steps",
+        "warmup_steps": 500,
+        "epochs": 10,
         "batch_size": 512,
-    }  # fmt: skip
+    }
 
     def __init__(
         self,

@@ -45,9 +45,14 @@ class FullFT(TunedImages, Headed):
     """
 
     info = MethodInfo(
-        "full_ft", "fine-tuning", "Robust fine-tuning of zero-shot models", "https://arxiv.org/abs/2109.01903", 2022,
-        title="Full fine-tuning", aliases=("FT", "full", "fine-tuning", "finetune", "full finetune", "FFT"),
-    )  # fmt: skip
+        "full_ft",
+        "fine-tuning",
+        "Robust fine-tuning of zero-shot models",
+        "https://arxiv.org/abs/2109.01903",
+        2022,
+        title="Full fine-tuning",
+        aliases=("FT", "full", "fine-tuning", "finetune", "full finetune", "FFT"),
+    )
     published: ClassVar[dict[str, Any]] = PAPER_TRAINING
 
     def __init__(self, clip: ClipLike, names: Sequence[str], *args: Any, paper_training: bool = False, **options: Any):

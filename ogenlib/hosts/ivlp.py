@@ -41,9 +41,13 @@ class IVLP(DeepPrompts):
     """
 
     info = MethodInfo(
-        "ivlp", "prompt", "MaPLe: Multi-modal Prompt Learning (independent vision-language prompting)",
-        "https://arxiv.org/abs/2210.03117", 2023, title="IVLP",
-    )  # fmt: skip
+        "ivlp",
+        "prompt",
+        "MaPLe: Multi-modal Prompt Learning (independent vision-language prompting)",
+        "https://arxiv.org/abs/2210.03117",
+        2023,
+        title="IVLP",
+    )
     published: ClassVar[dict[str, Any]] = {"lr": 3.5e-3, "optimizer": "sgd", "epochs": 5, "batch_size": 4}
     usual_tokens: ClassVar[int] = 2  # released code, configs/trainers/IVLP
     usual_depth: ClassVar[int] = 12

@@ -39,9 +39,14 @@ class KD(PenalisedFT):
     """
 
     info = MethodInfo(
-        "kd", "fine-tuning", "Distilling the Knowledge in a Neural Network", "https://arxiv.org/abs/1503.02531", 2015,
-        title="Self-distillation (KD)", aliases=("self-distillation", "distillation"),
-    )  # fmt: skip
+        "kd",
+        "fine-tuning",
+        "Distilling the Knowledge in a Neural Network",
+        "https://arxiv.org/abs/1503.02531",
+        2015,
+        title="Self-distillation (KD)",
+        aliases=("self-distillation", "distillation"),
+    )
     reads_frozen: ClassVar[bool] = True
     term: ClassVar[str] = "kd"
     usual_weight: ClassVar[float] = 1.0

@@ -45,9 +45,13 @@ class KgCoOp(Anchored, CoOp):
     """
 
     info = MethodInfo(
-        "kgcoop", "prompt", "Visual-Language Prompt Tuning with Knowledge-guided Context Optimization",
-        "https://arxiv.org/abs/2303.13103", 2023, title="KgCoOp",
-    )  # fmt: skip
+        "kgcoop",
+        "prompt",
+        "Visual-Language Prompt Tuning with Knowledge-guided Context Optimization",
+        "https://arxiv.org/abs/2303.13103",
+        2023,
+        title="KgCoOp",
+    )
 
     def __init__(
         self,

@@ -33,9 +33,13 @@ class L2SP(PenalisedFT):
     """
 
     info = MethodInfo(
-        "l2_sp", "fine-tuning", "Explicit Inductive Bias for Transfer Learning with Convolutional Networks",
-        "https://arxiv.org/abs/1802.01483", 2018, title="L2-SP",
-    )  # fmt: skip
+        "l2_sp",
+        "fine-tuning",
+        "Explicit Inductive Bias for Transfer Learning with Convolutional Networks",
+        "https://arxiv.org/abs/1802.01483",
+        2018,
+        title="L2-SP",
+    )
     term: ClassVar[str] = "l2_sp"
     usual_weight: ClassVar[float] = 0.1
 

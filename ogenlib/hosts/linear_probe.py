@@ -35,9 +35,14 @@ class LinearProbe(Headed):
     """
 
     info = MethodInfo(
-        "linear_probe", "adapter", "Learning Transferable Visual Models From Natural Language Supervision",
-        "https://arxiv.org/abs/2103.00020", 2021, title="Linear probe", aliases=("LP",),
-    )  # fmt: skip
+        "linear_probe",
+        "adapter",
+        "Learning Transferable Visual Models From Natural Language Supervision",
+        "https://arxiv.org/abs/2103.00020",
+        2021,
+        title="Linear probe",
+        aliases=("LP",),
+    )
 
     rows_for_unknown: ClassVar[bool] = True
 

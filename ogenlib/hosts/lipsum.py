@@ -66,9 +66,14 @@ class LipsumFT(PenalisedFT):
     """
 
     info = MethodInfo(
-        "lipsum_ft", "fine-tuning", "Robust Fine-Tuning of Zero-Shot Models via Random Text Guidance",
-        "https://arxiv.org/abs/2404.00860", 2024, title="Lipsum-FT", aliases=("Lipsum",),
-    )  # fmt: skip
+        "lipsum_ft",
+        "fine-tuning",
+        "Robust Fine-Tuning of Zero-Shot Models via Random Text Guidance",
+        "https://arxiv.org/abs/2404.00860",
+        2024,
+        title="Lipsum-FT",
+        aliases=("Lipsum",),
+    )
     published: ClassVar[dict[str, Any]] = PAPER_TRAINING
     reads_frozen: ClassVar[bool] = True
     term: ClassVar[str] = "lipsum"

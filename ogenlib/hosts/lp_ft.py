@@ -41,9 +41,14 @@ class LPFT(FullFT):
     """
 
     info = MethodInfo(
-        "lp_ft", "fine-tuning", "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution",
-        "https://arxiv.org/abs/2202.10054", 2022, title="LP-FT", aliases=("linear probe then finetune",),
-    )  # fmt: skip
+        "lp_ft",
+        "fine-tuning",
+        "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution",
+        "https://arxiv.org/abs/2202.10054",
+        2022,
+        title="LP-FT",
+        aliases=("linear probe then finetune",),
+    )
 
     def __init__(
         self,

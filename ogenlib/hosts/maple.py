@@ -40,9 +40,8 @@ class MaPLe(DeepPrompts):
     """
 
     info = MethodInfo(
-        "maple", "prompt", "MaPLe: Multi-modal Prompt Learning", "https://arxiv.org/abs/2210.03117", 2023,
-        title="MaPLe",
-    )  # fmt: skip
+        "maple", "prompt", "MaPLe: Multi-modal Prompt Learning", "https://arxiv.org/abs/2210.03117", 2023, title="MaPLe"
+    )
     published: ClassVar[dict[str, Any]] = {"lr": 3.5e-3, "optimizer": "sgd", "epochs": 5, "batch_size": 4}
     usual_tokens: ClassVar[int] = 2  # released code, configs/trainers/MaPLe
     usual_depth: ClassVar[int] = 9

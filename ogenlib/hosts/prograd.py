@@ -51,9 +51,13 @@ class ProGrad(Anchored, CoOp):
     """
 
     info = MethodInfo(
-        "prograd", "prompt", "Prompt-aligned Gradient for Prompt Tuning", "https://arxiv.org/abs/2205.14865", 2023,
+        "prograd",
+        "prompt",
+        "Prompt-aligned Gradient for Prompt Tuning",
+        "https://arxiv.org/abs/2205.14865",
+        2023,
         title="ProGrad",
-    )  # fmt: skip
+    )
 
     def __init__(
         self,

@@ -71,10 +71,14 @@ class PromptKD(PromptedImages, Host):
     """
 
     info = MethodInfo(
-        "promptkd", "prompt", "PromptKD: Unsupervised Prompt Distillation for Vision-Language Models",
-        "https://arxiv.org/abs/2403.02781", 2024, ogen=False,  # it reads no features that OGEN could synthesize
+        "promptkd",
+        "prompt",
+        "PromptKD: Unsupervised Prompt Distillation for Vision-Language Models",
+        "https://arxiv.org/abs/2403.02781",
+        2024,
+        ogen=False,  # it reads no features that OGEN could synthesize
         title="PromptKD",
-    )  # fmt: skip
+    )
     published: ClassVar[dict[str, Any]] = {"lr": 5e-3, "optimizer": "sgd", "epochs": 20, "batch_size": 8}
     teacher_weights: Tensor
     mean: Tensor
@@ -117,9 +121,14 @@ class PromptKD(PromptedImages, Host):
             self.ask(host)
             given = None if unlabelled is None else {"images": len(unlabelled), "data": unlabelled.fingerprint["data"]}
             self.taught_by: dict[str, Any] = {
-                "method": host.info.name, "run": folder, "same_backbone": host.clip is clip, "config": host.config(),
-                "backbone": host.clip.fingerprint(), "embed_dim": host.clip.embed_dim, "unlabelled": given,
-            }  # fmt: skip
+                "method": host.info.name,
+                "run": folder,
+                "same_backbone": host.clip is clip,
+                "config": host.config(),
+                "backbone": host.clip.fingerprint(),
+                "embed_dim": host.clip.embed_dim,
+                "unlabelled": given,
+            }
             weights = self._asked(every)
         else:
             self.taught_by = dict(taught_by)
@@ -274,10 +283,14 @@ class PromptKD(PromptedImages, Host):
 
     def config(self) -> dict[str, Any]:
         return {
-            "other_names": list(self.other_names), "n_visual": self.visual.shape[1], "depth": self.depth,
-            "weight": self.weight, "temperature": self.temperature, "paper_training": self.paper_training,
+            "other_names": list(self.other_names),
+            "n_visual": self.visual.shape[1],
+            "depth": self.depth,
+            "weight": self.weight,
+            "temperature": self.temperature,
+            "paper_training": self.paper_training,
             "taught_by": self.taught_by,
-        }  # fmt: skip
+        }
 
 
 def _uniform(*shape: int, source: torch.Generator, device: torch.device) -> nn.Parameter:

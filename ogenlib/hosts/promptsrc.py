@@ -52,9 +52,13 @@ class PromptSRC(Anchored, IVLP):
     """
 
     info = MethodInfo(
-        "promptsrc", "prompt", "Self-regulating Prompts: Foundational Model Adaptation without Forgetting",
-        "https://arxiv.org/abs/2307.06948", 2023, title="PromptSRC",
-    )  # fmt: skip
+        "promptsrc",
+        "prompt",
+        "Self-regulating Prompts: Foundational Model Adaptation without Forgetting",
+        "https://arxiv.org/abs/2307.06948",
+        2023,
+        title="PromptSRC",
+    )
     published: ClassVar[dict[str, Any]] = {"lr": 2.5e-3, "optimizer": "sgd", "epochs": 20, "batch_size": 4}
     usual_tokens: ClassVar[int] = 4
     usual_depth: ClassVar[int] = 9

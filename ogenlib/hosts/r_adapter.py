@@ -97,13 +97,23 @@ class RAdapter(PixelHost, AnchoredHost):
     """
 
     info = MethodInfo(
-        "r_adapter", "fine-tuning", "Efficient and Versatile Robust Fine-Tuning of Zero-shot Models",
-        "https://arxiv.org/abs/2408.05749", 2024, title="R-Adapter", aliases=("residual adapter", "R-Adapters"),
-    )  # fmt: skip
+        "r_adapter",
+        "fine-tuning",
+        "Efficient and Versatile Robust Fine-Tuning of Zero-shot Models",
+        "https://arxiv.org/abs/2408.05749",
+        2024,
+        title="R-Adapter",
+        aliases=("residual adapter", "R-Adapters"),
+    )
     changes: ClassVar[str] = "puts adapters into both towers"
     published: ClassVar[dict[str, Any]] = {
-        "lr": 5e-4, "weight_decay": 0.0, "optimizer": "adamw", "epochs": 10, "schedule": "steps", "warmup_steps": 500,
-    }  # fmt: skip
+        "lr": 5e-4,
+        "weight_decay": 0.0,
+        "optimizer": "adamw",
+        "epochs": 10,
+        "schedule": "steps",
+        "warmup_steps": 500,
+    }
     clip: Backbone
     scale: Tensor
 
@@ -197,10 +207,13 @@ class RAdapter(PixelHost, AnchoredHost):
         labels, ids = gather(batch.labels, batch.total), gather(ids, batch.total)
         same = torch.unique(ids, dim=0, return_inverse=True)[1]  # equal captions of two images are no negatives
         loss = mpm_nce(
-            images, texts, (labels[:, None] == labels) | (same[:, None] == same), margin=self.margin,
+            images,
+            texts,
+            (labels[:, None] == labels) | (same[:, None] == same),
+            margin=self.margin,
             temperature=1 / self.clip.logit_scale if self.temperature is None else self.temperature,
             smoothing=self.smoothing,
-        )  # fmt: skip
+        )
         return {"mpm_nce": loss}
 
     # --- what the adapters are -------------------------------------------------------------------------
@@ -279,11 +292,18 @@ class RAdapter(PixelHost, AnchoredHost):
 
     def config(self) -> dict[str, Any]:
         return {
-            "templates": list(self.anchor.templates), "texts": self.texts,
-            "rank": self.rank, "drop": self.drop, "accumulation": self.accumulation, "early": self.early,
-            "alpha": self.alpha, "margin": self.margin, "smoothing": self.smoothing, "temperature": self.temperature,
+            "templates": list(self.anchor.templates),
+            "texts": self.texts,
+            "rank": self.rank,
+            "drop": self.drop,
+            "accumulation": self.accumulation,
+            "early": self.early,
+            "alpha": self.alpha,
+            "margin": self.margin,
+            "smoothing": self.smoothing,
+            "temperature": self.temperature,
             "paper_training": self.paper_training,
-        }  # fmt: skip
+        }
 
 
 def _checked_alpha(alpha: float) -> float:

@@ -23,8 +23,10 @@ ORDER = (
     "full_ft", "lp_ft", "ema", "l2_sp", "kd", "car_ft", "flyp", "starft", "lipsum_ft", "r_adapter", "arf", "carot",
     "tracer",
 )  # fmt: skip
-_WISE = ("WiSE-FT lies between the start and the end of any method: --protocol domain-shift sweeps it, ogen eval RUN "
-         "--alpha 0.5 tests it, ogenlib.merge.wise.wise_ft makes it")  # fmt: skip
+_WISE = (
+    "WiSE-FT lies between the start and the end of any method: --protocol domain-shift sweeps it, ogen eval RUN "
+    "--alpha 0.5 tests it, ogenlib.merge.wise.wise_ft makes it"
+)
 _SOUP = "model soups are made of several trained runs: ogenlib.merge.states.soup and greedy_soup"
 ELSEWHERE: Mapping[str, str] = MappingProxyType({  # what is no method of its own, and where it is
     "wiseft": _WISE, "wise": _WISE, "soup": _SOUP, "modelsoup": _SOUP, "modelsoups": _SOUP,

@@ -75,9 +75,15 @@ def save_run(host: Host, folder: str | Path, extra: Mapping[str, Any] | None = N
     (folder / GENERATOR).unlink(missing_ok=True)  # of a run that was saved here before
     files |= host.write_beside(folder)
     record = {
-        "format": FORMAT, "method": host.info.name, "config": config, "ogen": ogen, "names": list(host.names),
-        "backbone": host.clip.fingerprint(), "precision": host.clip.precision, "files": files,
+        "format": FORMAT,
+        "method": host.info.name,
+        "config": config,
+        "ogen": ogen,
+        "names": list(host.names),
+        "backbone": host.clip.fingerprint(),
+        "precision": host.clip.precision,
+        "files": files,
         "extra": dict(extra or {}),
-    }  # fmt: skip
+    }
     write_document(folder / CARD, record)
     return folder

@@ -53,9 +53,13 @@ class SHIP(CoOp):
     """
 
     info = MethodInfo(
-        "ship", "prompt", "Improving Zero-Shot Generalization for CLIP with Synthesized Prompts",
-        "https://arxiv.org/abs/2307.07397", 2023, title="SHIP",
-    )  # fmt: skip
+        "ship",
+        "prompt",
+        "Improving Zero-Shot Generalization for CLIP with Synthesized Prompts",
+        "https://arxiv.org/abs/2307.07397",
+        2023,
+        title="SHIP",
+    )
 
     def __init__(
         self,
@@ -136,7 +140,9 @@ class SHIP(CoOp):
         kept = super().config()
         del kept["class_specific"]
         own = {
-            "new_names": list(self.new_names), "vae_epochs": self.vae_epochs, "rows": self.rows,
+            "new_names": list(self.new_names),
+            "vae_epochs": self.vae_epochs,
+            "rows": self.rows,
             "per_name": self.per_name,
-        }  # fmt: skip
+        }
         return {**kept, **own}

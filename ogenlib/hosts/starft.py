@@ -58,9 +58,13 @@ class StarFT(FLYP):
     """
 
     info = MethodInfo(
-        "starft", "fine-tuning", "StarFT: Robust Fine-tuning of Zero-shot Models via Spuriosity Alignment",
-        "https://arxiv.org/abs/2505.13232", 2025, title="StarFT",
-    )  # fmt: skip
+        "starft",
+        "fine-tuning",
+        "StarFT: Robust Fine-tuning of Zero-shot Models via Spuriosity Alignment",
+        "https://arxiv.org/abs/2505.13232",
+        2025,
+        title="StarFT",
+    )
     reads_names: ClassVar[bool] = True  # the phrases stand behind a name
 
     def __init__(

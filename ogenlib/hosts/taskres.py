@@ -38,9 +38,13 @@ class TaskRes(RowHost):
     """
 
     info = MethodInfo(
-        "taskres", "adapter", "Task Residual for Tuning Vision-Language Models",
-        "https://arxiv.org/abs/2211.10277", 2023, title="TaskRes",
-    )  # fmt: skip
+        "taskres",
+        "adapter",
+        "Task Residual for Tuning Vision-Language Models",
+        "https://arxiv.org/abs/2211.10277",
+        2023,
+        title="TaskRes",
+    )
 
     def __init__(
         self,

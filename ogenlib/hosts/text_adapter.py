@@ -47,9 +47,13 @@ class TextAdapter(AnchoredHost):
     """
 
     info = MethodInfo(
-        "text_adapter", "adapter", "CLIP-Adapter: Better Vision-Language Models with Feature Adapters",
-        "https://arxiv.org/abs/2110.04544", 2021, title="Text adapter",
-    )  # fmt: skip
+        "text_adapter",
+        "adapter",
+        "CLIP-Adapter: Better Vision-Language Models with Feature Adapters",
+        "https://arxiv.org/abs/2110.04544",
+        2021,
+        title="Text adapter",
+    )
 
     def __init__(
         self,
@@ -90,6 +94,8 @@ class TextAdapter(AnchoredHost):
 
     def config(self) -> dict[str, Any]:
         return {
-            "templates": list(self.anchor.templates), "hidden": self.hidden, "ratio": self.ratio,
+            "templates": list(self.anchor.templates),
+            "hidden": self.hidden,
+            "ratio": self.ratio,
             "bias": self.down_bias is not None,
-        }  # fmt: skip
+        }

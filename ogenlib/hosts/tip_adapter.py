@@ -152,9 +152,13 @@ class CacheHost(AnchoredHost):
 
     def config(self) -> dict[str, Any]:
         return {
-            "templates": list(self.anchor.templates), "alpha": self.alpha, "beta": self.beta, "centred": self.centred,
-            "search": self.search, "size": len(self.keys),
-        }  # fmt: skip
+            "templates": list(self.anchor.templates),
+            "alpha": self.alpha,
+            "beta": self.beta,
+            "centred": self.centred,
+            "search": self.search,
+            "size": len(self.keys),
+        }
 
 
 @register

@@ -57,9 +57,13 @@ class TRACER(SelfDistilled):
     """
 
     info = MethodInfo(
-        "tracer", "fine-tuning", "TRACER: Persistent Regularization for Robust Multimodal Finetuning",
-        "https://arxiv.org/abs/2605.29380", 2026, title="TRACER",
-    )  # fmt: skip
+        "tracer",
+        "fine-tuning",
+        "TRACER: Persistent Regularization for Robust Multimodal Finetuning",
+        "https://arxiv.org/abs/2605.29380",
+        2026,
+        title="TRACER",
+    )
 
     def __init__(
         self,
@@ -98,10 +102,12 @@ class TRACER(SelfDistilled):
         terms = {
             "relation": both_ways(pair_logits(seen.images, seen.texts, scale), teacher) / 2,
             "features": F.mse_loss(seen.images, seen.teacher_images) + F.mse_loss(seen.texts, seen.teacher_texts),
-            "interaction": (paired(seen.images, seen.teacher_texts, scale)
-                            + paired(seen.texts, seen.teacher_images, scale)) / 2,
+            "interaction": (
+                paired(seen.images, seen.teacher_texts, scale) + paired(seen.texts, seen.teacher_images, scale)
+            )
+            / 2,
             "cross": (kl_divergence(images, teacher) + kl_divergence(texts, teacher.T)) / 2,
-        }  # fmt: skip
+        }
         return sum((self.weights[name] * term for name, term in terms.items()), start=scale.new_zeros(()))
 
     def config(self) -> dict[str, Any]:

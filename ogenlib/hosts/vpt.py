@@ -84,6 +84,8 @@ class VPT(PromptedImages, AnchoredHost):
 
     def config(self) -> dict[str, Any]:
         return {
-            "templates": list(self.anchor.templates), "n_visual": self.visual.shape[1], "depth": self.depth,
+            "templates": list(self.anchor.templates),
+            "n_visual": self.visual.shape[1],
+            "depth": self.depth,
             "paper_training": self.paper_training,
-        }  # fmt: skip
+        }

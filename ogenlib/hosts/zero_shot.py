@@ -126,9 +126,15 @@ class ZeroShot(AnchoredHost):
     """
 
     info = MethodInfo(
-        "zero_shot", "baseline", "Learning Transferable Visual Models From Natural Language Supervision",
-        "https://arxiv.org/abs/2103.00020", 2021, ogen=False, title="Zero-shot", aliases=("CLIP",),
-    )  # fmt: skip
+        "zero_shot",
+        "baseline",
+        "Learning Transferable Visual Models From Natural Language Supervision",
+        "https://arxiv.org/abs/2103.00020",
+        2021,
+        ogen=False,
+        title="Zero-shot",
+        aliases=("CLIP",),
+    )
 
     def __init__(
         self, clip: ClipLike, names: Sequence[str], templates: str | Sequence[str] = DEFAULT_TEMPLATES

@@ -146,11 +146,7 @@ def greedy_soup(states: Sequence[State], score: Callable[[State], float]) -> Gre
 
 @torch.no_grad()
 def fisher_merge(
-    states: Sequence[State],
-    fishers: Sequence[State],
-    weights: Sequence[float] | None = None,
-    *,
-    floor: float = FLOOR,
+    states: Sequence[State], fishers: Sequence[State], weights: Sequence[float] | None = None, *, floor: float = FLOOR
 ) -> dict[str, Tensor]:
     """``sum_i l_i F_i x_i / sum_i l_i F_i``: every number as near to each model as its data made it certain of it.
 

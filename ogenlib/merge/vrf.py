@@ -90,9 +90,13 @@ class VRF(Host):
     """
 
     info = MethodInfo(
-        "vrf", "baseline", "Robust Fine-tuning of Zero-shot Models via Variance Reduction",
-        "https://openreview.net/forum?id=ViTUlZvPDu", 2024, ogen=False,
-    )  # fmt: skip
+        "vrf",
+        "baseline",
+        "Robust Fine-tuning of Zero-shot Models via Variance Reduction",
+        "https://openreview.net/forum?id=ViTUlZvPDu",
+        2024,
+        ogen=False,
+    )
 
     def __init__(
         self,

@@ -94,22 +94,36 @@ class OGENConfig:
 
     def __post_init__(self) -> None:
         for name in (
-            "generator_weight", "host_weight", "zero_shot_kl", "synthesized_kl", "synthesized_ce",
-            "synthesized_ce_within", "teacher_weight",
-        ):  # fmt: skip
+            "generator_weight",
+            "host_weight",
+            "zero_shot_kl",
+            "synthesized_kl",
+            "synthesized_ce",
+            "synthesized_ce_within",
+            "teacher_weight",
+        ):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}={getattr(self, name)}: must be 0 or more")
         for name, low in (
-            ("rows", 1), ("per_class", 1), ("iterations", 1), ("name_groups", 1), ("k", 1), ("heads", 1), ("m_min", 0),
+            ("rows", 1),
+            ("per_class", 1),
+            ("iterations", 1),
+            ("name_groups", 1),
+            ("k", 1),
+            ("heads", 1),
+            ("m_min", 0),
             ("m_max", self.m_min),
-        ):  # fmt: skip
+        ):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < low):
                 raise ValueError(f"{name}={value}: must be {low} or more, and whole")
         for name, accepted in (
-            ("synthesize", SYNTHESIZED), ("teacher", (None, *TEACHERS)), ("teacher_loss", TEACHER_LOSSES),
-            ("generator", (None, *list_variants())), ("spread", SPREADS),
-        ):  # fmt: skip
+            ("synthesize", SYNTHESIZED),
+            ("teacher", (None, *TEACHERS)),
+            ("teacher_loss", TEACHER_LOSSES),
+            ("generator", (None, *list_variants())),
+            ("spread", SPREADS),
+        ):
             if getattr(self, name) not in accepted:
                 raise ValueError(f"{name}={getattr(self, name)!r}: must be one of {', '.join(map(str, accepted))}")
         if self.name_groups is not None and self.name_groups > MAX_NAME_GROUPS:

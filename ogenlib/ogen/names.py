@@ -12,10 +12,7 @@ from ogenlib.ogen.config import MAX_NAME_GROUPS
 
 
 def other_names(
-    names: tuple[str, ...],
-    known: Sequence[str] | None,
-    unknown: Sequence[str] | None,
-    vocabulary: Sequence[str] | None,
+    names: tuple[str, ...], known: Sequence[str] | None, unknown: Sequence[str] | None, vocabulary: Sequence[str] | None
 ) -> tuple[str, ...]:
     """The unknown names, or the vocabulary without what it shares with the host's `names`; each once.
 

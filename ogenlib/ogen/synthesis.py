@@ -63,8 +63,9 @@ class SynthesizedRows:
         if self.pool is not None:
             chosen = torch.randint(self.pool.shape[1], (len(classes),), generator=draws)
             return self.pool[classes, chosen.to(classes.device)]
-        return self.generator.synthesize(self.embeddings[classes], 1, generator=draws,
-                                         neighbours=self.neighbours[classes])  # fmt: skip
+        return self.generator.synthesize(
+            self.embeddings[classes], 1, generator=draws, neighbours=self.neighbours[classes]
+        )
 
     def loss(self, batch_size: int, draws: torch.Generator | None) -> Tensor:
         """The generator's regression loss on the known classes, for a generator that trains along."""

@@ -384,15 +384,23 @@ class OGEN(Host):
     def card(self) -> dict[str, Any]:
         """Preset, settings, templates and names, and whether the new names were known in training; JSON-able."""
         return {
-            "preset": self.preset, "settings": self.config_.as_dict(), "templates": list(self.anchor.templates),
-            "new_names_known_in_training": self.names_known, "other_names": list(self.others),
-        }  # fmt: skip
+            "preset": self.preset,
+            "settings": self.config_.as_dict(),
+            "templates": list(self.anchor.templates),
+            "new_names_known_in_training": self.names_known,
+            "other_names": list(self.others),
+        }
 
     @classmethod
     def build(
-        cls, name: str, clip: ClipLike, known: Sequence[str], unknown: Sequence[str] | None = None,
-        options: Mapping[str, Any] | None = None, **ogen: Any,
-    ) -> OGEN:  # fmt: skip
+        cls,
+        name: str,
+        clip: ClipLike,
+        known: Sequence[str],
+        unknown: Sequence[str] | None = None,
+        options: Mapping[str, Any] | None = None,
+        **ogen: Any,
+    ) -> OGEN:
         """OGEN around a method by name, made with `options` and with what it wants for unknown names."""
         wanted = method(name).unknown_options(unknown or ())
         return cls(build(name, clip, known, **{**(options or {}), **wanted}), known, unknown, **ogen)

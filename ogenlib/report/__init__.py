@@ -2,7 +2,4 @@
 
 from ogenlib.report.page import build_report, write_report
 
-__all__ = [
-    "build_report",
-    "write_report",
-]
+__all__ = ["build_report", "write_report"]

@@ -130,8 +130,11 @@ def largest_shots(results: Mapping[str, Any]) -> Mapping[str, Any]:
     if not shots:
         return results
     parts = ("rows", "summary", "curves", "tests", "confusions", "per_class", "projection")
-    kept = {part: [item for item in items(results, part) if item.get("shots", max(shots)) == max(shots)]
-            for part in parts if results.get(part)}  # fmt: skip
+    kept = {
+        part: [item for item in items(results, part) if item.get("shots", max(shots)) == max(shots)]
+        for part in parts
+        if results.get(part)
+    }
     return {**results, **kept}
 
 

@@ -152,20 +152,32 @@ def runs_table(found: Findings) -> Markup | None:
     several = found.headline != found.training  # the runs behind a mean are those of every test set
     rows = [item for item in items(found.results, "rows") if several or setting_of(item) == found.training]
     keys = {
-        "base": "Base", "new": "New", "H": "H", "joint_base": "Joint base", "joint_new": "Joint new",
-        "joint_H": "Joint H", "ece_base": "ECE base", "ece_new": "ECE new", "ece_joint": "ECE joint",
+        "base": "Base",
+        "new": "New",
+        "H": "H",
+        "joint_base": "Joint base",
+        "joint_new": "Joint new",
+        "joint_H": "Joint H",
+        "ece_base": "ECE base",
+        "ece_new": "ECE new",
+        "ece_joint": "ECE joint",
         "seconds": "Seconds",
-    }  # fmt: skip
+    }
     shown = [key for key in keys if any(finite(item.get(key)) is not None for item in rows)]
     if not shown:
         return None
     rows.sort(key=lambda item: (found.rank(variant_of(item)), finite(item.get("seed")) or 0))
     head = ["Host", *["Test set"] * several, "Seed", "Epochs", *[keys[key] for key in shown]]
     body = [
-        [label(variant_of(r)), *[found.place(setting_of(r))] * several, r.get("seed", DASH), r.get("epochs", DASH),
-         *[number(r.get(k)) for k in shown]]
+        [
+            label(variant_of(r)),
+            *[found.place(setting_of(r))] * several,
+            r.get("seed", DASH),
+            r.get("epochs", DASH),
+            *[number(r.get(k)) for k in shown],
+        ]
         for r in rows
-    ]  # fmt: skip
+    ]
     return details(f"Every run ({len(rows)})", table(head, body))
 
 

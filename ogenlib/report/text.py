@@ -124,12 +124,16 @@ def published_text(published: Sequence[Mapping[str, Any]], dataset: str) -> str:
 
 
 def _aligned(
-    title: str, heads: Iterable[object], lines: Iterable[tuple[str, Iterable[str]]],
-    name: int = NAME, width: int = WIDTH,
-) -> str:  # fmt: skip
+    title: str,
+    heads: Iterable[object],
+    lines: Iterable[tuple[str, Iterable[str]]],
+    name: int = NAME,
+    width: int = WIDTH,
+) -> str:
     """Headings and lines of a name and its cells: names `name` wide to the left, cells `width` wide to the right."""
-    return "\n".join(f"{first:<{name}}" + "".join(f"{cell:>{width}}" for cell in cells)
-                     for first, cells in ((title, heads), *lines))  # fmt: skip
+    return "\n".join(
+        f"{first:<{name}}" + "".join(f"{cell:>{width}}" for cell in cells) for first, cells in ((title, heads), *lines)
+    )
 
 
 def _name(row: Mapping[str, Any]) -> str:

@@ -73,8 +73,16 @@ def published_rows(protocol: str, trained: str, tested: Iterable[str]) -> list[d
 
 
 def _row(dataset: str, method: str, base: float | None, new: float | None, tag: str) -> dict[str, Any]:
-    return {"dataset": dataset, "method": method, "base": base, "new": new, "H": h_of(base, new), "tag": tag,
-            "source": SOURCES[tag], "setting": SETTING}  # fmt: skip
+    return {
+        "dataset": dataset,
+        "method": method,
+        "base": base,
+        "new": new,
+        "H": h_of(base, new),
+        "tag": tag,
+        "source": SOURCES[tag],
+        "setting": SETTING,
+    }
 
 
 def _base_to_new(wanted: list[str]) -> list[dict[str, Any]]:
@@ -92,8 +100,11 @@ def _shifts(wanted: list[str]) -> list[dict[str, Any]]:
     rows, tag = [], "V RMA Tables 2-3"
     for method, (cells, _) in FROM_IMAGENET.items():
         found = dict(zip(SHIFTS, cells, strict=True))
-        rows += [_row(name, method, cells[0], None if name == "imagenet" else found[name], tag)
-                 for name in wanted if name in found]  # fmt: skip
+        rows += [
+            _row(name, method, cells[0], None if name == "imagenet" else found[name], tag)
+            for name in wanted
+            if name in found
+        ]
         targets = [name for name in wanted if name != "imagenet"]
         if len(targets) > 1 and all(name in found for name in targets):
             rows.append(_row(AVERAGE, method, cells[0], sum(found[t] for t in targets) / len(targets), tag))
@@ -104,5 +115,8 @@ def _transfer(protocol: str, wanted: list[str]) -> list[dict[str, Any]]:
     """The printed mean of all ten targets; there are no cells to average over fewer."""
     if protocol != "cross-dataset" or set(wanted) != set(COOP11):
         return []
-    return [_row(AVERAGE, method, cells[0], mean, "V RMA Tables 2-3")
-            for method, (cells, mean) in FROM_IMAGENET.items() if mean is not None]  # fmt: skip
+    return [
+        _row(AVERAGE, method, cells[0], mean, "V RMA Tables 2-3")
+        for method, (cells, mean) in FROM_IMAGENET.items()
+        if mean is not None
+    ]

@@ -119,8 +119,9 @@ def all_tests(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         groups.setdefault(setting_of(row), []).append(row)
     return [
         {"dataset": dataset, **{k: v for k, v in zip(SETTING[2:], more, strict=True) if v is not None}, **test}
-        for (dataset, domain, *more), members in groups.items() for test in paired_tests(members, domain)
-    ]  # fmt: skip
+        for (dataset, domain, *more), members in groups.items()
+        for test in paired_tests(members, domain)
+    ]
 
 
 def paired_tests(rows: Sequence[dict[str, Any]], domain: str, reference: str = "zero_shot") -> list[dict[str, Any]]:
@@ -149,10 +150,17 @@ def paired_tests(rows: Sequence[dict[str, Any]], domain: str, reference: str = "
             p = None
             if len(seeds) > 1 and max(differences) - min(differences) > 1e-9:
                 p = float(ttest_rel(first, second).pvalue)
-            tests.append({
-                "domain": domain, "a": f"{host}+ogen" if ogen else host, "b": other[0], "metric": metric,
-                "difference": mean(differences) if seeds else None, "p": p, "n": len(seeds),
-            })  # fmt: skip
+            tests.append(
+                {
+                    "domain": domain,
+                    "a": f"{host}+ogen" if ogen else host,
+                    "b": other[0],
+                    "metric": metric,
+                    "difference": mean(differences) if seeds else None,
+                    "p": p,
+                    "n": len(seeds),
+                }
+            )
     return tests
 
 

@@ -2,9 +2,4 @@
 
 from ogenlib.runs.saved import Classifier, Prediction, load_run, read_run
 
-__all__ = [
-    "Classifier",
-    "Prediction",
-    "load_run",
-    "read_run",
-]
+__all__ = ["Classifier", "Prediction", "load_run", "read_run"]

@@ -59,9 +59,13 @@ def load_run(
         raise ValueError(f"{folder} was trained on a table of features; pass clip=EmbeddingTable(names, text)")
     if clip is None:
         clip = load_backbone(
-            made_with["name"], made_with["pretrained"], device=device,
-            precision=record["precision"], quick_gelu=made_with["quick_gelu"], download=download,
-        )  # fmt: skip
+            made_with["name"],
+            made_with["pretrained"],
+            device=device,
+            precision=record["precision"],
+            quick_gelu=made_with["quick_gelu"],
+            download=download,
+        )
     check_fingerprint(dict(made_with), clip)
     host = _build(folder, record, clip, sum(tensor.numel() for tensor in state.values()))
     try:

@@ -73,8 +73,10 @@ def check_model(config: dict[str, Any], where: Path | str) -> None:
             raise ValueError(f"{place}, expected a {_TOKENIZER[key].__name__}")
     timm = vision.get("timm_model_name") or ""
     if ":" in timm or "/" in timm:
-        raise ValueError(f"{where}: vision_cfg.timm_model_name is {timm!r}, which loads a model from elsewhere; "
-                         "accepted: the name of an architecture in timm")  # fmt: skip
+        raise ValueError(
+            f"{where}: vision_cfg.timm_model_name is {timm!r}, which loads a model from elsewhere; "
+            "accepted: the name of an architecture in timm"
+        )
 
 
 def _check_preprocessing(settings: Any, path: Path) -> None:
@@ -82,8 +84,11 @@ def _check_preprocessing(settings: Any, path: Path) -> None:
     if not isinstance(settings, dict):
         raise ValueError(f"{path}: preprocess_cfg is {reprlib.repr(settings)}, not an object; {_FIX}")
     hints = get_type_hints(PreprocessCfg)
-    accepted = {"mode": ("RGB",), "interpolation": ("bicubic", "bilinear", "random"),
-                "resize_mode": ("shortest", "longest", "squash")}  # fmt: skip
+    accepted = {
+        "mode": ("RGB",),
+        "interpolation": ("bicubic", "bilinear", "random"),
+        "resize_mode": ("shortest", "longest", "squash"),
+    }
     for key, value in settings.items():
         if key not in hints or value is None:
             continue
@@ -91,15 +96,19 @@ def _check_preprocessing(settings: Any, path: Path) -> None:
         if value not in accepted.get(key, (value,)):
             raise ValueError(f"{path}: preprocess_cfg.{key} is {reprlib.repr(value)}, accepted: {accepted[key]}")
         if key in ("mean", "std") and (len(value) != 3 or (key == "std" and not all(value))):
-            raise ValueError(f"{path}: preprocess_cfg.{key} is {reprlib.repr(value)}, expected three numbers"
-                             f"{' above 0' if key == 'std' else ''}; {_FIX}")  # fmt: skip
+            raise ValueError(
+                f"{path}: preprocess_cfg.{key} is {reprlib.repr(value)}, expected three numbers"
+                f"{' above 0' if key == 'std' else ''}; {_FIX}"
+            )
 
 
 def _check_types(config: dict[str, Any], hints: dict[str, Any], where: Path | str, part: str) -> None:
     for key, value in config.items():
         if key not in hints:
-            raise ValueError(f"{where}: {part} has the unknown key {key[:80]!r}: "
-                             f"open_clip {open_clip.__version__} builds nothing by it; {_FIX}")  # fmt: skip
+            raise ValueError(
+                f"{where}: {part} has the unknown key {key[:80]!r}: "
+                f"open_clip {open_clip.__version__} builds nothing by it; {_FIX}"
+            )
         if value is None:  # in place of a default; of a ResNet's patch_size, for one
             continue
         try:

@@ -76,8 +76,10 @@ def infer_config(weights: dict[str, Tensor]) -> dict[str, Any]:
     """
     missing = [key for key in _NEEDED if key not in weights]
     if missing or not any(key.startswith("visual.") for key in weights):
-        raise ValueError(f"this is not OpenAI's CLIP: {', '.join(missing) or 'visual.*'} missing; expected an archive "
-                         "such as ViT-B-32.pt or RN50.pt")  # fmt: skip
+        raise ValueError(
+            f"this is not OpenAI's CLIP: {', '.join(missing) or 'visual.*'} missing; expected an archive "
+            "such as ViT-B-32.pt or RN50.pt"
+        )
     (width,) = _shape(weights, "ln_final.weight", 1)
     return {
         "embed_dim": _shape(weights, "text_projection", 2)[1],

@@ -18,15 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ogenlib.towers.blocks import (
-    causal_step,
-    finish,
-    heads,
-    qkv,
-    replace_deep,
-    run_causal,
-    split_heads,
-)  # fmt: skip
+from ogenlib.towers.blocks import causal_step, finish, heads, qkv, replace_deep, run_causal, split_heads  # fmt: skip
 from ogenlib.towers.native import NativeTextTower
 from ogenlib.towers.text import TextTower
 
@@ -246,8 +238,10 @@ def _check(
     n_prefix = prefix.shape[-2]
     expected = (len(ids), ids.shape[1] - n_prefix, tower.width)
     if tuple(suffix.shape) != expected:
-        raise ValueError(f"suffix is {tuple(suffix.shape)}, ids {tuple(ids.shape)} and a prefix of {n_prefix} "
-                         f"tokens make it {expected}")  # fmt: skip
+        raise ValueError(
+            f"suffix is {tuple(suffix.shape)}, ids {tuple(ids.shape)} and a prefix of {n_prefix} "
+            f"tokens make it {expected}"
+        )
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk is {chunk}, expected None or at least 1 class")
     tower.check_length(ids.shape[1])

@@ -96,9 +96,8 @@ def prompt_tokens(
     ids = tower.trim(tower.tokenize(texts))
     slots = torch.tensor(rows, dtype=torch.long, device=ids.device).reshape(len(texts), n_context)
     return PromptTokens(
-        tuple(names), tuple(texts), position, n_context, tower.n_prefix, ids, slots, tuple(spans),
-        tower.lengths(ids),
-    )  # fmt: skip
+        tuple(names), tuple(texts), position, n_context, tower.n_prefix, ids, slots, tuple(spans), tower.lengths(ids)
+    )
 
 
 def context_from_words(tower: TextTower, words: str) -> Tensor:
@@ -157,9 +156,8 @@ def encode_prompts(
 
 
 def _encode_plain(
-    tower: TextTower, tokens: PromptTokens, context: Tensor, per_image: bool, deep: Tensor | None,
-    chunk: int | None,
-) -> Tensor:  # fmt: skip
+    tower: TextTower, tokens: PromptTokens, context: Tensor, per_image: bool, deep: Tensor | None, chunk: int | None
+) -> Tensor:
     """Every prompt through the whole tower, `(C, D)` or `(R, C, D)`."""
     n_classes = len(tokens.ids)
     size = chunk or n_classes

@@ -39,8 +39,10 @@ def check_sizes(config: dict[str, Any], where: Path | str, weights: Path, huggin
         asked += _text({**decoder, "vocab_size": text.get("vocab_size")}, config["embed_dim"])
     held = weights.stat().st_size
     if asked > max(PER_BYTE * held, ALWAYS):
-        raise ValueError(f"{where} describes a model of {asked:.2g} numbers at least, and {weights} has {held} bytes: "
-                         "they do not belong together")  # fmt: skip
+        raise ValueError(
+            f"{where} describes a model of {asked:.2g} numbers at least, and {weights} has {held} bytes: "
+            "they do not belong together"
+        )
 
 
 def _check_size(value: Any, key: str, where: Path | str) -> None:

@@ -63,8 +63,9 @@ def find_source(name: str, pretrained: str | Path | None = None, download: bool 
     tag = None if pretrained is None else os.fspath(pretrained)
     brings_weights = name == BUNDLED or name.startswith((LOCAL, HUB))
     if brings_weights and tag is not None:
-        raise ValueError(f"{name!r} brings its own weights, pretrained={tag!r} cannot be used with it: "
-                         f"load_backbone({name!r})")  # fmt: skip
+        raise ValueError(
+            f"{name!r} brings its own weights, pretrained={tag!r} cannot be used with it: load_backbone({name!r})"
+        )
     if name == BUNDLED:
         return _local(Path(__file__).parent / "ogen_tiny", BUNDLED)
     if name.startswith(LOCAL):
@@ -95,8 +96,10 @@ def _built_in(given: str, tag: str | None) -> Source:
         hint = _close(name, [*known, BUNDLED])
         if Path(given).is_dir():
             hint = f"; to open a folder: load_backbone('local-dir:{given}')"
-        raise ValueError(f"unknown model {given!r}{hint}; accepted: {BUNDLED!r}, 'local-dir:FOLDER', "
-                         "'hf-hub:ORG/NAME' or a name from open_clip.list_models()")  # fmt: skip
+        raise ValueError(
+            f"unknown model {given!r}{hint}; accepted: {BUNDLED!r}, 'local-dir:FOLDER', "
+            "'hf-hub:ORG/NAME' or a name from open_clip.list_models()"
+        )
     config = open_clip.get_model_config(name) or {}
     where = f"open_clip's configuration {name!r}"
     check_model(config, where)
@@ -116,8 +119,10 @@ def _built_in(given: str, tag: str | None) -> Source:
     if os.sep in tag or path.suffix in (".pt", ".pth", ".bin", ".safetensors", ".npz"):
         raise FileNotFoundError(f"checkpoint {path} does not exist")
     tags = open_clip.list_pretrained_tags_by_model(name)
-    raise ValueError(f"{name!r} has no pretrained tag {tag!r}, and no such file exists{_close(tag, tags)}; "
-                     f"tags: {', '.join(tags) or 'none'}")  # fmt: skip
+    raise ValueError(
+        f"{name!r} has no pretrained tag {tag!r}, and no such file exists{_close(tag, tags)}; "
+        f"tags: {', '.join(tags) or 'none'}"
+    )
 
 
 def _source(

@@ -53,8 +53,10 @@ def check_text_model(name: str, download: bool) -> dict[str, Any]:
         raise not_here(name, CONFIG, FileNotFoundError("there is none"), download)
     config = _read(found)
     if config.get("model_type") not in arch_dict:
-        raise ValueError(f"{found}: model_type is {reprlib.repr(config.get('model_type'))}, accepted as a text tower: "
-                         f"{', '.join(sorted(arch_dict))}")  # fmt: skip
+        raise ValueError(
+            f"{found}: model_type is {reprlib.repr(config.get('model_type'))}, accepted as a text tower: "
+            f"{', '.join(sorted(arch_dict))}"
+        )
     return config
 
 

@@ -53,16 +53,20 @@ def check_weights(path: Path) -> None:
     elif path.suffix in (".npz", ".npy"):
         _check_arrays(path)
     elif check_state_dict(path, _FIX):
-        raise ValueError(f"{path} is a TorchScript archive (the form OpenAI ships CLIP in): convert it once "
-                         f"with `ogen convert openai {path}`, then load_backbone('local-dir:FOLDER')")  # fmt: skip
+        raise ValueError(
+            f"{path} is a TorchScript archive (the form OpenAI ships CLIP in): convert it once "
+            f"with `ogen convert openai {path}`, then load_backbone('local-dir:FOLDER')"
+        )
 
 
 def check_finite(model: nn.Module, weights: Path | str) -> None:
     """ValueError with the first parameter that holds a number that is not finite."""
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():
-            raise ValueError(f"{weights}: the weights {name!r} hold numbers that are not finite; "
-                             "they were damaged, or are too large for this precision")  # fmt: skip
+            raise ValueError(
+                f"{weights}: the weights {name!r} hold numbers that are not finite; "
+                "they were damaged, or are too large for this precision"
+            )
 
 
 def _check_safetensors(path: Path) -> None:

@@ -98,6 +98,10 @@ def load_checkpoint(path: Path, host: nn.Module) -> tuple[dict[str, Any], Progre
     if threads != torch.get_num_threads():
         _log.warning(
             "%s was made with %s threads and is continued with %d: the end may differ in the last bits from that of an "
-            "uninterrupted run; set OMP_NUM_THREADS=%s for the same", path, threads, torch.get_num_threads(), threads,
-        )  # fmt: skip
+            "uninterrupted run; set OMP_NUM_THREADS=%s for the same",
+            path,
+            threads,
+            torch.get_num_threads(),
+            threads,
+        )
     return states, header

@@ -221,13 +221,18 @@ def _fit(
             scaler.load_state_dict(states["scaler"])
             host.load_training_state(states["host"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise DamagedFile(f"{checkpoint}: its states are not of this training ({error!r}); delete it to start over"
-                              ) from error  # fmt: skip
+            raise DamagedFile(
+                f"{checkpoint}: its states are not of this training ({error!r}); delete it to start over"
+            ) from error
         history, first = History(meta["history"]), meta["epoch"] + 1
         _log.info("continuing %s after epoch %d", checkpoint, first - 1)
 
-    bar = tqdm(range(first, config.epochs + 1), desc=f"training {host.info.name}", unit="epoch",
-               disable=not progress or not distributed.is_main())  # fmt: skip
+    bar = tqdm(
+        range(first, config.epochs + 1),
+        desc=f"training {host.info.name}",
+        unit="epoch",
+        disable=not progress or not distributed.is_main(),
+    )
     for epoch in bar:
         began = time.perf_counter()
         _set_rate(optimizer, learning_rate(epoch, config))
@@ -240,9 +245,7 @@ def _fit(
         history.epochs.append(record)
         if checkpoint is not None and distributed.is_main():
             meta = {"epoch": epoch, "history": history.epochs, "signature": signature}
-            states = {
-                "optimizer": optimizer.state_dict(), "scaler": scaler.state_dict(), "host": host.training_state(),
-            }  # fmt: skip
+            states = {"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict(), "host": host.training_state()}
             save_checkpoint(checkpoint, host=host, states=states, meta=meta)
         distributed.barrier()
     return history
@@ -379,9 +382,13 @@ def _step(
 def _signature(host: Host, made_from: dict[str, Any], config: TrainConfig) -> dict[str, Any]:
     """What a checkpoint must agree on to be continued."""
     return {
-        "method": host.info.name, "host": host.config(), "names": list(host.names),
-        "backbone": host.clip.weights_hash, "bank": made_from, "train": asdict(config),
-    }  # fmt: skip
+        "method": host.info.name,
+        "host": host.config(),
+        "names": list(host.names),
+        "backbone": host.clip.weights_hash,
+        "bank": made_from,
+        "train": asdict(config),
+    }
 
 
 def _check_signature(path: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:

@@ -16,8 +16,10 @@ from torch import nn
 Rates = tuple[tuple[str, float], ...]
 
 _BLOCK = re.compile(r"^(.*?)(?:resblocks|blocks|layers|layer|stages)\.?(\d+)\.")
-_BEFORE = re.compile(r"(?:^|\.)(?:class_embedding|positional_embedding|token_embedding|conv\d|bn\d|ln_pre|patch_embed|"
-                     r"pos_embed|cls_token|stem|embeddings)(?:\.|$)")  # fmt: skip
+_BEFORE = re.compile(
+    r"(?:^|\.)(?:class_embedding|positional_embedding|token_embedding|conv\d|bn\d|ln_pre|patch_embed|"
+    r"pos_embed|cls_token|stem|embeddings)(?:\.|$)"
+)
 
 
 def check_rates(rates: Iterable[Sequence[Any]]) -> Rates:

@@ -52,13 +52,16 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"kept as .json or .csv"):
         write_captions(tmp_path / "captions.txt", {"a": "b"})
     cases = {
-        "a.json": ("[1]", "an object of key -> text"), "b.json": ("{", "cannot be read as JSON"),
-        "c.json": ("{}", "holds no captions"), "f.json": ("[" * 9999, "nested too deep"),
-        "d.json": ('{"a": 3}', "Expected `str | array`, got `int`"), "e.json": ('{"a": []}', "captions of 'a'"),
+        "a.json": ("[1]", "an object of key -> text"),
+        "b.json": ("{", "cannot be read as JSON"),
+        "c.json": ("{}", "holds no captions"),
+        "f.json": ("[" * 9999, "nested too deep"),
+        "d.json": ('{"a": 3}', "Expected `str | array`, got `int`"),
+        "e.json": ('{"a": []}', "captions of 'a'"),
         "a.csv": ("name,text\n", "must name the columns key,caption"),
         "b.csv": ("key,caption\na,\n", "line 2: needs a key and a caption"),
         "c.csv": ("key,caption\n" + 200_000 * "a", "no UTF-8 CSV file .field larger"),
-    }  # fmt: skip
+    }
     for name, (content, expected) in cases.items():
         (tmp_path / name).write_text(content)
         with pytest.raises(ValueError, match=expected):
@@ -197,9 +200,12 @@ def test_no_caption_says_a_test_concept() -> None:
     # what further tests show is not said either
     keys = data.train.keys
     trained = {NAMES[concept(key)].lower(): key for key in keys if NAMES[concept(key)].isalpha()}
-    name, key = next((word, key) for key, texts in table.items()
-                     for word in " ".join(texts).lower().replace(",", "").split()
-                     if trained.get(word, key) != key)  # fmt: skip
+    name, key = next(
+        (word, key)
+        for key, texts in table.items()
+        for word in " ".join(texts).lower().replace(",", "").split()
+        if trained.get(word, key) != key
+    )
     further, own = (data.train.subset([keys.index(one)]) for one in (trained[name], key))
     said = " ".join(EmojiCaptions(data, [further]).table(own)[key]).lower().replace(",", "")
     assert name not in said.split()

@@ -17,7 +17,13 @@ from ogenlib.anchors.faiss_index import choose_kind, choose_lists
 
 def test_the_size_decides_the_kind() -> None:
     assert [choose_kind(n) for n in (1000, 49_999, 50_000, 10**7, 10**7 + 1, 2 * 10**9)] == [
-        "flat", "flat", "ivf", "ivf", "ivf-pq", "ivf-pq"]  # fmt: skip
+        "flat",
+        "flat",
+        "ivf",
+        "ivf",
+        "ivf-pq",
+        "ivf-pq",
+    ]
     assert [choose_lists(n) for n in (10, 1000, 10**6, 10**8, 2 * 10**9)] == [1, 25, 4096, 32768, 131072]
 
 

@@ -20,8 +20,13 @@ HEADER = json.dumps({"format": "ogenlib.pool/1", "fingerprint": {}})
 
 def tensors() -> dict[str, torch.Tensor]:
     keys, captions = Strings.of(["a", "bé", "c"]), Strings.of(["x", "", "zz"])
-    return {"images": unit(3), "keys": keys.data, "key_ends": keys.ends, "captions": captions.data,
-            "caption_ends": captions.ends}  # fmt: skip
+    return {
+        "images": unit(3),
+        "keys": keys.data,
+        "key_ends": keys.ends,
+        "captions": captions.data,
+        "caption_ends": captions.ends,
+    }
 
 
 def ends(*numbers: int) -> torch.Tensor:
@@ -93,8 +98,9 @@ def test_a_changed_shard_or_manifest_of_a_pool_is_refused(tmp_path: Path) -> Non
         ([{**entry, "rows": 4}], "has 5 pairs, and manifest.json 4"),
         ([{"file": "../outside.safetensors", "rows": 5}], "names '../outside.safetensors', which is no file of this"),
         ([{"file": "link.safetensors", "rows": 5}], "names 'link.safetensors', which is no file of this folder"),
-        ([{"file": 3, "rows": 5}], "Expected `str`, got `int`"), ([], "the pool is empty"),
-    ):  # fmt: skip
+        ([{"file": 3, "rows": 5}], "Expected `str`, got `int`"),
+        ([], "the pool is empty"),
+    ):
         write_document(manifest, {**written, "shards": shards})
         with pytest.raises(DamagedFile, match=message):
             CandidatePool.load(tmp_path / "pool")
@@ -109,10 +115,13 @@ def test_anchors_that_were_changed_or_do_not_fit_are_refused(tmp_path: Path) -> 
         Anchors.load(path)
     saved = json.loads(text)
     for changed, message in (
-        ({"labels": [7] * len(saved["labels"])}, "labels go from 0 to 1"), ({"rows": saved["rows"][1:]}, "lengths"),
-        ({"rows": [-1] * len(saved["rows"])}, "rows are numbers from 0, got -1"), ({"keys": 3}, "got `int`"),
-        ({"format": "else"}, "ogenlib.anchors/1"), ({"cosines": ["x"] * 3}, "Expected `float`"),
-    ):  # fmt: skip
+        ({"labels": [7] * len(saved["labels"])}, "labels go from 0 to 1"),
+        ({"rows": saved["rows"][1:]}, "lengths"),
+        ({"rows": [-1] * len(saved["rows"])}, "rows are numbers from 0, got -1"),
+        ({"keys": 3}, "got `int`"),
+        ({"format": "else"}, "ogenlib.anchors/1"),
+        ({"cosines": ["x"] * 3}, "Expected `float`"),
+    ):
         write_document(path, {**saved, **changed})
         with pytest.raises(DamagedFile, match=rf"anchors.json.*{message}.*retrieve\(pool, bank\)"):
             Anchors.load(path)

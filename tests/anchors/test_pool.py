@@ -18,10 +18,15 @@ def test_rows_are_numbered_through_all_parts() -> None:
     images, texts = unit(10), unit(10, seed=1)
     whole = made_pool(images, texts=texts)
     parts = [
-        CandidatePool.from_features(images[a:b], [f"picture {i}" for i in range(a, b)], texts[a:b],
-                                    [f"row/{i}" for i in range(a, b)], dtype=torch.float32)
+        CandidatePool.from_features(
+            images[a:b],
+            [f"picture {i}" for i in range(a, b)],
+            texts[a:b],
+            [f"row/{i}" for i in range(a, b)],
+            dtype=torch.float32,
+        )
         for a, b in ((0, 3), (3, 4), (4, 10))
-    ]  # fmt: skip
+    ]
     joined = CandidatePool.join(parts)
     rows = [9, 0, 3, 4, 3]
     assert len(joined) == 10 and joined.has_texts and joined.embed_dim == 16
@@ -55,7 +60,10 @@ def test_extraction_is_what_the_model_says(tmp_path: Path) -> None:
     torch.testing.assert_close(pool.features(range(7), "texts"), clip.encode_text(list(captions.values())))
     assert pool.keys(range(7)) == images.keys and pool.captions([2]) == ["a picture of colour 2"]
     assert sorted(p.name for p in (tmp_path / "pool").iterdir() if p.name != ".locks") == [
-        "manifest.json", "plan.json", "shard-00000-of-00001.safetensors"]  # fmt: skip
+        "manifest.json",
+        "plan.json",
+        "shard-00000-of-00001.safetensors",
+    ]
     again = ColourClip()
     assert len(extract_pool(again, images, captions, tmp_path / "pool", dtype=torch.float32)) == 7
     assert again.encoded == 0 and again.texts == []
@@ -83,8 +91,9 @@ def ranks(clips: list[ColourClip], folder: Path, count: int, **options: Any) -> 
 
     for rank, barrier in ((0, 1), *((rank, 2) for rank in range(1, count))):
         with pytest.raises(Stop):
-            extract_pool(clips[rank], images, captions, folder, rank=rank, count=count, barrier=stops_at(barrier),
-                         **options)  # fmt: skip
+            extract_pool(
+                clips[rank], images, captions, folder, rank=rank, count=count, barrier=stops_at(barrier), **options
+            )
     extract_pool(clips[0], images, captions, folder, rank=0, count=count, barrier=lambda: None, **options)
 
 

@@ -47,8 +47,10 @@ def candidates(tmp_path: Path) -> Path:
 
 
 def karpathy(folder: Path) -> Path:
-    images = [{"filename": f"some/{c}.png", "split": "test" if c == "grey" else "train", "sentences": [{"raw": c}]}
-              for c in COLOURS]  # fmt: skip
+    images = [
+        {"filename": f"some/{c}.png", "split": "test" if c == "grey" else "train", "sentences": [{"raw": c}]}
+        for c in COLOURS
+    ]
     path = folder / "dataset_colours.json"
     path.write_text(json.dumps({"images": images}), encoding="utf-8")
     return path

@@ -79,8 +79,11 @@ def make_aircraft(root: Path, below: str = ".") -> None:
     folder = root / "fgvc_aircraft" / below
     pictures(folder / "images", *(f"{i:07d}.jpg" for i in range(6)))
     (folder / "variants.txt").write_text("707-320\nCessna 525\n")
-    for part, lines in {"train": "0000003 Cessna 525\n0000001 707-320\n", "val": "0000002 707-320\n",
-                        "test": "0000000 707-320\n0000005 Cessna 525\n"}.items():  # fmt: skip
+    for part, lines in {
+        "train": "0000003 Cessna 525\n0000001 707-320\n",
+        "val": "0000002 707-320\n",
+        "test": "0000000 707-320\n0000005 Cessna 525\n",
+    }.items():
         (folder / f"images_variant_{part}.txt").write_text(lines)
 
 

@@ -22,10 +22,7 @@ def test_check_images_finds_exactly_the_broken_ones(pet_images):
 def test_check_dataset_counts_and_is_content(pets):
     report = check_dataset(load_dataset(pets))
     assert report.ok
-    assert report.counts == {
-        "train": {"cat": 3, "dog": 3, "red fox": 4},
-        "test": {"cat": 2, "dog": 1, "red fox": 2},
-    }
+    assert report.counts == {"train": {"cat": 3, "dog": 3, "red fox": 4}, "test": {"cat": 2, "dog": 1, "red fox": 2}}
     assert any("train: 10 images of 3 classes, 3 to 4 a class" in line for line in report.lines())
 
 

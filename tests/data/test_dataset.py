@@ -66,12 +66,7 @@ def test_arrays_of_other_kinds_are_refused(array):
 
 def test_unreadable_files_are_named(tmp_path, pets):
     whole = (pets / "cat" / "00.png").read_bytes()
-    cases = {
-        "cut.png": whole[: len(whole) // 2],
-        "empty.png": b"",
-        "text.png": b"no picture",
-        "head.png": whole[:20],
-    }
+    cases = {"cut.png": whole[: len(whole) // 2], "empty.png": b"", "text.png": b"no picture", "head.png": whole[:20]}
     for name, content in cases.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=rf"{name}: cannot be read as an image .*skip_bad=True"):
@@ -127,13 +122,7 @@ def test_hash_sees_keys_labels_and_names_only(small):
     assert moved.hash() == small.hash() and len(small.hash()) == 16
     relabelled = ImageSet([Item(i.image, 0) for i in small], small.classnames)
     renamed = ImageSet(small.items, ["cat", "dog", "wolf"])
-    hashes = {
-        small.hash(),
-        small.subset([1, 0, 2, 3]).hash(),
-        relabelled.hash(),
-        renamed.hash(),
-        small[:3].hash(),
-    }
+    hashes = {small.hash(), small.subset([1, 0, 2, 3]).hash(), relabelled.hash(), renamed.hash(), small[:3].hash()}
     assert len(hashes) == 5
 
 
@@ -149,11 +138,7 @@ def test_content_hash_sees_a_changed_file_of_the_same_size(pet_images):
 
 @pytest.mark.parametrize(
     ("names", "message"),
-    [
-        (["cat", "CAT "], "'cat' and 'CAT '"),
-        (["sea  lion", "sea_lion"], "same but for"),
-        (["a", " "], "empty"),
-    ],
+    [(["cat", "CAT "], "'cat' and 'CAT '"), (["sea  lion", "sea_lion"], "same but for"), (["a", " "], "empty")],
 )
 def test_class_names_must_differ(names, message):
     with pytest.raises(ValueError, match=message):

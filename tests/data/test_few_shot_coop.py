@@ -52,8 +52,13 @@ def drawn_as_coop(split: dict[str, list[Any]], shots: int, seed: int) -> tuple[l
             tracker = defaultdict(list)
             for path, label, _ in rows:
                 tracker[label].append(path)
-            output.append([p for paths in tracker.values()
-                           for p in (random.sample(paths, number) if len(paths) >= number else paths)])  # fmt: skip
+            output.append(
+                [
+                    p
+                    for paths in tracker.values()
+                    for p in (random.sample(paths, number) if len(paths) >= number else paths)
+                ]
+            )
     finally:
         random.setstate(state)
     return output[0], output[1]
@@ -105,8 +110,11 @@ def test_halves_of_the_published_pets_split() -> None:
     split = base_new_split([names[i] for i in range(len(names))])
     assert (len(split.base), len(split.new)) == (19, 18)
     assert (split.base[0], split.base[-1], split.new[0], split.new[-1]) == (
-        "abyssinian", "keeshond", "leonberger", "yorkshire_terrier",
-    )  # fmt: skip
+        "abyssinian",
+        "keeshond",
+        "leonberger",
+        "yorkshire_terrier",
+    )
 
 
 def test_without_validation_images_none_are_drawn() -> None:

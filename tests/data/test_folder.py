@@ -140,9 +140,7 @@ def test_csv_with_splits_domains_and_integers(csv_file):
     )
     data = load_dataset(csv_file(text), classnames=["dog", "cat", "unused"])
     assert data.classnames == ("dog", "cat", "unused") and data.info["empty_classes"] == ["unused"]
-    assert [keys(s) for s in data.splits().values()] == [
-        ["cat/00.png"], ["cat/01.png", "cat/02.png"], ["dog/00.png"],
-    ]  # fmt: skip
+    assert [keys(s) for s in data.splits().values()] == [["cat/00.png"], ["cat/01.png", "cat/02.png"], ["dog/00.png"]]
     assert [i.label for i in data.test] == [1, 1] and data.test.domains == ["sketch", "photo"]
     mapped = load_dataset(csv_file(text), classnames={1: "cat", 0: "dog"})
     assert mapped.classnames == ("cat", "dog")

@@ -28,9 +28,12 @@ def contents(n: int = 6) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Header and tensors of a bank of two classes and two domains."""
     bank = FeatureBank(
         features=torch.nn.functional.normalize(torch.arange(8.0 * n).sin().reshape(n, 1, 8), dim=-1),
-        labels=torch.arange(n) % 2, classnames=("cat", "dog"), domains=["x", "y"] * (n // 2),
-        keys=[f"k{i}" for i in range(n)], fingerprint={"backbone": {"name": "fake"}, "data": {"hash": "0"}},
-    )  # fmt: skip
+        labels=torch.arange(n) % 2,
+        classnames=("cat", "dog"),
+        domains=["x", "y"] * (n // 2),
+        keys=[f"k{i}" for i in range(n)],
+        fingerprint={"backbone": {"name": "fake"}, "data": {"hash": "0"}},
+    )
     return bank.contents()
 
 

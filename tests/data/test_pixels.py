@@ -78,10 +78,12 @@ def test_augmented_views_are_torchvisions() -> None:
     whole = v2.Compose(
         [
             v2.RandomResizedCrop((16, 16), scale=(0.2, 1), interpolation=InterpolationMode.BICUBIC, antialias=True),
-            v2.RandomHorizontalFlip(0.5), v2.ToImage(), v2.ToDtype(torch.float32, scale=True),
+            v2.RandomHorizontalFlip(0.5),
+            v2.ToImage(),
+            v2.ToDtype(torch.float32, scale=True),
             v2.Normalize(cfg["mean"], cfg["std"]),
         ]
-    )  # fmt: skip
+    )
     augmenter = Augmenter(cfg, Augment(scale=(0.2, 1.0)))
     for view in range(8):
         with torch.random.fork_rng(devices=[]):

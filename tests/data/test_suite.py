@@ -122,8 +122,10 @@ def test_imagenet(images: str, tmp_path: Path) -> None:
     assert data.classnames == ("tench", "goldfish", "missile", "projectile")  # the second missile is told apart
     assert data.info["renamed"] == {"n04008634": "projectile"}
     assert [i.key for i in data.train][:3] == [
-        "train/n01440764/n01440764_1.JPEG", "train/n01440764/n01440764_2.JPEG", "train/n01443537/n01443537_1.JPEG",
-    ]  # fmt: skip
+        "train/n01440764/n01440764_1.JPEG",
+        "train/n01440764/n01440764_2.JPEG",
+        "train/n01443537/n01443537_1.JPEG",
+    ]
     assert (len(data.train), len(data.test), data.val) == (8, 4, None)
     assert base_new_split(data.classnames).base == ("tench", "goldfish")
 

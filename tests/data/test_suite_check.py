@@ -66,8 +66,12 @@ def test_unlisted_images_and_other_folders_are_notes(textures: Layout, tmp_path:
 def test_other_numbers_than_published(textures: Layout, tmp_path: Path) -> None:
     report = check_suite("dtd", tmp_path)
     assert not report.ok
-    assert report.problems == ["3 classes, published are 47", "9 train images, published are 2,820",
-                               "3 val images, published are 1,128", "6 test images, published are 1,692"]  # fmt: skip
+    assert report.problems == [
+        "3 classes, published are 47",
+        "9 train images, published are 2,820",
+        "3 val images, published are 1,128",
+        "6 test images, published are 1,692",
+    ]
 
 
 def test_what_is_not_there_says_where_it_looked(tmp_path: Path) -> None:

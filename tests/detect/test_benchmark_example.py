@@ -66,8 +66,11 @@ def test_the_example_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     exec(compile(example.replace('"cuda"', '"cpu"'), "docs/ood.md", "exec"), space)
     rows = space["rows"]
     assert [(row["Detector"], row["Dataset"]) for row in rows] == [
-        ("OGENDetector", "clock"), ("MCM", "clock"), ("OGENDetector", "tool"), ("MCM", "tool"),
-    ]  # fmt: skip
+        ("OGENDetector", "clock"),
+        ("MCM", "clock"),
+        ("OGENDetector", "tool"),
+        ("MCM", "tool"),
+    ]
     assert all(0 <= row["AUROC"] <= 1 and 0 <= row["FPR95TPR"] <= 1 for row in rows)
     # The encoder is one object, so a second pass finds the features where the first one left them.
     again = space["benchmark"].evaluate([space["ours"]], cache=True, **{**space["options"], "device": "cpu"})

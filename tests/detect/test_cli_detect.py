@@ -63,9 +63,7 @@ def pixel_work(work: Path) -> Path:
     return work
 
 
-def test_a_run_that_changes_the_image_side_reads_images(
-    pixel_work: Path, capsys: pytest.CaptureFixture[str]
-) -> None:  # fmt: skip
+def test_a_run_that_changes_the_image_side_reads_images(pixel_work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, image = str(pixel_work / "pixel-run"), str(pixel_work / "red.png")
     photos, out = str(pixel_work / "photos"), str(pixel_work / "out")
     assert main(["detect", run, image, "--known", photos, "--fit", photos, "--json", "--out", out]) == 0

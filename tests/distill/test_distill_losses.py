@@ -86,10 +86,7 @@ def test_gradient_reaches_the_student_only(name: str) -> None:
 def test_a_constant_on_a_row_changes_nothing(seed: int, b: int, c: int, constant: float, temperature: float) -> None:
     student, teacher = rows(seed, b, c).double(), rows(seed + 1, b, c).double()
     shift = constant * torch.arange(1, b + 1, dtype=torch.float64)[:, None]
-    for loss in (
-        lambda s, t: kl_divergence(s, t, temperature),
-        lambda s, t: logit_l2(s, t, centred=True),
-    ):
+    for loss in (lambda s, t: kl_divergence(s, t, temperature), lambda s, t: logit_l2(s, t, centred=True)):
         expected = loss(student, teacher)
         assert expected.item() >= -1e-12
         torch.testing.assert_close(loss(student + shift, teacher), expected, rtol=1e-7, atol=1e-9)

@@ -146,14 +146,20 @@ def test_what_each_variant_depends_on() -> None:
         out = model(query, keys, values)
         changed[kind.variant] = tuple(
             not torch.allclose(out, other)
-            for other in (model(query + 1, keys, values), model(query, keys + keys.roll(1, 1).square(), values),
-                          model(query, keys, values + 1 + values.square()))
-        )  # fmt: skip
+            for other in (
+                model(query + 1, keys, values),
+                model(query, keys + keys.roll(1, 1).square(), values),
+                model(query, keys, values + 1 + values.square()),
+            )
+        )
     assert changed == {
-        "joint": (True, True, True), "joint-shift": (True, True, True), "released": (True, True, True),
+        "joint": (True, True, True),
+        "joint-shift": (True, True, True),
+        "released": (True, True, True),
         "shift": (True, True, True),
-        "text-only": (True, False, False), "per-class": (False, False, True),
-    }  # fmt: skip
+        "text-only": (True, False, False),
+        "per-class": (False, False, True),
+    }
 
 
 @torch.no_grad()

@@ -191,9 +191,11 @@ def test_ridge_is_the_regression_with_an_intercept(penalty: float) -> None:
 
 def test_ridge_uses_the_shape_that_the_nearest_mean_ignores() -> None:
     wide = torch.tensor([10.0, 0.2])  # classes differ along the narrow direction
+
     def draw(seed: int) -> Tensor:
         centres = torch.tensor([[40.0, 20.0], [40.0, 21.0]])
         return centres[labels_of([20, 20])] + wide * cloud(40, 2, seed=seed)
+
     four = draw(1), labels_of([20, 20]), draw(2), labels_of([20, 20])
     assert ridge_accuracy(*four, penalty=1e-4) > 0.95
     assert nearest_mean_accuracy(*four) < 0.8

@@ -46,16 +46,16 @@ def test_known_classes_leave_themselves_out(by: str) -> None:
 
 def test_the_spaces_differ() -> None:
     known, means = rows(9, 6, 0), rows(9, 7, 1)
-    found = [class_neighbours(known, known, 3, image_means=means, by=by, exclude_self=True)[0].tolist()
-             for by in ("text", "image", "both")]  # fmt: skip
+    found = [
+        class_neighbours(known, known, 3, image_means=means, by=by, exclude_self=True)[0].tolist()
+        for by in ("text", "image", "both")
+    ]
     assert found[0] != found[1] != found[2] != found[0]
 
 
 def test_a_pair_of_image_means_serves_other_classes() -> None:
     means, query_means = rows(9, 7, 1), rows(2, 7, 2)
-    indices, _ = class_neighbours(
-        rows(2, 6, 3), rows(9, 6, 0), 2, image_means=(query_means, means), by="image"
-    )  # fmt: skip
+    indices, _ = class_neighbours(rows(2, 6, 3), rows(9, 6, 0), 2, image_means=(query_means, means), by="image")
     cosine = F.cosine_similarity(query_means[:, None], means[None], dim=-1)
     assert indices.tolist() == brute(cosine.tolist(), 2, False)
 

@@ -45,10 +45,20 @@ def test_it_starts_untrained_with_all_it_knows(world: World, variant: str) -> No
 def test_the_loop_of_fit_generator_written_out(world: World, variant: str) -> None:
     iterations, lr, decay = 12, 2e-3, 0.1
     expected = fit_generator(
-        world.features, world.labels, world.known, variant,
-        iterations=iterations, batch_size=16, lr=lr, weight_decay=decay, seed=5, dropout=0.3, by="both", held_out=0.4,
+        world.features,
+        world.labels,
+        world.known,
+        variant,
+        iterations=iterations,
+        batch_size=16,
+        lr=lr,
+        weight_decay=decay,
+        seed=5,
+        dropout=0.3,
+        by="both",
+        held_out=0.4,
         **SHAPE,
-    )  # fmt: skip
+    )
     model, draws = start(world, variant, seed=5, dropout=0.3, by="both", held_out=0.4), seeded(5)
     untrained = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=decay)

@@ -29,9 +29,7 @@ CASES = [(variant, spread) for variant in list_variants() for spread in ("residu
 
 @pytest.fixture(scope="module")
 def models(world: World) -> dict[tuple[str, str], ClassConditionalGenerator]:
-    return {
-        (v, s): fit_generator(world.features, world.labels, world.known, v, spread=s, **QUICK) for v, s in CASES
-    }  # fmt: skip
+    return {(v, s): fit_generator(world.features, world.labels, world.known, v, spread=s, **QUICK) for v, s in CASES}
 
 
 @pytest.mark.parametrize("case", CASES, ids="-".join)

@@ -71,8 +71,18 @@ def by_hand(z: Tensor, t: Tensor, scale: float) -> float:
 def test_three_losses_by_hand(
     clip: Backbone, bank: PixelBank, frozen: FeatureBank, captions: Any, anchors: AnchorPairs
 ) -> None:
-    host = moved(ARF(clip, KNOWN, TEMPLATE, captions=captions, anchors=anchors, caption_weight=2.0, anchor_weight=0.5,
-                     anchor_batch=4))  # fmt: skip
+    host = moved(
+        ARF(
+            clip,
+            KNOWN,
+            TEMPLATE,
+            captions=captions,
+            anchors=anchors,
+            caption_weight=2.0,
+            anchor_weight=0.5,
+            anchor_batch=4,
+        )
+    )
     host.prepare(frozen, 1, 1)
     whole = replace(batch_of(bank), generator=None)  # first texts, first retrieved pairs in their first view
     rows = torch.tensor([7, 0, 3, 2, 5])
@@ -90,9 +100,10 @@ def test_three_losses_by_hand(
     scale = float(clip.logit_scale)
     terms = host.losses(batch)
     expected = {
-        "contrastive": by_hand(z, names, scale), "captions": 2 * by_hand(z, told, scale),
+        "contrastive": by_hand(z, names, scale),
+        "captions": 2 * by_hand(z, told, scale),
         "anchors": 0.5 * by_hand(near_z, near_t, scale),
-    }  # fmt: skip
+    }
     assert {name: float(term) for name, term in terms.items()} == pytest.approx(expected, rel=1e-3)
     given = host.losses(batch, z=z.flip(0))["captions"]  # features as OGEN gives them
     assert given.item() == pytest.approx(2 * by_hand(z.flip(0), told, scale), rel=1e-3)
@@ -200,9 +211,13 @@ def test_retrieved_pairs_are_drawn_without_repeats_and_shared(
 
 
 def test_two_processes_make_the_gradient_of_one(
-    clip: Backbone, bank: PixelBank, frozen: FeatureBank, captions: Any, anchors: AnchorPairs,
+    clip: Backbone,
+    bank: PixelBank,
+    frozen: FeatureBank,
+    captions: Any,
+    anchors: AnchorPairs,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     """Uneven shares of five images and three retrieved pairs; the other process's rows come from the whole step."""
     host = ARF(clip, KNOWN, TEMPLATE, captions=captions, anchors=anchors, anchor_batch=3, repeats="masked")
     host.prepare(frozen, 1, 1)
@@ -217,8 +232,9 @@ def test_two_processes_make_the_gradient_of_one(
 
     def gradient(mine: Tensor) -> dict[str, Tensor]:
         own = rows[mine]
-        batch = Batch(every.labels[own], pixels=every.pixels[own], generator=torch.Generator().manual_seed(5), total=5,
-                      rows=own)  # fmt: skip
+        batch = Batch(
+            every.labels[own], pixels=every.pixels[own], generator=torch.Generator().manual_seed(5), total=5, rows=own
+        )
         host.zero_grad(set_to_none=True)
         torch.stack(list(host.losses(batch).values())).sum().backward()
         return {n: p.grad.clone() for n, p in host.trainable().items() if p.grad is not None}

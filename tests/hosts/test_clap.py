@@ -116,9 +116,11 @@ def test_save_and_load(tmp_path) -> None:
     fit(host, data, epochs=3, warmup_epochs=0)
     host.save(tmp_path)
     again = load_run(tmp_path, clip=host.clip)
-    assert again.config() == host.config() == {
-        "templates": ["{}"], "extra_names": ["bus"], "adaptive": True, "length": 4.0,
-    }  # fmt: skip
+    assert (
+        again.config()
+        == host.config()
+        == {"templates": ["{}"], "extra_names": ["bus"], "adaptive": True, "length": 4.0}
+    )
     assert torch.equal(again.class_weights(), host.class_weights())
     assert torch.equal(again.multipliers, host.multipliers) and torch.equal(again.penalties, host.penalties)
     with pytest.raises(RuntimeError, match=r"no multipliers yet; train with ogenlib\.fit"):

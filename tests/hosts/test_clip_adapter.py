@@ -59,8 +59,9 @@ def test_sizes_and_start(clip) -> None:
     host = CLIPAdapter.paper(clip, NAMES)
     assert host.ratio == 0.2 and host.down.weight.shape == (width // 4, width)
     assert {n: p.shape for n, p in host.trainable().items()} == {
-        "down.weight": (width // 4, width), "up.weight": (width, width // 4),
-    }  # fmt: skip
+        "down.weight": (width // 4, width),
+        "up.weight": (width, width // 4),
+    }
     assert host.down.weight.abs().max() <= width**-0.5 and host.up.weight.abs().max() <= (width // 4) ** -0.5
     assert torch.equal(CLIPAdapter(clip, NAMES).up.weight, host.up.weight)
     other = CLIPAdapter(clip, NAMES, generator=torch.Generator().manual_seed(3))

@@ -185,8 +185,11 @@ def test_ogen_distils_the_model_without_prompts(world, name: str) -> None:
     off = {"generator": None, "zero_shot_share": 0.0, "synthesized_kl": 0.0, "teacher": None}
     model = OGEN(made(name, world), templates="a {}.", zero_shot_kl=2.0, **off)
     terms = model.losses(batch(world))
-    p = (world.logit_scale * world.encode_image(pixels(world)) @ world.encode_text(
-        [f"a {n.replace('_', ' ')}." for n in NAMES]).T).softmax(-1)  # fmt: skip
+    p = (
+        world.logit_scale
+        * world.encode_image(pixels(world))
+        @ world.encode_text([f"a {n.replace('_', ' ')}." for n in NAMES]).T
+    ).softmax(-1)
     z, w = model.image_features(batch(world)), model.class_weights()
     q = (world.logit_scale * z @ w.T).softmax(-1)
     expected = 2.0 * (p * (p / q).log()).sum(-1).mean().item()
@@ -319,9 +322,11 @@ def test_published_settings_are_the_presets(name: str) -> None:
     deep = make_clip({"layers": 13}, {"layers": 13})
     host = method(name).paper(deep, NAMES)  # type: ignore[attr-defined]
     expected = {
-        "vpt": (12, 8, 2.5e-3, 5), "ivlp": (12, 2, 3.5e-3, 5), "maple": (9, 2, 3.5e-3, 5),
+        "vpt": (12, 8, 2.5e-3, 5),
+        "ivlp": (12, 2, 3.5e-3, 5),
+        "maple": (9, 2, 3.5e-3, 5),
         "promptsrc": (9, 4, 2.5e-3, 20),
-    }  # fmt: skip
+    }
     depth, tokens, lr, epochs = expected[name]
     assert host.visual_prompts().shape == (depth, tokens, 24)
     assert name == "vpt" or host.text_prompts().shape == (depth, tokens, 16)
@@ -331,8 +336,9 @@ def test_published_settings_are_the_presets(name: str) -> None:
     assert set(own) == {"lr"} and own["lr"] > 0
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="no GPU"))])  # fmt: skip
+@pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+)
 @pytest.mark.parametrize("name", PROMPTED)
 def test_tensors_follow_the_model(name: str, device: str) -> None:
     clip = new_clip(VISION, TEXT).to(device)

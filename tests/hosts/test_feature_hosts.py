@@ -42,8 +42,10 @@ def scores(host: Host, z: Tensor) -> Tensor:
 
 def test_training_lowers_the_loss(case, toy_bank) -> None:
     host, settings = case
-    totals = [sum(v for k, v in e.items() if k not in ("epoch", "lr", "seconds"))
-              for e in fit(host, toy_bank, **{**settings, "epochs": 6}).epochs]  # fmt: skip
+    totals = [
+        sum(v for k, v in e.items() if k not in ("epoch", "lr", "seconds"))
+        for e in fit(host, toy_bank, **{**settings, "epochs": 6}).epochs
+    ]
     assert all(map(math.isfinite, totals)) and totals[-1] < totals[0]
 
 

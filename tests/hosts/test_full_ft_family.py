@@ -109,8 +109,9 @@ def test_car_ft_is_the_divergence_over_contexts(clip, batch) -> None:
     torch.testing.assert_close(host.context_weights(), contexts)
     assert host.losses(batch)["context"].item() == pytest.approx(0.0, abs=1e-5)
     moved(host)
-    before, after = (clip.logit_scale * z @ contexts.T for z in (clip.encode_image(batch.pixels),
-                                                                  host.image_features(batch)))  # fmt: skip
+    before, after = (
+        clip.logit_scale * z @ contexts.T for z in (clip.encode_image(batch.pixels), host.image_features(batch))
+    )
     expected = 2 * kl(before, after)
     assert expected > 1e-3 and host.losses(batch)["context"].item() == pytest.approx(expected, rel=1e-4)
     usual = CARFT(clip, KNOWN[:2])

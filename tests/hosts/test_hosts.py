@@ -114,8 +114,9 @@ def test_every_method_says_where_it_comes_from() -> None:
     for info in list_methods():
         assert info.url.startswith("https://arxiv.org/abs/") and info.year > 2000 and info.paper
         assert info.kind in ("baseline", "prompt", "adapter", "fine-tuning")
-        assert info.url in (METHODS[info.name].__module__ and __import__(
-            METHODS[info.name].__module__, fromlist=["_"]).__doc__)  # fmt: skip
+        assert info.url in (
+            METHODS[info.name].__module__ and __import__(METHODS[info.name].__module__, fromlist=["_"]).__doc__
+        )
 
 
 def test_losses_start_at_the_zero_shot_cross_entropy(clip, toy_bank) -> None:

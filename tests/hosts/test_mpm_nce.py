@@ -46,8 +46,9 @@ def test_it_is_the_written_formula(labels: list[int], smoothing: float, margin: 
 def test_targets_by_hand() -> None:
     positive = torch.tensor([[True, False, True, False], [False, True, False, False], [True, True, True, True]])
     got = soft_targets(positive, 0.2)
-    assert got.tolist() == [pytest.approx(row) for row in ([0.4, 0.1, 0.4, 0.1], [0.2 / 3, 0.8, 0.2 / 3, 0.2 / 3],
-                                                           [0.25] * 4)]  # fmt: skip
+    assert got.tolist() == [
+        pytest.approx(row) for row in ([0.4, 0.1, 0.4, 0.1], [0.2 / 3, 0.8, 0.2 / 3, 0.2 / 3], [0.25] * 4)
+    ]
     with pytest.raises(ValueError, match="a row has no positive"):
         soft_targets(torch.tensor([[True, False], [False, False]]), 0.1)
 

@@ -136,8 +136,9 @@ def test_save_and_load_and_presets(clip, tmp_path) -> None:
     preset = ProGrad.paper(clip, NAMES)
     assert (preset.n_context, preset.strength, preset.temperature) == (4, 1.0, 1.0)
     assert ProGrad.dataset_options(["an icon of a {}."]) == {
-        "context": "an icon of a", "templates": ["an icon of a {}."],
-    }  # fmt: skip
+        "context": "an icon of a",
+        "templates": ["an icon of a {}."],
+    }
     assert host.reference_templates() == ("a {}", TEMPLATE)
 
 

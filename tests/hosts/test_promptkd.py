@@ -47,8 +47,9 @@ def test_class_weights_are_the_teachers_for_any_names(world: Backbone) -> None:
 def test_the_projector_by_hand(world: Backbone) -> None:
     host = made("promptkd", world, n_visual=3, depth=2)
     raw = world.image.encode(pixels(world), prompts=host.visual[0], deep=host.visual[1:])
-    net = torch.nn.Sequential(torch.nn.Conv2d(10, 10, 1, bias=False), torch.nn.BatchNorm2d(10), torch.nn.ReLU(),
-                              torch.nn.Conv2d(10, 10, 1))  # fmt: skip
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(10, 10, 1, bias=False), torch.nn.BatchNorm2d(10), torch.nn.ReLU(), torch.nn.Conv2d(10, 10, 1)
+    )
     with torch.no_grad():
         net[0].weight.copy_(host.down[..., None, None])
         net[1].weight.copy_(host.gain)

@@ -7,17 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from prompted_world import (
-    NAMES,
-    batch,
-    frozen_bank,
-    image_rows,
-    made,
-    make_clip,
-    pixels,
-    steps,
-    text_rows,
-)  # fmt: skip
+from prompted_world import NAMES, batch, frozen_bank, image_rows, made, make_clip, pixels, steps, text_rows  # fmt: skip
 
 from ogenlib.hosts import IVLP, Batch, PromptSRC, ZeroShot
 
@@ -147,8 +137,11 @@ def test_a_killed_training_ends_where_it_would_have(world) -> None:
     through.prepare(frozen_bank(world), 4, 1)
     epochs(through, 1, 2, 4, [])
     tensors = {k: v.clone() for k, v in through.state_dict().items()}
-    state = {"average": {k: v.clone() if isinstance(v, torch.Tensor) else v
-                         for k, v in through.training_state()["average"].items()}}  # fmt: skip
+    state = {
+        "average": {
+            k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in through.training_state()["average"].items()
+        }
+    }
     epochs(through, 3, 4, 4, [])
     again = PromptSRC(world, NAMES, sigma=2.0)
     again.prepare(frozen_bank(world), 4, 1)

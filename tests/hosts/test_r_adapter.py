@@ -92,8 +92,9 @@ def test_the_merged_tensors_are_a_plain_open_clip_model(world) -> None:
     plain = Backbone(model, world.tokenizer, name="merged")
     images = batch(world)
     torch.testing.assert_close(plain.encode_image(images.pixels), host.image_features(images), atol=1e-5, rtol=0)
-    torch.testing.assert_close(zero_shot_weights(plain, OTHERS, host.anchor.templates),
-                               host.class_weights(OTHERS), atol=1e-5, rtol=0)  # fmt: skip
+    torch.testing.assert_close(
+        zero_shot_weights(plain, OTHERS, host.anchor.templates), host.class_weights(OTHERS), atol=1e-5, rtol=0
+    )
     assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in world.model.parameters())
 
 
@@ -130,9 +131,15 @@ def test_dropping_is_one_draw_for_each_adapter_of_a_training_step(world) -> None
 
 def test_text_adapters_are_dropped_too(world) -> None:
     host = adapted(world, drop=0.5)
-    losses = {float(host.losses(Batch(torch.arange(3), pixels=pixels(world, 3), generator=draws),
-                                z=F.normalize(torch.eye(3, world.embed_dim), dim=-1))["mpm_nce"].detach())
-              for draws in map(torch.Generator().manual_seed, range(3))}  # fmt: skip
+    losses = {
+        float(
+            host.losses(
+                Batch(torch.arange(3), pixels=pixels(world, 3), generator=draws),
+                z=F.normalize(torch.eye(3, world.embed_dim), dim=-1),
+            )["mpm_nce"].detach()
+        )
+        for draws in map(torch.Generator().manual_seed, range(3))
+    }
     assert len(losses) == 3
 
 
@@ -216,8 +223,14 @@ def test_losses_take_what_the_caller_has_computed(world) -> None:
     z, w = host.image_features(images), host.class_weights()
     torch.testing.assert_close(host.losses(images, z=z, w=w)["mpm_nce"], own, atol=1e-5, rtol=0)
     assert host.losses(images, z=z.roll(1, 0), w=w)["mpm_nce"] != own != host.losses(images, z=z, w=w.roll(1, 0))
-    at_hand = mpm_nce(z, w[images.labels], images.labels[:, None] == images.labels,
-                      temperature=1 / world.logit_scale, margin=0.05, smoothing=0.1)  # fmt: skip
+    at_hand = mpm_nce(
+        z,
+        w[images.labels],
+        images.labels[:, None] == images.labels,
+        temperature=1 / world.logit_scale,
+        margin=0.05,
+        smoothing=0.1,
+    )
     torch.testing.assert_close(own, at_hand, atol=1e-5, rtol=0)
     several, plain = adapted(world, templates=TEMPLATES).eval(), batch(world)
     moved = several.losses(plain, w=w.roll(1, 0))["mpm_nce"]  # not the text that was drawn

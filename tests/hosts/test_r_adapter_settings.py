@@ -33,8 +33,12 @@ def world() -> Any:
 
 
 def test_presets_are_the_papers(world) -> None:
-    for task, alpha, rank in (("classification", 0.5, None), ("retrieval", 0.8, None), ("segmentation", 0.4, None),
-                              ("few-shot", 0.5, 4)):  # fmt: skip
+    for task, alpha, rank in (
+        ("classification", 0.5, None),
+        ("retrieval", 0.8, None),
+        ("segmentation", 0.4, None),
+        ("few-shot", 0.5, 4),
+    ):
         options = {"rank": 4} if task == "few-shot" else {}
         config = RAdapter.paper(world, NAMES, task, **options).config()
         assert config["alpha"] == alpha and config["rank"] == rank

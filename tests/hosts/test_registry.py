@@ -161,8 +161,15 @@ def test_all_spellings_are_distinct() -> None:
 def test_other_usual_spellings() -> None:
     asked = ("full fine-tuning", "LP-FT", "r-adapter", "Lipsum", "L2-SP", "CLIP", "tip adapter f", "Self distillation")
     assert [method_name(s) for s in asked] == [
-        "full_ft", "lp_ft", "r_adapter", "lipsum_ft", "l2_sp", "zero_shot", "tip_adapter_f", "kd"
-    ]  # fmt: skip
+        "full_ft",
+        "lp_ft",
+        "r_adapter",
+        "lipsum_ft",
+        "l2_sp",
+        "zero_shot",
+        "tip_adapter_f",
+        "kd",
+    ]
     with pytest.raises(ValueError, match=r"'WiSE-FT' is unknown; .* between the start and the end of any method"):
         method("WiSE-FT")
 

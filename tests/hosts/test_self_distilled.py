@@ -72,10 +72,12 @@ def test_distillation_of_tracer_by_hand(clip) -> None:
     terms = {
         "relation": (kl(scale * i @ t.T, teacher) + kl(scale * t @ i.T, teacher.T)) / 2,
         "features": ((i - ti).square().mean() + (t - tt).square().mean()).item(),
-        "interaction": (F.cross_entropy(scale * i @ tt.T, diagonal)
-                        + F.cross_entropy(scale * t @ ti.T, diagonal)).item() / 2,
+        "interaction": (
+            F.cross_entropy(scale * i @ tt.T, diagonal) + F.cross_entropy(scale * t @ ti.T, diagonal)
+        ).item()
+        / 2,
         "cross": (kl(scale * i @ tt.T, teacher) + kl(scale * t @ ti.T, teacher.T)) / 2,
-    }  # fmt: skip
+    }
     none = dict.fromkeys(terms, 0.0)
     for name, value in terms.items():
         assert distillation("tracer", clip, pairs, scale, **{**none, name: 3.0}) == pytest.approx(3 * value, rel=1e-5)

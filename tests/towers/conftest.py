@@ -21,8 +21,13 @@ VIT = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 16, "head_width
 TEXT = {"context_length": 24, "vocab_size": 49408, "width": 64, "heads": 4, "layers": 3}
 WORDS = {**TEXT, "vocab_size": 300}
 TIMM = {"timm_model_name": "test_vit", "timm_model_pretrained": False, "image_size": 160}
-CONV = {"timm_model_name": "test_convnext", "timm_model_pretrained": False, "timm_pool": "avg",
-        "timm_proj": "linear", "image_size": 160}  # fmt: skip
+CONV = {
+    "timm_model_name": "test_convnext",
+    "timm_model_pretrained": False,
+    "timm_pool": "avg",
+    "timm_proj": "linear",
+    "image_size": 160,
+}
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "clip": {"vision_cfg": VIT, "text_cfg": TEXT},
@@ -105,8 +110,28 @@ def write_roberta(folder: Path) -> None:
     transformers = pytest.importorskip("transformers")
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-    words = ["<s>", "<pad>", "</s>", "<unk>", "x", "a", "an", "of", "photo", "icon", "dog", "cat", "big", "red",
-             "fox", ".", "blue", "sky", "house", "7"]  # fmt: skip
+    words = [
+        "<s>",
+        "<pad>",
+        "</s>",
+        "<unk>",
+        "x",
+        "a",
+        "an",
+        "of",
+        "photo",
+        "icon",
+        "dog",
+        "cat",
+        "big",
+        "red",
+        "fox",
+        ".",
+        "blue",
+        "sky",
+        "house",
+        "7",
+    ]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -117,9 +142,16 @@ def write_roberta(folder: Path) -> None:
     )
     fast.save_pretrained(folder)
     transformers.RobertaConfig(
-        vocab_size=len(words), hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=96,
-        max_position_embeddings=80, pad_token_id=1, bos_token_id=0, eos_token_id=2,
-    ).save_pretrained(folder)  # fmt: skip
+        vocab_size=len(words),
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=96,
+        max_position_embeddings=80,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+    ).save_pretrained(folder)
 
 
 def hugging_face_tokenizer(name: str) -> Any:
@@ -161,8 +193,12 @@ def tiny(registry: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
         if kind == "roberta":
             folder = tmp_path_factory.mktemp("roberta")
             write_roberta(folder)
-            text = {"hf_model_name": str(folder), "hf_tokenizer_name": str(folder), "context_length": 24,
-                    "hf_pooler_type": "mean_pooler"}  # fmt: skip
+            text = {
+                "hf_model_name": str(folder),
+                "hf_tokenizer_name": str(folder),
+                "context_length": 24,
+                "hf_pooler_type": "mean_pooler",
+            }
             config = {"embed_dim": 48, "vision_cfg": VIT, "text_cfg": text}
             path = folder / "ogenlib-test-roberta.json"
             path.write_text(json.dumps(config))

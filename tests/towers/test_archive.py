@@ -38,11 +38,17 @@ def tensors() -> dict[str, Any]:
         torch.uint8,
     )
     return {
-        "whole": base, "tied": base, "rows": base[1:3], "turned": base.t(), "one": torch.tensor(3.5),
-        "none": torch.zeros(0, 3), "flags": torch.tensor([True, False]), "parameter": nn.Parameter(base[0].clone()),
+        "whole": base,
+        "tied": base,
+        "rows": base[1:3],
+        "turned": base.t(),
+        "one": torch.tensor(3.5),
+        "none": torch.zeros(0, 3),
+        "flags": torch.tensor([True, False]),
+        "parameter": nn.Parameter(base[0].clone()),
         "images": torch.randn(2, 3, 4, 4, generator=generator).to(memory_format=torch.channels_last),
         **{str(kind).partition(".")[2]: (8 * base).to(kind) for kind in kinds},
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
@@ -351,12 +357,17 @@ def test_files_that_are_no_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     old = io.BytesIO()
     torch.save({"w": torch.zeros(2)}, old, _use_new_zipfile_serialization=False)
     files = {
-        b"": "it is empty", b"no weights here": "no zip file", old.getvalue(): "before 1.6", whole[:-1]: "cut off",
-        whole[: len(whole) // 2]: "cut off", whole + b"more": "goes on", b"PK\x03\x04": "cut off",
+        b"": "it is empty",
+        b"no weights here": "no zip file",
+        old.getvalue(): "before 1.6",
+        whole[:-1]: "cut off",
+        whole[: len(whole) // 2]: "cut off",
+        whole + b"more": "goes on",
+        b"PK\x03\x04": "cut off",
         b"x" + whole: "no zip file",
         pickle.dumps(Calls(os.system, "touch RAN")): "cannot be read without running it",
         whole[:4] + whole: "two ends",
-    }  # fmt: skip
+    }
     for content, part in files.items():
         path.write_bytes(content)
         refused(read(path), path, part)

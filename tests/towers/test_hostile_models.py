@@ -110,8 +110,19 @@ def test_code_of_a_tokenizer_is_not_run(folder: Path, tmp_path: Path, monkeypatc
     (tmp_path / "RAN").unlink()
 
 
-LOADERS = ("trust_remote_code", "code_revision", "revision", "cache_dir", "token", "tokenizer_file", "gguf_file",
-           "bpe_path", "subfolder", "config", "anything")  # fmt: skip
+LOADERS = (
+    "trust_remote_code",
+    "code_revision",
+    "revision",
+    "cache_dir",
+    "token",
+    "tokenizer_file",
+    "gguf_file",
+    "bpe_path",
+    "subfolder",
+    "config",
+    "anything",
+)
 
 
 @pytest.mark.parametrize("key", LOADERS)
@@ -243,11 +254,15 @@ def test_configurations_of_no_model(folder: Path, changes: dict[str, Any], part:
 
 def test_configurations_that_are_no_configuration(folder: Path) -> None:
     for content, part in {
-        "": "cannot be read as JSON", "[" * 100_000: "nested too deep", "[]": "no model_cfg",
+        "": "cannot be read as JSON",
+        "[" * 100_000: "nested too deep",
+        "[]": "no model_cfg",
         '{"model_cfg": 3}': "no model_cfg",
-        '{"model_cfg": {}}': "no vision_cfg", '{"a": NaN}': "NaN", "\x00": "JSON",
+        '{"model_cfg": {}}': "no vision_cfg",
+        '{"a": NaN}': "NaN",
+        "\x00": "JSON",
         '{"a": ' + "9" * 10_000 + "}": "JSON",
-    }.items():  # fmt: skip
+    }.items():
         (folder / CONFIG).write_text(content)
         refused(folder, CONFIG, part)
     (folder / CONFIG).write_bytes(b"\xff\xfe\x00")
@@ -301,8 +316,15 @@ def test_garbage_for_pretrained(tmp_path: Path, registry: dict[str, str]) -> Non
     whole = good.read_bytes()
     with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("a/data.pkl", bytes(50 * 2**20))
-    contents = {"empty.pt": b"", "text.pt": b"hello\n" * 100, "torn.pt": whole[:-200], "pickle.pt": b"\x80\x04N.",
-                "torn.npz": b"PK", "text.npz": b"x", "text.safetensors": b"hello" * 9}  # fmt: skip
+    contents = {
+        "empty.pt": b"",
+        "text.pt": b"hello\n" * 100,
+        "torn.pt": whole[:-200],
+        "pickle.pt": b"\x80\x04N.",
+        "torn.npz": b"PK",
+        "text.npz": b"x",
+        "text.safetensors": b"hello" * 9,
+    }
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
     save_file({"other": torch.zeros(2)}, tmp_path / "other.safetensors")
@@ -337,10 +359,13 @@ def test_nothing_is_fetched_unless_it_is_asked_for(
     monkeypatch.setenv("HOME", str(tmp_path))
     before = constants.HF_HUB_OFFLINE
     for name, tag, what in (
-        ("hf-hub:org/model", None, CONFIG), ("ViT-B-16", "laion2b_s34b_b88k", "laion2b_s34b_b88k"),
-        ("RN50-quickgelu", "yfcc15m", "yfcc15m"), (registry["siglip"], None, "tokenizer"),
-        ("roberta-ViT-B-32", None, "config.json"), ("ViT-B-16-SigLIP", None, "tokenizer"),
-    ):  # fmt: skip
+        ("hf-hub:org/model", None, CONFIG),
+        ("ViT-B-16", "laion2b_s34b_b88k", "laion2b_s34b_b88k"),
+        ("RN50-quickgelu", "yfcc15m", "yfcc15m"),
+        (registry["siglip"], None, "tokenizer"),
+        ("roberta-ViT-B-32", None, "config.json"),
+        ("ViT-B-16-SigLIP", None, "tokenizer"),
+    ):
         with pytest.raises(FileNotFoundError) as caught:
             load_backbone(name, tag, download=False)
         message = str(caught.value)

@@ -39,9 +39,8 @@ def plain(tower: TextTower, context: Tensor, embeds: Tensor, ids: Tensor, deep: 
 
 
 def shared(
-    tower: TextTower, context: Tensor, embeds: Tensor, ids: Tensor, deep: Tensor | None = None,
-    chunk: int | None = None,
-) -> Tensor:  # fmt: skip
+    tower: TextTower, context: Tensor, embeds: Tensor, ids: Tensor, deep: Tensor | None = None, chunk: int | None = None
+) -> Tensor:
     start = embeds[0, : tower.n_prefix].expand(*context.shape[:-2], -1, -1)
     front = torch.cat([start, context.to(embeds.dtype)], dim=-2)
     return encode_shared_prefix(tower, front, embeds[:, front.shape[-2] :], ids, deep=deep, chunk=chunk)

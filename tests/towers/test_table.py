@@ -93,9 +93,10 @@ def test_the_rows_are_a_copy() -> None:
 def test_the_hash_is_of_names_rows_and_scale(table: EmbeddingTable) -> None:
     assert len(table.weights_hash) == 16 and table.weights_hash == EmbeddingTable(NAMES, rows()).weights_hash
     others = [
-        EmbeddingTable(NAMES, rows(1)), EmbeddingTable([*NAMES[:3], "cat"], rows()),
+        EmbeddingTable(NAMES, rows(1)),
+        EmbeddingTable([*NAMES[:3], "cat"], rows()),
         EmbeddingTable(NAMES, rows(), logit_scale=50.0),
-    ]  # fmt: skip
+    ]
     assert len({table.weights_hash, *(o.weights_hash for o in others)}) == 4
 
 
@@ -155,7 +156,8 @@ def test_a_table_and_a_model_are_told_apart(table: EmbeddingTable, clip: Backbon
 
 def test_a_table_of_a_models_features_gives_its_weights(clip: Backbone) -> None:
     names = ["dog", "bus"]
-    table = EmbeddingTable(names, clip.encode_text([f"an icon of a {n}." for n in names]),
-                           logit_scale=clip.logit_scale.item())  # fmt: skip
+    table = EmbeddingTable(
+        names, clip.encode_text([f"an icon of a {n}." for n in names]), logit_scale=clip.logit_scale.item()
+    )
     expected = ZeroShot(clip, names, "an icon of a {}.").class_weights()
     torch.testing.assert_close(ZeroShot(table, names, "{}").class_weights(), expected, atol=1e-6, rtol=0)

@@ -243,9 +243,11 @@ def test_the_bundled_model() -> None:
 def test_towers_without_prompts_refuse_by_name(tiny: Build, kind: str, said: str) -> None:
     tower = ImageTower.from_open_clip(tiny(kind).model)
     for ask in (
-        lambda: tower.encode(images(tower), prompts=draw(2, 64)), lambda: tower.width, lambda: tower.layers,
+        lambda: tower.encode(images(tower), prompts=draw(2, 64)),
+        lambda: tower.width,
+        lambda: tower.layers,
         lambda: tower.patch_tokens(images(tower)),
-    ):  # fmt: skip
+    ):
         with pytest.raises(ValueError, match=f"{said}.*ViT-B-16"):
             ask()
 

@@ -117,7 +117,7 @@ def test_the_next_writer_cleans_up_after_a_killed_one(tmp_path, kind):
     for name in (alive, other):
         os.utime(tmp_path / name, (0, 0))
     target.unlink() if kind == "file" else shutil.rmtree(target)
-    with (atomic_write(target) if kind == "file" else atomic_folder(target)) as work:
+    with atomic_write(target) if kind == "file" else atomic_folder(target) as work:
         (work if kind == "file" else work / "a").write_text("whole")
     assert sorted(os.listdir(tmp_path)) == sorted(["a.txt", other])
 

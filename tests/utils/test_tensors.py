@@ -19,10 +19,17 @@ def tensors() -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     rows = torch.randn(40, 8, generator=generator)
     return {
-        "rows": rows, "part": rows[3:7], "same": rows, "columns": rows.T, "half": rows.half(), "brain": rows.bfloat16(),
-        "labels": torch.arange(40), "empty": torch.empty(0, 8), "number": torch.tensor(3.0),
+        "rows": rows,
+        "part": rows[3:7],
+        "same": rows,
+        "columns": rows.T,
+        "half": rows.half(),
+        "brain": rows.bfloat16(),
+        "labels": torch.arange(40),
+        "empty": torch.empty(0, 8),
+        "number": torch.tensor(3.0),
         "bytes": torch.ones(3).byte(),
-    }  # fmt: skip
+    }
 
 
 def test_what_was_written_is_read_with_its_digest(tmp_path, caplog):

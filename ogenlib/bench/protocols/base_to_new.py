@@ -43,6 +43,14 @@ def plan(config: BenchConfig) -> Plan:
     data = load_source(config)
     split, home = base_new_split(data.classnames), home_of(data)
     return Plan(
-        config.protocol, data, split.base, split.new, home, (Part(data.name, data.test),),
-        SplitJudge(data.name, split, home), (config.shots,), tests="home", pictured=(0, split.new),
-    )  # fmt: skip
+        config.protocol,
+        data,
+        split.base,
+        split.new,
+        home,
+        (Part(data.name, data.test),),
+        SplitJudge(data.name, split, home),
+        (config.shots,),
+        tests="home",
+        pictured=(0, split.new),
+    )

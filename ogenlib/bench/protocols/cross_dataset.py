@@ -25,23 +25,41 @@ def plan(config: BenchConfig) -> Plan:
     for name in targets_of(config, source):
         target, left_out = without_training_images(Part(name, target_dataset(config, name, home).test), source)
         parts.append(Part(name, target.images))
-        cards.append({"dataset": name, "images": len(target.images), "hash": target.images.hash(),
-                      "images_left_out_because_trained_on": left_out})  # fmt: skip
+        cards.append(
+            {
+                "dataset": name,
+                "images": len(target.images),
+                "hash": target.images.hash(),
+                "images_left_out_because_trained_on": left_out,
+            }
+        )
     names, spaces = label_spaces(known, [part.images.classnames for part in parts[1:]])
     for card, space in zip(cards, spaces, strict=True):
         card |= {"names": len(space.new), "names_shared_with_the_source": space.shared}
     judge = SidesJudge(tuple(parts), names, len(known), spaces, (True,) * len(spaces), home)
     first = spaces[0]
-    own = tuple(name for name, column in zip(parts[1].images.classnames, first.new, strict=True)
-                if column >= len(known))  # fmt: skip
+    own = tuple(
+        name for name, column in zip(parts[1].images.classnames, first.new, strict=True) if column >= len(known)
+    )
     card = {
         "trained_on": f"all {len(known)} names of {source.name}",
         "tested_on": "base: test images of the source among its names; new: of a target among the target's names; "
-                     "joint: both among all names of the two, a class of both counted once",
+        "joint: both among all names of the two, a class of both counted once",
         "targets": cards,
-    }  # fmt: skip
-    return Plan(config.protocol, source, known, names[len(known) :], home, tuple(parts), judge, (config.shots,),
-                average="datasets", pictured=(1, own) if own else None, card=card)  # fmt: skip
+    }
+    return Plan(
+        config.protocol,
+        source,
+        known,
+        names[len(known) :],
+        home,
+        tuple(parts),
+        judge,
+        (config.shots,),
+        average="datasets",
+        pictured=(1, own) if own else None,
+        card=card,
+    )
 
 
 def targets_of(config: BenchConfig, source: Dataset) -> list[str]:
@@ -52,8 +70,7 @@ def targets_of(config: BenchConfig, source: Dataset) -> list[str]:
     """
     if config.targets:
         layouts = [find_layout(name) for name in config.targets]
-        names = [name if layout is None else layout.name
-                 for name, layout in zip(config.targets, layouts, strict=True)]  # fmt: skip
+        names = [name if layout is None else layout.name for name, layout in zip(config.targets, layouts, strict=True)]
         if source.name in names or config.dataset in names:
             raise ValueError(f"--targets holds {config.dataset}, which is trained on and tested anyway; leave it out")
         return list(dict.fromkeys(names))

@@ -30,11 +30,15 @@ def one_domain(config: BenchConfig) -> tuple[Dataset, str]:
     source = _source(config)
     home, inside = source.train.domains[0], list(dict.fromkeys(source.test.domains))
     if set(source.train.domains) != {home}:
-        raise ValueError(f"{source.name} trains on the domains {', '.join(dict.fromkeys(source.train.domains))}; "
-                         "choose one of them with --train-domain")  # fmt: skip
+        raise ValueError(
+            f"{source.name} trains on the domains {', '.join(dict.fromkeys(source.train.domains))}; "
+            "choose one of them with --train-domain"
+        )
     if home not in inside:
-        raise ValueError(f"{source.name} has no test images of {home}, the domain it is trained on, so base cannot "
-                         "be measured; take another --dataset or --train-domain")  # fmt: skip
+        raise ValueError(
+            f"{source.name} has no test images of {home}, the domain it is trained on, so base cannot "
+            "be measured; take another --dataset or --train-domain"
+        )
     return source, home
 
 
@@ -53,19 +57,38 @@ def sides_plan(config: BenchConfig, source: Dataset, home: str) -> Plan:
     joint = tuple(max(space.new) < len(known) for space in spaces)
     strangers = [name for name, space in zip(wanted, spaces, strict=True) if not space.shared]
     if strangers:
-        raise ValueError(f"{', '.join(strangers)} has none of the names of {source.name}, so it is no other domain of "
-                         "it; use --protocol cross-dataset")  # fmt: skip
+        raise ValueError(
+            f"{', '.join(strangers)} has none of the names of {source.name}, so it is no other domain of "
+            "it; use --protocol cross-dataset"
+        )
     judge = SidesJudge(tuple(parts), names, len(known), spaces, joint, home, pooled=all(joint))
     card = {
         "trained_on": f"all {len(known)} names of {source.name}" + f", domain {home}" * bool(home),
         "tested_on": "base: test images of the domain of training; new: of a shifted domain, among its names; "
-                     "joint: all names of the source compete",
-        "targets": [{"target": name, "images": len(part.images), "names": len(space.new), "hash": part.images.hash(),
-                     "joint": known_only} for name, part, space, known_only
-                    in zip(wanted, parts[1:], spaces, joint, strict=True)],
-    }  # fmt: skip
-    return Plan(config.protocol, source, known, names[len(known) :], home, tuple(parts), judge, (config.shots,),
-                average="all", card=card)  # fmt: skip
+        "joint: all names of the source compete",
+        "targets": [
+            {
+                "target": name,
+                "images": len(part.images),
+                "names": len(space.new),
+                "hash": part.images.hash(),
+                "joint": known_only,
+            }
+            for name, part, space, known_only in zip(wanted, parts[1:], spaces, joint, strict=True)
+        ],
+    }
+    return Plan(
+        config.protocol,
+        source,
+        known,
+        names[len(known) :],
+        home,
+        tuple(parts),
+        judge,
+        (config.shots,),
+        average="all",
+        card=card,
+    )
 
 
 def _source(config: BenchConfig) -> Dataset:
@@ -74,8 +97,10 @@ def _source(config: BenchConfig) -> Dataset:
         from ogenlib.data.emoji import icon_sets
 
         if config.dataset != "emoji-categories":
-            raise ValueError(f"{config.dataset} has one drawing of a class in each icon set, so what is trained cannot "
-                             "be tested in the same set; take emoji-categories")  # fmt: skip
+            raise ValueError(
+                f"{config.dataset} has one drawing of a class in each icon set, so what is trained cannot "
+                "be tested in the same set; take emoji-categories"
+            )
         domain = config.train_domain or "noto"
         sets = config.test_domains or (*config.targets, *([] if config.targets else icon_sets()))
         tested = tuple(dict.fromkeys((domain, *sets)))
@@ -93,11 +118,11 @@ def _source(config: BenchConfig) -> Dataset:
 def _targets(config: BenchConfig, source: Dataset, home: str, inside: list[str]) -> list[str]:
     if config.targets:
         layouts = [None if name in inside else find_layout(name) for name in config.targets]
-        names = [name if layout is None else layout.name
-                 for name, layout in zip(config.targets, layouts, strict=True)]  # fmt: skip
+        names = [name if layout is None else layout.name for name, layout in zip(config.targets, layouts, strict=True)]
         if home in names or source.name in names:
-            raise ValueError(f"--targets holds {home or source.name}, which is trained on and tested anyway; "
-                             "leave it out")  # fmt: skip
+            raise ValueError(
+                f"--targets holds {home or source.name}, which is trained on and tested anyway; leave it out"
+            )
         return list(dict.fromkeys(names))
     others = [domain for domain in inside if domain != home]
     if others:

@@ -85,15 +85,25 @@ class ShiftJudge:
         known = tuple(range(self.sides.n_known))
         columns = [known, *(space.new for space in self.sides.spaces), known]
         near = [*banks[:count], banks[-1]]
-        found = [_accuracy(logits[:, list(own)], bank) for own, bank, logits in
-                 zip(columns, near, evaluate.predict_each(host, near, self.sides.names), strict=True)]  # fmt: skip
-        kept = [_accuracy(evaluate.predict_logits(host, bank, part.images.classnames), bank)
-                for part, bank in zip(self.retention, banks[count:-1], strict=True)]  # fmt: skip
+        found = [
+            _accuracy(logits[:, list(own)], bank)
+            for own, bank, logits in zip(
+                columns, near, evaluate.predict_each(host, near, self.sides.names), strict=True
+            )
+        ]
+        kept = [
+            _accuracy(evaluate.predict_logits(host, bank, part.images.classnames), bank)
+            for part, bank in zip(self.retention, banks[count:-1], strict=True)
+        ]
         shifts = dict(zip(self._shift_names(), found[1:-1], strict=True))
         return {
-            "val": found[-1], "id": found[0], "ood": _mean(list(shifts.values())), "zero_shot": _mean(kept),
-            "shifts": shifts, "retention": dict(zip((p.dataset for p in self.retention), kept, strict=True)),
-        }  # fmt: skip
+            "val": found[-1],
+            "id": found[0],
+            "ood": _mean(list(shifts.values())),
+            "zero_shot": _mean(kept),
+            "shifts": shifts,
+            "retention": dict(zip((p.dataset for p in self.retention), kept, strict=True)),
+        }
 
     def _shift_names(self) -> list[str]:
         source = self.sides.parts[0].dataset
@@ -119,13 +129,16 @@ def plan(config: BenchConfig) -> Plan:
     tuned = f"{REFERENCE} without OGEN" if REFERENCE in config.hosts else "the method itself"
     card = {
         **base.card,
-        "id_is": reference, "ood_is": "the mean over the shifted domains and datasets",
+        "id_is": reference,
+        "ood_is": "the mean over the shifted domains and datasets",
         "zero_shot_is": "the mean over `retention`, each among its own names by the trained model's text side",
-        "retention": cards, "validation": said, "alphas": list(config.alphas),
+        "retention": cards,
+        "validation": said,
+        "alphas": list(config.alphas),
         "selection": f"the last epoch is tested; WiSE-FT's alpha is that of the highest accuracy on "
-                     f"{len(validation)} validation images of the domain of training (of equals the smallest)",
+        f"{len(validation)} validation images of the domain of training (of equals the smallest)",
         "effective_robustness": FORMULA.format(ft=tuned),
-    }  # fmt: skip
+    }
     if as_they_are:
         card["trained_on"] = f"all {len(base.known)} names of {source.name}, {', '.join(_sets(source.train))}"
     judge = ShiftJudge(base.judge, retention, config.alphas)
@@ -149,8 +162,10 @@ def with_validation(source: Dataset, domain: str | None) -> tuple[Dataset, Image
         return source, own, _said(own, "the dataset's own")
     kept_out = held_out_rows(source.train.labels.tolist(), source.train.keys)
     if not kept_out:
-        raise ValueError(f"{source.name} has a single training image of each class and no validation images, on which "
-                         "WiSE-FT's alpha is chosen; add images, or take --protocol domain-generalization")  # fmt: skip
+        raise ValueError(
+            f"{source.name} has a single training image of each class and no validation images, on which "
+            "WiSE-FT's alpha is chosen; add images, or take --protocol domain-generalization"
+        )
     val = source.train.subset(sorted(kept_out))
     rest = source.train.subset(row for row in range(len(source.train)) if row not in kept_out)
     said = _said(val, f"{VAL_SHARE:.0%} of the training images of each class, at least one, by seed {VAL_SEED}")
@@ -191,8 +206,15 @@ def retention_parts(
     for name in names:
         part, left_out = without_training_images(Part(name, target_dataset(there, name, home).test), seen)
         parts.append(part)
-        cards.append({"dataset": name, "images": len(part.images), "names": len(part.images.classnames),
-                      "hash": part.images.hash(), "images_left_out_because_trained_on": left_out})  # fmt: skip
+        cards.append(
+            {
+                "dataset": name,
+                "images": len(part.images),
+                "names": len(part.images.classnames),
+                "hash": part.images.hash(),
+                "images_left_out_because_trained_on": left_out,
+            }
+        )
     return tuple(parts), cards
 
 

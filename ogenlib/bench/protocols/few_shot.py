@@ -22,5 +22,6 @@ def plan(config: BenchConfig) -> Plan:
         "trained_on": f"all {len(known)} names of {source.name}, {', '.join(map(str, config.shots_list))} images each",
         "tested_on": "base: all test images among all names; no names are without training images",
     }
-    return Plan(config.protocol, source, known, (), home, parts, judge, config.shots_list, shots_in_rows=True,
-                card=card)  # fmt: skip
+    return Plan(
+        config.protocol, source, known, (), home, parts, judge, config.shots_list, shots_in_rows=True, card=card
+    )

@@ -24,8 +24,9 @@ def load_source(config: BenchConfig, **options: Any) -> Dataset:
     domains = {"test_domains": config.test_domains} if config.test_domains else {}
     data = load_named(config, config.dataset, **{**domains, **options})
     if not len(data.train):
-        raise ValueError(f"{data.name} has no training images, it is for tests; name it in --targets, and train on "
-                         "another dataset")  # fmt: skip
+        raise ValueError(
+            f"{data.name} has no training images, it is for tests; name it in --targets, and train on another dataset"
+        )
     return data
 
 

@@ -74,9 +74,18 @@ class OODJudge:
         for name, score in found.items():
             source, *far = [score(one) for one in images]
             tasks = self._tasks(source, far, known, at_home, domains)
-            rows += [{**dict.fromkeys(METRICS), "dataset": dataset, "domain": domain, "task": task, "detector": name,
-                      "base": base if task == "near" else None, **_measured(a, b)}
-                     for dataset, domain, task, a, b in tasks]  # fmt: skip
+            rows += [
+                {
+                    **dict.fromkeys(METRICS),
+                    "dataset": dataset,
+                    "domain": domain,
+                    "task": task,
+                    "detector": name,
+                    "base": base if task == "near" else None,
+                    **_measured(a, b),
+                }
+                for dataset, domain, task, a, b in tasks
+            ]
             pictures[name] = _pictures(tasks)
         return Outcome(rows, [], [], detection={"detectors": pictures, "missing": missing})
 
@@ -105,8 +114,11 @@ def _measured(known: Tensor, others: Tensor) -> dict[str, float]:
 
 def _pictures(tasks: Sequence[tuple[str, str, str, Tensor, Tensor]]) -> dict[str, Any]:
     """Histogram and curves of one detector; far and shifted images of all datasets and domains together."""
-    of = {task: torch.cat([b for _, _, kind, _, b in tasks if kind == task])
-          for task in ("near", "far", "shift") if any(kind == task for _, _, kind, _, _ in tasks)}  # fmt: skip
+    of = {
+        task: torch.cat([b for _, _, kind, _, b in tasks if kind == task])
+        for task in ("near", "far", "shift")
+        if any(kind == task for _, _, kind, _, _ in tasks)
+    }
     known = tasks[0][3]
     groups = {"known": known, "shifted": of.get("shift"), "near": of.get("near"), "far": of.get("far")}
     at = torch.linspace(0, 1, ROC_STEPS + 1)
@@ -120,22 +132,39 @@ def plan(config: BenchConfig) -> Plan:
     split, home = base_new_split(source.classnames), home_of(source)
     tested = {item.label < len(split.base) for item in source.test if item.domain == home}
     if tested != {True, False}:
-        raise ValueError(f"{source.name} has no test images of {'new' if True in tested else 'base'} names"
-                         + f" in {home}" * bool(home) + "; --protocol ood tests both halves of the names")  # fmt: skip
+        raise ValueError(
+            f"{source.name} has no test images of {'new' if True in tested else 'base'} names"
+            + f" in {home}" * bool(home)
+            + "; --protocol ood tests both halves of the names"
+        )
     far, cards = far_parts(config, source, split.base, home)
     parts = (Part(source.name, source.test), *far)
     card = {
         "trained_on": f"the first {len(split.base)} of {len(source.classnames)} names of {source.name}",
         "tested_on": "near: base names against new ones in the domain of training; far: against other datasets; "
-                     "full-spectrum: base names in all domains against new ones; shift: base names in another domain, "
-                     "which must not be flagged",
-        "unknown_names": len(split.new), "unknown_names_told": False, "far": cards, "detectors": dict(DETECTORS),
+        "full-spectrum: base names in all domains against new ones; shift: base names in another domain, "
+        "which must not be flagged",
+        "unknown_names": len(split.new),
+        "unknown_names_told": False,
+        "far": cards,
+        "detectors": dict(DETECTORS),
         "fitted_on": "ogen_images: the training images of the base names in their plain view, as the host sees them",
         "selection": "none: the last epoch is tested, and detectors have their default settings",
-    }  # fmt: skip
+    }
     judge = OODJudge(parts, split.base, home)
-    return Plan(config.protocol, source, split.base, (), home, parts, judge, (config.shots,), average="tasks",
-                judge_sees_training=True, card=card)  # fmt: skip
+    return Plan(
+        config.protocol,
+        source,
+        split.base,
+        (),
+        home,
+        parts,
+        judge,
+        (config.shots,),
+        average="tasks",
+        judge_sees_training=True,
+        card=card,
+    )
 
 
 def far_parts(

@@ -40,8 +40,10 @@ class Tested:
 
     def first(self, count: int) -> Tested:
         """Of the first `count` parts only."""
-        pixels = (None if self.pixels is None else self.pixels[:count],
-                  None if self.near_pixels is None else self.near_pixels[:count])  # fmt: skip
+        pixels = (
+            None if self.pixels is None else self.pixels[:count],
+            None if self.near_pixels is None else self.near_pixels[:count],
+        )
         return Tested(self.features[:count], self.near[:count], *pixels)
 
     def of(self, host: Host, near: bool = False) -> list[Bank]:

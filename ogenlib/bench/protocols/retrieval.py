@@ -103,14 +103,26 @@ def plan(config: BenchConfig) -> Plan:
     card = {
         "trained_on": f"{len(data.train)} images of {data.name}, each a class of its own, with their captions",
         "tested_on": "recall in percent, in each domain among its images and their captions; identical captions are "
-                     "one text, ties count in expectation",
-        "shots": None, "captions_hash": data.hash(), "captions": {
-            "train": sum(map(len, data.train.captions)), "test": sum(map(len, data.test.captions))},
-    }  # fmt: skip
+        "one text, ties count in expectation",
+        "shots": None,
+        "captions_hash": data.hash(),
+        "captions": {"train": sum(map(len, data.train.captions)), "test": sum(map(len, data.test.captions))},
+    }
     parts = (Part(source.name, data.test.images()),)
     judge = RetrievalJudge(data.name, data.test.texts)
-    return Plan(config.protocol, source, tuple(data.train.keys), (), home, parts, judge, (1,),
-                texts=data.train.texts, card=card, fit=_shortened)  # fmt: skip
+    return Plan(
+        config.protocol,
+        source,
+        tuple(data.train.keys),
+        (),
+        home,
+        parts,
+        judge,
+        (1,),
+        texts=data.train.texts,
+        card=card,
+        fit=_shortened,
+    )
 
 
 def load_captions(config: BenchConfig) -> CaptionDataset:
@@ -143,9 +155,7 @@ def _shortened(planned: Plan, clip: ClipLike) -> Plan:
     return replace(planned, texts=trained, judge=replace(judge, captions=tested), card=card)
 
 
-def shortened(
-    clip: ClipLike, texts: Mapping[str, Sequence[str]]
-) -> tuple[dict[str, tuple[str, ...]], int]:  # fmt: skip
+def shortened(clip: ClipLike, texts: Mapping[str, Sequence[str]]) -> tuple[dict[str, tuple[str, ...]], int]:
     """The texts, those that the text tower does not read whole without their last words; and how many these are.
 
     Raises:
@@ -153,8 +163,7 @@ def shortened(
     """
     tokens, flat = clip.text.tokens, [text for own in texts.values() for text in own]
     needed = [n for start in range(0, len(flat), TEXTS) for n in tokens.count(flat[start : start + TEXTS])]
-    fitting = [text if n <= tokens.context_length else _cut(text, tokens)
-               for text, n in zip(flat, needed, strict=True)]  # fmt: skip
+    fitting = [text if n <= tokens.context_length else _cut(text, tokens) for text, n in zip(flat, needed, strict=True)]
     changed, rest = sum(a != b for a, b in zip(flat, fitting, strict=True)), iter(fitting)
     return {key: tuple(next(rest) for _ in own) for key, own in texts.items()}, changed
 
@@ -163,7 +172,9 @@ def _cut(text: str, tokens: Tokens) -> str:
     words = text.split()
     while tokens.count([" ".join(words)])[0] > tokens.context_length:
         if len(words) == 1:
-            raise ValueError(f"the word {words[0][:40]!r} is longer than the {tokens.context_length} tokens that the "
-                             "text tower reads; leave this caption out")  # fmt: skip
+            raise ValueError(
+                f"the word {words[0][:40]!r} is longer than the {tokens.context_length} tokens that the "
+                "text tower reads; leave this caption out"
+            )
         words = words[:-1]
     return " ".join(words)

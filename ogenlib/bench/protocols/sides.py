@@ -54,8 +54,10 @@ class SidesJudge:
             return {"base": evaluate.accuracy(logits, banks[0].labels.cpu())}
         first, *rest = zip(evaluate.predict_each(host, banks, known), banks, strict=True)
         base = evaluate.accuracy(first[0], first[1].labels.cpu())
-        new = [evaluate.accuracy(logits[:, list(space.new)], bank.labels.cpu())
-               for space, (logits, bank) in zip(self.spaces, rest, strict=True)]  # fmt: skip
+        new = [
+            evaluate.accuracy(logits[:, list(space.new)], bank.labels.cpu())
+            for space, (logits, bank) in zip(self.spaces, rest, strict=True)
+        ]
         mean = sum(new) / len(new)
         return {"base": base, "new": mean, "H": evaluate.harmonic_mean(base, mean)}
 
@@ -63,9 +65,14 @@ class SidesJudge:
         banks = tested.of(host)
         predicted = evaluate.predict_each(host, banks, self.names)
         source, sides = banks[0], (next(predicted), banks[0].labels.cpu())
-        rows = [{"dataset": self.parts[0].dataset, "domain": domain, **_base_only(_of_domain(sides, source, domain),
-                                                                                  self.n_known)}
-                for domain in dict.fromkeys(source.domains)]  # fmt: skip
+        rows = [
+            {
+                "dataset": self.parts[0].dataset,
+                "domain": domain,
+                **_base_only(_of_domain(sides, source, domain), self.n_known),
+            }
+            for domain in dict.fromkeys(source.domains)
+        ]
         confused = _confusions(self.parts[0], source, sides, tuple(range(self.n_known)), self.names, self.n_known, None)
         per_class = _per_class(source, sides, self.names[: self.n_known], tuple(range(self.n_known)), None, "base")
         if self.spaces:
@@ -106,25 +113,38 @@ def _plain(scores: dict[str, Any]) -> dict[str, float | None]:
 
 
 def _confusions(
-    part: Part, bank: Bank, side: Side, columns: Sequence[int], names: Sequence[str], n_known: int,
+    part: Part,
+    bank: Bank,
+    side: Side,
+    columns: Sequence[int],
+    names: Sequence[str],
+    n_known: int,
     space: LabelSpace | None,
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     """Wrong choices among `columns`, counted by domain; `space` is None for the source's own images."""
     own = list(range(n_known)) if space is None else list(space.new)
     chosen = torch.tensor(list(columns))[side[0][:, list(columns)].argmax(1)] if len(side[1]) else side[1]
     truth = [own[label] for label in side[1].tolist()]
     mine, is_own = "base" if space is None else "new", set(own)
     return [
-        {"dataset": part.dataset, "domain": domain, "true": names[true], "predicted": names[guess],
-         "count": len(keys), "of": of, "true_is": mine,
-         "predicted_is": mine if guess in is_own else "base", "keys": keys}
+        {
+            "dataset": part.dataset,
+            "domain": domain,
+            "true": names[true],
+            "predicted": names[guess],
+            "count": len(keys),
+            "of": of,
+            "true_is": mine,
+            "predicted_is": mine if guess in is_own else "base",
+            "keys": keys,
+        }
         for domain, true, guess, keys, of in evaluate.wrong_choices(truth, chosen.tolist(), bank.domains, bank.keys)
-    ]  # fmt: skip
+    ]
 
 
 def _per_class(
     bank: Bank, side: Side, names: Sequence[str], split: Sequence[int], joint: Sequence[int] | None, which: str
-) -> list[dict[str, Any]]:  # fmt: skip
+) -> list[dict[str, Any]]:
     """Of the classes that have images."""
     labels, logits = side[1], side[0]
     right = logits[:, list(split)].argmax(1) == labels
@@ -136,8 +156,15 @@ def _per_class(
         rows = labels == label
         if rows.any():
             of_all = None if right_of_all is None else 100 * right_of_all[rows].float().mean().item()
-            found.append({"class": name, "side": which, "n": int(rows.sum()),
-                          "accuracy": 100 * right[rows].float().mean().item(), "joint_accuracy": of_all})  # fmt: skip
+            found.append(
+                {
+                    "class": name,
+                    "side": which,
+                    "n": int(rows.sum()),
+                    "accuracy": 100 * right[rows].float().mean().item(),
+                    "joint_accuracy": of_all,
+                }
+            )
     return found
 
 
@@ -152,5 +179,12 @@ def _pool(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             return None
         return float(sum(row["n"] * row[key] for row in group) / sum(row["n"] for row in group))
 
-    return [{**group[0], "n": sum(row["n"] for row in group), "accuracy": mean(group, "accuracy"),
-             "joint_accuracy": mean(group, "joint_accuracy")} for group in groups.values()]  # fmt: skip
+    return [
+        {
+            **group[0],
+            "n": sum(row["n"] for row in group),
+            "accuracy": mean(group, "accuracy"),
+            "joint_accuracy": mean(group, "joint_accuracy"),
+        }
+        for group in groups.values()
+    ]

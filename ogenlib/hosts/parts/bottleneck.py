@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 REDUCTION = 4  # CLIP-Adapter's released code, clip_adapter.py: a hidden width of D / 4
 
+
 def linear(n_in: int, n_out: int, *, bias: bool = True, source: torch.Generator) -> nn.Linear:
     """A map `I -> O` started uniformly in ``+-1/sqrt(I)``, as torch starts it, but drawn from `source` alone."""
     with torch.random.fork_rng(devices=[]):  # torch's own start would move the global state

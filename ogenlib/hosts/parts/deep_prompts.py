@@ -181,9 +181,15 @@ class DeepPrompts(PromptedImages, DeepText):
         self.depth = usable_depth(depth, self.usual_depth, layers, "the shallower tower")
         self.paper_training = paper_training
         super().__init__(
-            clip, names, context, n_context=n_context, usual=self.usual_tokens, depth=self.depth, chunk=chunk,
+            clip,
+            names,
+            context,
+            n_context=n_context,
+            usual=self.usual_tokens,
+            depth=self.depth,
+            chunk=chunk,
             generator=source,
-        )  # fmt: skip
+        )
 
     def default_settings(self) -> dict[str, Any]:
         """The released learning rate times the size of the names' token embeddings in units of 0.02, as
@@ -196,6 +202,9 @@ class DeepPrompts(PromptedImages, DeepText):
 
     def config(self) -> dict[str, Any]:
         return {
-            "context": self.words, "n_context": self.n_context, "depth": self.depth, "chunk": self.chunk,
+            "context": self.words,
+            "n_context": self.n_context,
+            "depth": self.depth,
+            "chunk": self.chunk,
             "paper_training": self.paper_training,
-        }  # fmt: skip
+        }

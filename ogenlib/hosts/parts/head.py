@@ -60,6 +60,7 @@ class Headed(NamedRows):
 
     def config(self) -> dict[str, Any]:
         return {
-            "templates": list(self.anchor.templates), "unit_head": self.unit_head,
+            "templates": list(self.anchor.templates),
+            "unit_head": self.unit_head,
             "extra_names": list(self.extra_names),
-        }  # fmt: skip
+        }

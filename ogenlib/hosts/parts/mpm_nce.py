@@ -29,8 +29,9 @@ def soft_targets(positive: Tensor, smoothing: float) -> Tensor:
     """
     own = positive.sum(dim=1, keepdim=True)
     if not bool(own.all()):
-        raise ValueError("a row has no positive; every image needs a text of its class among the texts, and each text "
-                         "an image")  # fmt: skip
+        raise ValueError(
+            "a row has no positive; every image needs a text of its class among the texts, and each text an image"
+        )
     others = positive.shape[1] - own
     share = torch.where(others > 0, smoothing, 0.0)
     return torch.where(positive, (1 - share) / own, share / others.clamp_min(1))

@@ -117,7 +117,11 @@ def _rows(tokens: PromptTokens, rows: Tensor) -> PromptTokens:
     """The prompts of `rows` `(B,)`, in that order, repeated where they repeat."""
     wanted = rows.tolist()
     return replace(
-        tokens, ids=tokens.ids[rows], slots=tokens.slots[rows], lengths=tokens.lengths[rows],
-        names=tuple(tokens.names[i] for i in wanted), texts=tuple(tokens.texts[i] for i in wanted),
+        tokens,
+        ids=tokens.ids[rows],
+        slots=tokens.slots[rows],
+        lengths=tokens.lengths[rows],
+        names=tuple(tokens.names[i] for i in wanted),
+        texts=tuple(tokens.texts[i] for i in wanted),
         spans=tuple(tokens.spans[i] for i in wanted),
-    )  # fmt: skip
+    )

@@ -145,10 +145,18 @@ def _write_names(
         shown = name if len(name) <= 22 else name[:21] + "…"
         half = 0.05 * len(shown) * per_inch  # of a name, at 10 points
         axes.text(
-            min(max(x, left + half), right - half), min(max(y, low + gap), high - gap), shown, color=colour,
-            fontsize=10, fontweight="bold", ha="center", va="center", zorder=9, parse_math=False,
+            min(max(x, left + half), right - half),
+            min(max(y, low + gap), high - gap),
+            shown,
+            color=colour,
+            fontsize=10,
+            fontweight="bold",
+            ha="center",
+            va="center",
+            zorder=9,
+            parse_math=False,
             bbox={"facecolor": plots.PAPER, "alpha": 0.75, "edgecolor": "none", "boxstyle": "round,pad=0.15"},
-        )  # fmt: skip
+        )
 
 
 def _middle(points: Sequence[Point]) -> Point | None:

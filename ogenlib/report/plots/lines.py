@@ -68,11 +68,7 @@ def mean_curve(curves: Sequence[Mapping[str, Any]]) -> Curve:
 
 
 def parting_epoch(
-    epochs: Sequence[int],
-    base: Sequence[float],
-    new: Sequence[float],
-    zero_base: float | None,
-    zero_new: float | None,
+    epochs: Sequence[int], base: Sequence[float], new: Sequence[float], zero_base: float | None, zero_new: float | None
 ) -> int | None:
     """The first epoch from which, up to the last, new is below `zero_new` while base is above `zero_base`.
 
@@ -159,11 +155,7 @@ def spread(positions: Sequence[float], gap: float) -> list[float]:
 
 
 def curve_figure(
-    curve: Curve,
-    zero_base: float | None,
-    zero_new: float | None,
-    y_range: tuple[float, float],
-    name: str,
+    curve: Curve, zero_base: float | None, zero_new: float | None, y_range: tuple[float, float], name: str
 ) -> Markup:
     """Base and new accuracy over epochs of one host, zero-shot dashed, the parting epoch marked. -> SVG."""
     from matplotlib.ticker import MaxNLocator
@@ -227,10 +219,7 @@ def curve_figure(
 
 
 def domain_figure(
-    metric: str,
-    domains: Sequence[str],
-    series: Mapping[str, Sequence[float | None]],
-    name: str,
+    metric: str, domains: Sequence[str], series: Mapping[str, Sequence[float | None]], name: str
 ) -> Markup:
     """One dot per host and domain; `series` holds a value or None per domain, in percent. -> SVG.
 
@@ -276,8 +265,15 @@ def shots_figure(shots: Sequence[int], series: Mapping[str, Sequence[float | Non
     axes = figure.add_axes((0.09, 0.15, 0.88, 0.8))
     for index, values in enumerate(series.values()):
         points = [(place, value) for place, value in enumerate(values) if value is not None]
-        axes.plot([p for p, _ in points], [v for _, v in points], color=HOSTS[index % len(HOSTS)], lw=1.6, ms=5,
-                  marker=MARKERS[index % len(MARKERS)], zorder=2 + index)  # fmt: skip
+        axes.plot(
+            [p for p, _ in points],
+            [v for _, v in points],
+            color=HOSTS[index % len(HOSTS)],
+            lw=1.6,
+            ms=5,
+            marker=MARKERS[index % len(MARKERS)],
+            zorder=2 + index,
+        )
     axes.set_xticks(range(len(shots)), [str(n) for n in shots])  # evenly: shots double
     axes.set_xlabel("training images of a class", fontsize=9, color=SOFT)
     axes.grid(axis="y", color=RULE, lw=0.6)

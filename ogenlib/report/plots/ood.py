@@ -34,16 +34,25 @@ def histogram_figure(picture: Mapping[str, Any], name: str) -> Markup:
             continue
         shares = [100 * count / sum(found) for count in found]
         filled = group in ("known", "near")
-        axes.stairs(shares, edges, fill=filled, color=colour, alpha=0.3 if filled else 1.0, lw=0 if filled else 1.5,
-                    ls="-")  # fmt: skip
+        axes.stairs(
+            shares, edges, fill=filled, color=colour, alpha=0.3 if filled else 1.0, lw=0 if filled else 1.5, ls="-"
+        )
         if filled:
             axes.stairs(shares, edges, color=colour, lw=1.5)
     threshold = threshold_of(edges, counts["known"])
     axes.axvline(threshold, color=plots.INK, lw=1)
     right = threshold > (edges[0] + edges[-1]) / 2  # the words stay inside
     side: dict[str, Any] = {"xytext": (-4, -7), "ha": "right"} if right else {"xytext": (4, -7), "ha": "left"}
-    axes.annotate("95 % of known", (threshold, 1.0), xycoords=("data", "axes fraction"), textcoords="offset points",
-                  fontsize=9, color=plots.INK, va="center", **side)  # fmt: skip
+    axes.annotate(
+        "95 % of known",
+        (threshold, 1.0),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        fontsize=9,
+        color=plots.INK,
+        va="center",
+        **side,
+    )
     axes.set_yticks([])
     axes.set_ylim(0, 1.12 * axes.get_ylim()[1])  # the words above are not to lie on an outline
     axes.margins(x=0.01)
@@ -77,8 +86,15 @@ def roc_figure(curves: Mapping[str, tuple[Mapping[str, list[float]], int]], name
             if caught:
                 flagged = [100 * i / (len(caught) - 1) for i in range(len(caught))]
                 axes.plot(flagged, [100 * share for share in caught], color=colour, lw=1.5, ls=dashes)
-        axes.annotate(title, (0.98, 0.06 + 0.075 * (len(curves) - 1 - place)), xycoords="axes fraction", fontsize=9,
-                      color=colour, ha="right", fontweight="bold")  # fmt: skip
+        axes.annotate(
+            title,
+            (0.98, 0.06 + 0.075 * (len(curves) - 1 - place)),
+            xycoords="axes fraction",
+            fontsize=9,
+            color=colour,
+            ha="right",
+            fontweight="bold",
+        )
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 101)
     axes.set_xticks([0, 25, 50, 75, 100])

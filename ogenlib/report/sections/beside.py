@@ -46,10 +46,18 @@ def published_section(results: Mapping[str, Any]) -> Markup | None:
     head = ["Method", "Base", "New", "H", "Read in"]
 
     def block(dataset: str) -> Markup:
-        return table(head, [
-            [row.get("method") or DASH, *[number(row.get(side)) for side in ("base", "new", "H")],
-             f"[{row.get('tag')}] {row.get('source')}"] for row in rows if row.get("dataset") == dataset
-        ])  # fmt: skip
+        return table(
+            head,
+            [
+                [
+                    row.get("method") or DASH,
+                    *[number(row.get(side)) for side in ("base", "new", "H")],
+                    f"[{row.get('tag')}] {row.get('source')}",
+                ]
+                for row in rows
+                if row.get("dataset") == dataset
+            ],
+        )
 
     datasets = list(dict.fromkeys(str(row.get("dataset")) for row in rows))
     settings = ", ".join(dict.fromkeys(str(row.get("setting")) for row in rows))

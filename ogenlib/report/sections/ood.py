@@ -25,8 +25,12 @@ COLUMNS = (
     ("far", "auroc", "Far", "AUROC"), ("far", "fpr95_ood_positive", "Far", "FPR95"),
     ("full-spectrum", "auroc", "Full spectrum", "AUROC"), ("shift", "flagged", "Known, shifted", "flagged"),
 )  # fmt: skip
-WORDS = {"near": "new names", "far": "other datasets", "full-spectrum": "new names, known ones in all domains",
-         "shift": "known names in another domain"}  # fmt: skip
+WORDS = {
+    "near": "new names",
+    "far": "other datasets",
+    "full-spectrum": "new names, known ones in all domains",
+    "shift": "known names in another domain",
+}
 MEASURES = {
     "auroc": "AUROC", "aupr_in": "AUPR-in", "aupr_out": "AUPR-out", "fpr95_ood_positive": "FPR95, unknown positive",
     "fpr95_id_positive": "FPR95, known positive", "flagged": "Flagged",
@@ -42,8 +46,10 @@ def _summary(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _titles(results: Mapping[str, Any]) -> dict[str, str]:
     """Detectors by name, in the card's order, with how they are written."""
     given = (results.get("protocol") or {}).get("detectors") or {}
-    return {name: str(given.get(name, name)) for name in
-            dict.fromkeys([*given, *[str(row["detector"]) for row in _summary(results)]])}  # fmt: skip
+    return {
+        name: str(given.get(name, name))
+        for name in dict.fromkeys([*given, *[str(row["detector"]) for row in _summary(results)]])
+    }
 
 
 def _variants(rows: Rows) -> list[Variant]:
@@ -92,10 +98,10 @@ def ood_section(results: Mapping[str, Any]) -> Markup | None:
         "Far": "the same known images against images of other datasets, mean over these",
         "Full spectrum": "known images of all tested domains against the new names",
         "Known, shifted": "known things in another domain, mean over domains: flagged at the threshold that 95 % of "
-                          "known images of the domain of training pass. The same would be 5 %; these are not unknown",
+        "known images of the domain of training pass. The same would be 5 %; these are not unknown",
         "AUROC": "the chance that an unknown image scores above a known one; 50 is guessing",
         "FPR95": "known images flagged where 95 % of the unknown are caught; lower is better",
-    }  # fmt: skip
+    }
     return section(
         "Images of no known class",
         "No training and no detector was told the unknown names. Mean and standard deviation over seeds, in percent; "
@@ -144,18 +150,24 @@ def _pictures(results: Mapping[str, Any]) -> Markup | None:
     titles = _titles(results)
     ordered = sorted(entries, key=lambda entry: variant_of(entry) != ZERO)
     blocks = [_pair(entry, titles, i) for i, entry in enumerate(ordered)]
-    groups = dict.fromkeys(name for entry in entries for one in (entry.get("detectors") or {}).values()
-                           for name in one.get("counts") or {})  # fmt: skip
+    groups = dict.fromkeys(
+        name for entry in entries for one in (entry.get("detectors") or {}).values() for name in one.get("counts") or {}
+    )
     key = [tag("span", swatch(GROUPS[name][1]), GROUPS[name][0]) for name in GROUPS if name in groups]
-    return join([
-        tag("h3", "Scores of the first seed"),
-        tag("p", "Left: how the scores are spread, each group by itself; the line is the threshold that 95 % of the "
-                 "known images pass. Apart is good, but for the known things in other domains, which should lie with "
-                 "the known. Right: unknown images caught over known images flagged."),
-        tag("div", *key, cls="key"),
-        *blocks[:OPEN],
-        details(f"More hosts ({len(blocks) - OPEN})", *blocks[OPEN:]) if len(blocks) > OPEN else None,
-    ])  # fmt: skip
+    return join(
+        [
+            tag("h3", "Scores of the first seed"),
+            tag(
+                "p",
+                "Left: how the scores are spread, each group by itself; the line is the threshold that 95 % of the "
+                "known images pass. Apart is good, but for the known things in other domains, which should lie with "
+                "the known. Right: unknown images caught over known images flagged.",
+            ),
+            tag("div", *key, cls="key"),
+            *blocks[:OPEN],
+            details(f"More hosts ({len(blocks) - OPEN})", *blocks[OPEN:]) if len(blocks) > OPEN else None,
+        ]
+    )
 
 
 def _pair(entry: Mapping[str, Any], titles: Mapping[str, str], index: int) -> Markup | None:
@@ -166,13 +178,18 @@ def _pair(entry: Mapping[str, Any], titles: Mapping[str, str], index: int) -> Ma
         return None
     who = label(variant_of(entry))
     drawn = {name: of[name] for name in LINES if name in of}
-    left = tag("figure", tag("h3", who, tag("small", titles.get(shown, shown))),
-               histogram_figure(of[shown], f"scores-{index}"),
-               tag("figcaption", "Score, larger is more unknown; share of each group in a bin."))  # fmt: skip
-    right = tag("figure", tag("h3", who, tag("small", "unknown caught, % over known flagged, %")),
-                roc_figure({titles.get(n, n): (one.get("roc") or {}, LINES[n]) for n, one in drawn.items()},
-                           f"roc-{index}"),
-                tag("figcaption", "Solid: new names; dashed: other datasets."))  # fmt: skip
+    left = tag(
+        "figure",
+        tag("h3", who, tag("small", titles.get(shown, shown))),
+        histogram_figure(of[shown], f"scores-{index}"),
+        tag("figcaption", "Score, larger is more unknown; share of each group in a bin."),
+    )
+    right = tag(
+        "figure",
+        tag("h3", who, tag("small", "unknown caught, % over known flagged, %")),
+        roc_figure({titles.get(n, n): (one.get("roc") or {}, LINES[n]) for n, one in drawn.items()}, f"roc-{index}"),
+        tag("figcaption", "Solid: new names; dashed: other datasets."),
+    )
     return tag("div", left, right, cls="figures")
 
 
@@ -181,18 +198,24 @@ def _missing(results: Mapping[str, Any]) -> Markup | None:
     titles = _titles(results)
     lines = [
         tag("li", tag("strong", label(variant_of(entry))), f", {titles.get(name, name)}: {why}")
-        for entry in items(results, "detection") for name, why in (entry.get("missing") or {}).items()
-    ]  # fmt: skip
+        for entry in items(results, "detection")
+        for name, why in (entry.get("missing") or {}).items()
+    ]
     return details(f"Not measured ({len(lines)})", tag("ul", *lines)) if lines else None
 
 
 def _all_measures(results: Mapping[str, Any], rows: Rows) -> Markup:
     titles = _titles(results)
     body = [
-        [label(variant_of(row)), titles[str(row["detector"])], WORDS.get(str(row.get("task")), row.get("task")),
-         _where(row), *[plus_minus(row.get(metric)) for metric in MEASURES]]
+        [
+            label(variant_of(row)),
+            titles[str(row["detector"])],
+            WORDS.get(str(row.get("task")), row.get("task")),
+            _where(row),
+            *[plus_minus(row.get(metric)) for metric in MEASURES],
+        ]
         for row in sorted(rows, key=lambda row: variant_of(row) != ZERO)
-    ]  # fmt: skip
+    ]
     return table(["Host", "Detector", "Known against", "Where", *MEASURES.values()], body)
 
 
@@ -208,9 +231,19 @@ def _runs(results: Mapping[str, Any]) -> Markup:
     rows = [row for row in items(results, "rows") if row.get("task") == "near"]
     titles = _titles(results)
     rows.sort(key=lambda row: (variant_of(row) != ZERO, variant_of(row), finite(row.get("seed")) or 0))
-    body = [[label(variant_of(r)), titles.get(str(r.get("detector")), DASH), _where(r), r.get("seed", DASH),
-             r.get("epochs", DASH), number(r.get("base")), *[number(r.get(m)) for m in MEASURES],
-             number(r.get("seconds"))] for r in rows]  # fmt: skip
+    body = [
+        [
+            label(variant_of(r)),
+            titles.get(str(r.get("detector")), DASH),
+            _where(r),
+            r.get("seed", DASH),
+            r.get("epochs", DASH),
+            number(r.get("base")),
+            *[number(r.get(m)) for m in MEASURES],
+            number(r.get("seconds")),
+        ]
+        for r in rows
+    ]
     head = ["Host", "Detector", "Where", "Seed", "Epochs", "Accuracy of the known", *MEASURES.values(), "Seconds"]
     return details(f"Every run, new names ({len(rows)})", table(head, body))
 
@@ -225,7 +258,12 @@ def ood_tests(results: Mapping[str, Any]) -> Markup | None:
         metric, detector = str(test.get("metric")), str(test["detector"])
         where = [WORDS.get(str(test.get("task")), ""), str(test.get("domain") or "")]
         if metric in MEASURES:
-            named.append({**test, "metric": f"{MEASURES[metric]}, {titles.get(detector, detector)}",
-                          "domain": ", ".join(part for part in where if part)})  # fmt: skip
+            named.append(
+                {
+                    **test,
+                    "metric": f"{MEASURES[metric]}, {titles.get(detector, detector)}",
+                    "domain": ", ".join(part for part in where if part),
+                }
+            )
     intro = "Differences in points, paired by seed; p-values are not corrected for the number of comparisons."
     return section("Paired tests", "", details(f"All ({len(named)})", tag("p", intro), tests_table(named)))

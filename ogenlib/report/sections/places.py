@@ -37,8 +37,9 @@ def domain_section(found: Findings) -> Markup | None:
     first = f"the reference {unit}" if found.stands_in() else f"that {unit}"
     return section(
         "Every dataset" if suite else "Every test domain" if one_dataset else "Every test set",
-        "Each trained and tested by itself." if suite else
-        f"Trained on {found.trained_on()} only" + f"; the first row of dots is {first}." * drawn,
+        "Each trained and tested by itself."
+        if suite
+        else f"Trained on {found.trained_on()} only" + f"; the first row of dots is {first}." * drawn,
         plots.missing_plots(),
         plots.host_key(found.variants),
         tag("div", *domain_pictures(found, settings), cls="figures three") if drawn else None,

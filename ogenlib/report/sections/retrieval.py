@@ -19,8 +19,10 @@ def retrieval_section(found: Findings) -> Markup | None:
     groups = [_group(found, setting) for setting in settings]
     others = [setting for setting in settings if setting != found.training]
     if len(others) > 1:
-        lines = [[number(full_mean([found.mean(v, m, s) for s in others])) for m in RETRIEVAL_METRICS]
-                 for v in found.variants]  # fmt: skip
+        lines = [
+            [number(full_mean([found.mean(v, m, s) for s in others])) for m in RETRIEVAL_METRICS]
+            for v in found.variants
+        ]
         groups.append(host_rows(f"Mean of the other {len(others)}", found.variants, lines))
     terms = {
         "image→text @k": "images with one of their texts among the k nearest",
@@ -45,11 +47,17 @@ def _group(found: Findings, setting: Setting) -> Markup:
 
 def _runs(found: Findings) -> Markup:
     """One line for each run and domain."""
-    rows = sorted(items(found.results, "rows"),
-                  key=lambda r: (found.rank(variant_of(r)), finite(r.get("seed")) or 0))  # fmt: skip
+    rows = sorted(items(found.results, "rows"), key=lambda r: (found.rank(variant_of(r)), finite(r.get("seed")) or 0))
     head = ["Host", "Domain", "Seed", "Epochs", *map(short_name, RETRIEVAL_METRICS), "Seconds"]
     body = [
-        [label(variant_of(r)), found.place(setting_of(r)), r.get("seed", DASH), r.get("epochs", DASH),
-         *[number(r.get(m)) for m in RETRIEVAL_METRICS], number(r.get("seconds"))] for r in rows
-    ]  # fmt: skip
+        [
+            label(variant_of(r)),
+            found.place(setting_of(r)),
+            r.get("seed", DASH),
+            r.get("epochs", DASH),
+            *[number(r.get(m)) for m in RETRIEVAL_METRICS],
+            number(r.get("seconds")),
+        ]
+        for r in rows
+    ]
     return details(f"Every run ({len(rows)})", table(head, body))

@@ -66,13 +66,18 @@ def robust_table(summary: Sequence[Mapping[str, Any]]) -> Markup:
 
     def cell(row: Mapping[str, Any], key: str) -> Markup:
         mean = mean_of(row.get(key))
-        return tag("td", plus_minus(row.get(key)), cls="best" if mean is not None and round(mean, 1) == best[key]
-                   else "")  # fmt: skip
+        return tag(
+            "td", plus_minus(row.get(key)), cls="best" if mean is not None and round(mean, 1) == best[key] else ""
+        )
 
     body = [
-        [label(variant_of(row)) + POINTS.get(str(row.get("point")), f" · {row.get('point')}"),
-         number(mean_of(row.get("alpha")), 2), *[cell(row, key) for key in shown]] for row in summary
-    ]  # fmt: skip
+        [
+            label(variant_of(row)) + POINTS.get(str(row.get("point")), f" · {row.get('point')}"),
+            number(mean_of(row.get("alpha")), 2),
+            *[cell(row, key) for key in shown],
+        ]
+        for row in summary
+    ]
     return table(["Host", "Alpha", *[columns[key] for key in shown]], body)
 
 
@@ -102,8 +107,10 @@ def path_words(paths: Mapping[Variant, Path]) -> str:
     """How to read the picture."""
     alphas = sorted({alpha for path in paths.values() for alpha, _, _ in path})
     steps = ", ".join(f"{alpha:g}" for alpha in alphas)
-    return (f"Alpha {steps}: small dots are on the way, the host’s own marker is the end (alpha 1), the ring is the "
-            "alpha chosen for each seed, averaged. Up and to the right is better.")  # fmt: skip
+    return (
+        f"Alpha {steps}: small dots are on the way, the host’s own marker is the end (alpha 1), the ring is the "
+        "alpha chosen for each seed, averaged. Up and to the right is better."
+    )
 
 
 def path_figure(
@@ -121,12 +128,19 @@ def path_figure(
         axes.plot(across[-1:], up[-1:], color=colour, marker=marker, ms=7, lw=0, zorder=20 + index)
         ring = chosen.get(variant)
         if ring is not None:
-            axes.scatter(*[[value] for value in ring], s=160, facecolors="none", edgecolors=colour, linewidths=1.4,
-                         zorder=40 + index)  # fmt: skip
+            axes.scatter(
+                *[[value] for value in ring],
+                s=160,
+                facecolors="none",
+                edgecolors=colour,
+                linewidths=1.4,
+                zorder=40 + index,
+            )
     starts = {(round(path[0][1], 1), round(path[0][2], 1)) for path in paths.values() if path}
     for across_at, up_at in sorted(starts)[:1] if len(starts) == 1 else []:  # all began at one place
-        axes.annotate("alpha 0", (across_at, up_at), xytext=(6, -10), textcoords="offset points", fontsize=9,
-                      color=plots.SOFT)  # fmt: skip
+        axes.annotate(
+            "alpha 0", (across_at, up_at), xytext=(6, -10), textcoords="offset points", fontsize=9, color=plots.SOFT
+        )
     axes.margins(0.08)
     axes.set_xlabel("ID accuracy", fontsize=9, color=plots.SOFT)
     axes.grid(color=plots.RULE, lw=0.6)
