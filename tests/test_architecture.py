@@ -322,7 +322,7 @@ ALLOWED = {
     "towers": ("ogenlib/towers/a.py", "import open_clip\nfrom ogenlib.utils.files import atomic_write\n"),
     "data-typing": ("ogenlib/data/a.py", "if TYPE_CHECKING:\n    from ogenlib.towers import Backbone\n"),
     "hosts": ("ogenlib/hosts/a.py", "from ogenlib.data import FeatureBank\nfrom ogenlib.towers import load_backbone\n"),
-    "cli": ("ogenlib/cli/bench.py", "from ogenlib.cli.commands import bench\nprint(1)\n"),
+    "cli": ("ogenlib/cli/bench.py", "from ogenlib.cli.parser import build_parser\nprint(1)\n"),
     "generator": ("ogenlib/train/a.py", "torch.Generator().manual_seed(0)\n"),
     "forked": ("ogenlib/train/a.py", "with torch.random.fork_rng(devices=[]):\n    torch.manual_seed(0)\n"),
     "load": ("ogenlib/runs/a.py", "from pickle import UnpicklingError\ntorch.load(p, weights_only=True)\n"),

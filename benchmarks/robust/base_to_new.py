@@ -30,7 +30,7 @@ from benchmarks.robust.world import KnownPixels, Seen, encoded, trained
 from ogenlib.data import PixelBank
 from ogenlib.evaluate import scores as evaluate
 from ogenlib.towers import load_backbone
-from ogenlib.train.loop import PRECISIONS
+from ogenlib.train.config import PRECISIONS
 from ogenlib.utils.documents import write_json
 
 SCHEMA = "ogenlib.robust-base-to-new/1"
@@ -132,7 +132,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="seeds (1 2 3)")
     parser.add_argument("--tasks", type=int, default=4, help="selection tasks (4)")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"passes over the training images ({EPOCHS})")
-    parser.add_argument("--precision", choices=list(PRECISIONS), default=PRECISION, help=f"({PRECISION})")
+    parser.add_argument("--precision", choices=PRECISIONS, default=PRECISION, help=f"({PRECISION})")
     parser.add_argument("--rates", type=Path, default=RATES, help="of the learning rates, by robust.rates")
     add_work(parser, "runs/robust")
     parser.add_argument("--out", type=Path, default=None, help="results file")

@@ -31,7 +31,7 @@ from benchmarks.robust.world import MOST, VIEWS, World, encoded, make_host, trai
 from ogenlib.data import FeatureBank
 from ogenlib.evaluate import scores as evaluate
 from ogenlib.merge import states as merge
-from ogenlib.train.loop import PRECISIONS
+from ogenlib.train.config import PRECISIONS
 from ogenlib.utils.documents import write_json
 
 RATES = RESULTS / "robust-rates.json"
@@ -130,7 +130,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="methods (all that have factors)",
     )
     parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"passes over the training images ({EPOCHS})")
-    parser.add_argument("--precision", choices=list(PRECISIONS), default=PRECISION, help=f"({PRECISION})")
+    parser.add_argument("--precision", choices=PRECISIONS, default=PRECISION, help=f"({PRECISION})")
     add_work(parser, "runs/robust")
     args = parser.parse_args(argv)
     # What the protocol needs besides; none of it is tested here.

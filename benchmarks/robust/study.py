@@ -37,7 +37,7 @@ from ogenlib.data.emoji import emoji_datasets
 from ogenlib.hosts import METHODS, Host
 from ogenlib.merge.wise import interpolated, obstacle, start_state
 from ogenlib.results.robustness import ZERO_SHOT, robustness_tables
-from ogenlib.train.loop import PRECISIONS
+from ogenlib.train.config import PRECISIONS
 from ogenlib.utils.documents import write_json
 
 SCHEMA = "ogenlib.robust/2"
@@ -206,7 +206,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--domains", nargs="+", default=None, help="icon sets to test on (all)")
     parser.add_argument("--retention", nargs="+", default=[], help="datasets of other things (all embedded ones)")
     parser.add_argument("--most", type=int, default=MOST, help=f"test images of a shift or another dataset ({MOST})")
-    parser.add_argument("--precision", choices=list(PRECISIONS), default=PRECISION, help=f"({PRECISION})")
+    parser.add_argument("--precision", choices=PRECISIONS, default=PRECISION, help=f"({PRECISION})")
     parser.add_argument("--rates", type=Path, default=RATES, help="of the learning rates, by robust.rates")
     parser.add_argument("--picture", action="store_true", help="only draw the pictures from the results file")
     add_work(parser, "runs/robust")

@@ -34,7 +34,7 @@ from ogenlib.ogen.wrapper import OGEN
 from ogenlib.results.robustness import ZERO_SHOT
 from ogenlib.towers import Backbone, load_backbone
 from ogenlib.train.batches import Bank
-from ogenlib.train.loop import PRECISIONS, fit
+from ogenlib.train.loop import DTYPES, fit
 
 VIEWS, MOST = 8, 100
 CLOSE = 0.02  # of logits: rounding of another order of sums
@@ -111,7 +111,7 @@ def encoded(host: Host, features: FeatureBank, pixels: PixelBank | None, precisi
     """
     host.eval()
     found = []
-    dtype = PRECISIONS[precision]
+    dtype = DTYPES[precision]
     for rows in torch.arange(len(features)).split(BATCH):
         first = torch.zeros(len(rows), dtype=torch.long)
         shown = None if host.uses_cached_features or pixels is None else pixels.pixels(rows, first)

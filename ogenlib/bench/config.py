@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from ogenlib.bench.texts import check_hosts
 from ogenlib.data import COOP11, list_datasets
 from ogenlib.hosts import METHODS, learns_pairs, method, method_name
 from ogenlib.merge.states import check_alpha
 from ogenlib.ogen.config import ogen_config
-from ogenlib.train.loop import TrainConfig
+from ogenlib.runs.config import ALL_SHOTS, PRESET, InputConfig
+from ogenlib.runs.texts import check_hosts
+from ogenlib.train.config import TrainConfig
+from ogenlib.utils.options import option
 
-_log = logging.getLogger(__name__)
 PROTOCOLS = (
     "base-to-new", "cross-dataset", "domain-generalization", "domain-shift", "few-shot", "ood", "retrieval",
 )  # fmt: skip
@@ -29,76 +27,75 @@ NO_TARGETS = "none"  # as a target of `ood`: no far task
 WITH_DOMAINS = ("domain-generalization", "domain-shift")
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SMOKE_RETENTION = ("emoji-concepts/activities",)
-ALL_SHOTS = 0  # all training images
 SHOTS_LIST = (1, 2, 4, 8, 16)  # CoOp's
 OGEN_MODES = ("both", "yes", "no")
-PRESET = "ogenlib"
 REFERENCE = "zero_shot"  # in every table, asked for or not
 SUITES = {"coop11": COOP11, "emoji8": tuple(n for n in list_datasets() if n.startswith("emoji-concepts/"))}
 Variant = tuple[str, bool]  # host, with OGEN or without
 
 
-@dataclass(frozen=True)
-class BenchConfig:
-    """One benchmark.
+@dataclass(frozen=True, kw_only=True)
+class BenchConfig(InputConfig):
+    """One benchmark. Each field says what it means.
 
     Attributes:
-        protocol: one of `PROTOCOLS`.
-        dataset: embedded name, published name (with `root`), folder or CSV; what is trained on.
-        root: folder that holds the folders of published datasets.
-        targets: datasets (cross-dataset, ood) or domains and datasets (`WITH_DOMAINS`) to test on; those of a `suite`
-            to run. Empty for the protocol's own; `NO_TARGETS` alone for none (ood).
-        train_domain: of several (`WITH_DOMAINS`); None for the dataset's first.
-        retention: datasets of other things whose zero-shot accuracy is to be kept (domain-shift); empty for every
-            other bundled one beside a bundled dataset, and none beside others.
-        alphas: points between a host's start (0) and end (1) that WiSE-FT is tested at (domain-shift).
-        suite: a whole table over the datasets of `SUITES`, in place of `dataset`.
-        shots_list: numbers of training images of a class (few-shot), in place of `shots`.
-        shots: training images of a class; `ALL_SHOTS` for all.
-        hosts: methods to compare, in any spelling; zero_shot is always among them, as the reference.
-        captions, pool: a file of captions or texts, and images to retrieve from, for methods that take such; see
-            `ogenlib.anchors.anchor_source`. None for what the data bring.
-        views: augmented views of a training image in the feature bank.
-        measure_every: epochs between two points of a curve, the last epoch always being one; None for every epoch, and
-            ten in all for hosts that read pixels, whose test takes as long as their training.
-        settings: training settings that override every host's own.
+        targets: those of a `suite` to run, with one. Empty for the protocol's own; `NO_TARGETS` alone for none (ood).
+        retention: empty for every other bundled dataset beside a bundled one, and none beside others.
+        hosts: in any spelling; zero_shot is always among them, as the reference.
         test_domains: icon sets to test on (embedded data only), None for the dataset's own.
-        ogen: ``both`` (every host that takes OGEN without and with it), ``yes`` (only with it) or ``no``.
-        held_out: keep the new names from OGEN's training; else it is given the names, and never their images.
-        preset, ogen_settings: of OGEN; the settings are fields of `OGENConfig`.
 
     Raises:
         ValueError: a value out of range, an unknown host, preset or setting, or ``yes`` where no host takes OGEN.
     """
 
-    protocol: str = "base-to-new"
-    dataset: str = "emoji-categories"
-    model: str = "ogen-tiny"
-    pretrained: str | None = None
-    root: str | os.PathLike[str] | None = None
-    targets: tuple[str, ...] = ()
-    train_domain: str | None = None
-    retention: tuple[str, ...] = ()
-    alphas: tuple[float, ...] = ALPHAS
-    suite: str | None = None
-    hosts: tuple[str, ...] = ("coop",)
-    shots: int = 16
-    shots_list: tuple[int, ...] = SHOTS_LIST
-    epochs: int = 50
-    seeds: tuple[int, ...] = (1, 2, 3)
-    views: int = 8
-    precision: str = "fp32"
-    device: str = "cpu"
-    skip_bad: bool = False
+    protocol: str = option(
+        "base-to-new",
+        "what is measured; domain-shift is domain-generalization with zero-shot retention and WiSE-FT; ood asks which "
+        "images are of no known class; retrieval takes data with captions: the bundled drawings, or a Karpathy-split "
+        "JSON file",
+        choices=PROTOCOLS,
+    )
+    targets: tuple[str, ...] = option(
+        (),
+        "what is tested besides --dataset: datasets, or its domains (default: the protocol's own; none with ood: new "
+        "names only); with --suite, run these of its datasets only",
+        metavar="NAME",
+    )
+    suite: str | None = option(
+        None, "a table over many datasets in place of --dataset, its average and published rows", choices=tuple(SUITES)
+    )
+    shots_list: tuple[int, ...] = option(
+        SHOTS_LIST, "numbers of training images of a class, for few-shot (in place of --shots)", metavar="N"
+    )
+    train_domain: str | None = option(
+        None, "the domain that domain-generalization and domain-shift train on (default: the first)", metavar="NAME"
+    )
+    retention: tuple[str, ...] = option(
+        (),
+        "datasets of other things on which domain-shift tests what is left of zero-shot (default: the other bundled "
+        "ones)",
+        metavar="NAME",
+    )
+    alphas: tuple[float, ...] = option(
+        ALPHAS, "where domain-shift tests between the start (0) and the end (1) of a training", metavar="A"
+    )
+    hosts: tuple[str, ...] = option(("coop",), "methods (ogen methods)", metavar="NAME")
+    measure_every: int | None = option(
+        None,
+        "epochs between two points of the curves, the last epoch always being one (default: 1; a tenth of the epochs "
+        "for methods that read pixels)",
+        metavar="N",
+    )
+    seeds: tuple[int, ...] = option(
+        (1, 2, 3), "one run for each", metavar="N", parse="seed", flags=("--seeds", "--seed")
+    )
+    ogen: str = option("both", "hosts without OGEN and with it, only with it, or only without", choices=OGEN_MODES)
+    held_out: bool = option(
+        False,
+        "keep the new names from OGEN's training; without this it gets the names, never their images",
+        flags=("--held-out-names",),
+    )
     test_domains: tuple[str, ...] | None = None
-    measure_every: int | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    ogen: str = "both"
-    held_out: bool = False
-    preset: str = PRESET
-    ogen_settings: Mapping[str, Any] = field(default_factory=dict)
-    captions: str | os.PathLike[str] | None = None
-    pool: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         if self.protocol not in PROTOCOLS:
@@ -262,21 +259,3 @@ class BenchConfig:
             shots_list=few or self.shots_list,
             **own.get(self.protocol, {}),
         )
-
-
-def settings_for(preset: str, settings: Mapping[str, Any], n_known: int) -> dict[str, Any]:
-    """OGEN's settings for so many known names: as given, with no more neighbours than there are other names.
-
-    A `k` among `settings` is left alone, so that OGEN can refuse it. One name alone has no neighbours, and so no
-    generator. Both are logged.
-    """
-    chosen = ogen_config(preset, **settings)
-    if chosen.generator is None or "k" in settings or chosen.k < n_known:
-        return dict(settings)
-    if n_known < 2:
-        _log.warning("OGEN works without synthesized features: a single known name has no neighbours")
-        return {**settings, "generator": None, "joint": False, "warmup": 0.0}
-    _log.warning(
-        "OGEN synthesizes from %d neighbours, not %d: there are only %d known names", n_known - 1, chosen.k, n_known
-    )
-    return {**settings, "k": n_known - 1}

@@ -17,20 +17,21 @@ import torch
 from tqdm import tqdm
 
 from ogenlib.anchors.source import AnchorSource
-from ogenlib.bench.config import ALL_SHOTS, PROTOCOLS, BenchConfig, Variant, settings_for
+from ogenlib.bench.config import ALL_SHOTS, PROTOCOLS, BenchConfig, Variant
 from ogenlib.bench.document import Cell, add_thumbnails, cell_name, document, read_cell
 from ogenlib.bench.feature_plane import project
 from ogenlib.bench.protocols import Plan, Tested, domains_of, plan
-from ogenlib.bench.texts import pool_folder, source_for, text_options
 from ogenlib.data import Augment, FeatureBank, ImageSet, PixelBank, few_shot
 from ogenlib.data.dataset import short_hash
 from ogenlib.hosts import Host, build, method, takes_anchors, takes_texts, zero_shot_weights
-from ogenlib.ogen.config import ogen_config
+from ogenlib.ogen.config import ogen_config, settings_for
 from ogenlib.ogen.wrapper import OGEN
 from ogenlib.report.page import write_report
+from ogenlib.runs.texts import pool_folder, source_for, text_options
 from ogenlib.towers import Backbone, load_backbone
 from ogenlib.train.batches import Bank
-from ogenlib.train.loop import TrainConfig, fit
+from ogenlib.train.config import TrainConfig
+from ogenlib.train.loop import fit
 from ogenlib.utils.documents import write_document
 from ogenlib.utils.locks import claim, hold
 

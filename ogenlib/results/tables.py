@@ -6,12 +6,7 @@ Accuracies are in percent; std is the sample standard deviation, None with one s
 from __future__ import annotations
 
 import math
-import platform
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
@@ -20,6 +15,9 @@ from scipy.stats import ttest_rel
 from ogenlib.detect.measures import METRICS as DETECTION
 from ogenlib.evaluate.recall import KS, Recalls
 from ogenlib.evaluate.scores import harmonic_mean
+from ogenlib.utils.provenance import git_revision as git_revision
+from ogenlib.utils.provenance import now as now
+from ogenlib.utils.provenance import versions as versions
 
 SCHEMA = "ogenlib.results/1"
 """The format of a document of results, as `schema` in it."""
@@ -162,33 +160,3 @@ def paired_tests(rows: Sequence[dict[str, Any]], domain: str, reference: str = "
                 }
             )
     return tests
-
-
-def versions() -> dict[str, str]:
-    """Of the libraries that decide results."""
-    found = {"python": platform.python_version()}
-    for package in ("ogenlib", "torch", "torchvision", "open_clip_torch"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed as a package"
-    return found
-
-
-def git_revision() -> str | None:
-    """Short revision of the working copy this package is imported from, "+changes" if edited; None elsewhere."""
-    folder = Path(__file__).resolve().parent
-    try:
-        top = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=folder, capture_output=True, text=True)
-        tracked = subprocess.run(["git", "ls-files", "--error-unmatch", __file__], cwd=folder, capture_output=True)
-        if top.returncode or tracked.returncode:
-            return None
-        status = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=folder, capture_output=True, text=True)
-    except OSError:
-        return None
-    return top.stdout.strip() + ("+changes" if status.stdout.strip() else "")
-
-
-def now() -> str:
-    """UTC time to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
