@@ -32,7 +32,11 @@ AS_SEEN = r"\x1b[31mred\u202ecat\x07"
 @pytest.fixture
 def nothing_loads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty current folder, and a failure where a model or a run is opened."""
-    for module in ("bench.suite", "runs.training", "detect.of_run"):  # commands import them; they must not find `refuse`
+    for module in (
+        "bench.suite",
+        "runs.training",
+        "detect.of_run",
+    ):  # commands import them; they must not find `refuse`
         import_module(f"ogenlib.{module}")
 
     def refuse(*args: Any, **options: Any) -> Any:

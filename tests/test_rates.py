@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from tuned_world import KNOWN, QUICK, TEMPLATE, BothTowers, small_bank
 
 from ogenlib.hosts import CoOp, FullFT
-from ogenlib.train.config import TrainConfig
-from ogenlib.train.loop import fit, step_rate
 from ogenlib.train.config import TrainConfig, check_rates
+from ogenlib.train.loop import fit, step_rate
 from ogenlib.train.param_groups import factors, frozen, layer_decay
 
 

@@ -89,7 +89,7 @@ def _parsed(actions: list[argparse.Action], value: Any) -> Any:
         return _one_of(value, [one.const for one in actions])
     if action.nargs == 0:
         return _one_of(value, [True, False])
-    if value is None:
+    if value is None or value == action.default == []:
         return action.default
     if isinstance(action, argparse._AppendAction):
         if not isinstance(value, dict):
