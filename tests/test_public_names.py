@@ -91,6 +91,7 @@ def faults(member: Member) -> Iterator[str]:
 def said_below(package: str, name: str) -> str | None:
     """The string on the line after a constant's assignment, in the module that a package takes it from."""
     body = ast.parse(inspect.getsource(importlib.import_module(package))).body
+    body = [one for node in body for one in (node.body if isinstance(node, ast.If) else [node])]
     for node, after in zip(body, [*body[1:], None], strict=True):
         if isinstance(node, ast.ImportFrom) and any(name == (a.asname or a.name) for a in node.names):
             return said_below(str(node.module), name)
