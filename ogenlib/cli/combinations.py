@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from ogenlib.bench.config import NO_TARGETS
+from ogenlib.bench.config import NO_TARGETS, PROTOCOLS
 from ogenlib.cli.values import flag, was_given
 from ogenlib.data import list_datasets
 from ogenlib.hosts import Host, method, takes_option
@@ -36,10 +36,8 @@ def check_bench(args: argparse.Namespace) -> None:
     Epochs and precision stand in the protocol card and may always be given. What does not depend on whether an option
     was given is refused by `BenchConfig`.
     """
-    if args.protocol == "few-shot":
-        _refuse(args, ["shots"], "few-shot trains with each number of images in --shots-list")
-    if args.protocol == "retrieval":
-        _refuse(args, ["shots"], "every image of retrieval is a class of its own, and all are trained on")
+    if PROTOCOLS[args.protocol].no_shots:
+        _refuse(args, ["shots"], PROTOCOLS[args.protocol].no_shots)
     if args.suite is not None:
         _refuse(args, ["dataset"], f"--suite {args.suite} names the datasets")
     if not any(trains_by_steps(method(host)) for host in args.hosts):

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
-from ogenlib.bench.config import PRESET, settings_for
+from ogenlib.bench.config import PRESET, PROTOCOLS, settings_for
 from ogenlib.bench.runner import BenchConfig, run_bench
 from ogenlib.bench.suite import run_suite
 from ogenlib.bench.texts import check_hosts, pool_folder, source_for, text_options
@@ -110,9 +110,9 @@ def bench(args: argparse.Namespace) -> None:
     document = run(config, args.out, command=_command(), progress=not args.quiet)
     home = document["protocol"]["home_domain"]
     where = f" tested on {home}" if home else ""
-    shots = ", ".join(str(n or "all") for n in config.all_shots()) + " shots"
-    if config.protocol == "retrieval":
-        shots = f"{document['protocol']['n_base']} training images with captions"
+    numbers = ", ".join(str(n or "all") for n in config.all_shots())
+    trained = PROTOCOLS[config.protocol].shown.trained[1]
+    shots = f"{numbers} shots" if numbers else f"{document['protocol']['n_base']} training {trained}"
     _say(args, f"\n{document['protocol']['dataset']}{where}, {shots}, {len(config.seeds)} seed(s)")
     _say(args, summary_text(document))
     _say(args, f"\nreport   {args.out / 'report.html'}\nresults  {args.out / 'results.json'}")

@@ -190,7 +190,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     p.add_argument(
         "--suite",
-        choices=list(SUITES),
+        choices=SUITES,
         default=None,
         help="a table over many datasets in place of --dataset, its average and published rows",
     )
