@@ -19,7 +19,10 @@ import ogenlib
 
 ROOT = Path(__file__).resolve().parents[1]
 # Their modules are used by name, inside the library: they offer nothing as packages.
-INSIDE = ("ogenlib.utils", "ogenlib.hosts.parts", "ogenlib.report.plots", "ogenlib.report.sections")
+INSIDE = (
+    "ogenlib.utils", "ogenlib.hosts.parts", "ogenlib.bench.protocols.parts", "ogenlib.report.plots",
+    "ogenlib.report.sections",
+)  # fmt: skip
 
 
 def packages() -> list[str]:

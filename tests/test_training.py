@@ -50,7 +50,17 @@ def test_a_program_trains_what_the_command_line_trains(pictures: Path, tmp_path:
     assert trained is not None and (trained.images, trained.skipped) == (4, [])
     (tmp_path / "names.txt").write_text("clock\nfruit\n")
     command = ["train", "--dataset", str(pictures), "--names", str(tmp_path / "names.txt"), "--epochs", "2"]
-    command += ["--views", "1", "--ogen", "--unknown", "mammal", "--ogen-set", "iterations=5", "--set", "class_specific=true"]
+    command += [
+        "--views",
+        "1",
+        "--ogen",
+        "--unknown",
+        "mammal",
+        "--ogen-set",
+        "iterations=5",
+        "--set",
+        "class_specific=true",
+    ]
     assert main([*command, "--lr", "0.01", "--quiet", "--out", str(tmp_path / "command")]) == 0
     a, b = load_run(tmp_path / "program"), load_run(tmp_path / "command")
     assert a.config() == b.config() and a.names == ("clock", "fruit")

@@ -32,11 +32,12 @@ from benchmarks.ogen.study import SEEDS, Variant
 from benchmarks.robust.pictures import draw
 from benchmarks.robust.rates import EPOCHS, PRECISION, RATES, chosen_rates
 from benchmarks.robust.world import MOST, VIEWS, World, make_host, trained, world
-from ogenlib.bench.config import ALL_SHOTS, ALPHAS
+from ogenlib.bench.config import ALPHAS
 from ogenlib.data.emoji import emoji_datasets
 from ogenlib.hosts import METHODS, Host
 from ogenlib.merge.wise import interpolated, obstacle, start_state
 from ogenlib.results.robustness import ZERO_SHOT, robustness_tables
+from ogenlib.runs.config import ALL_SHOTS
 from ogenlib.train.config import PRECISIONS
 from ogenlib.utils.documents import write_json
 

@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from benchmarks.ogen.study import Variant
 from benchmarks.ogen.tasks import extracted
 from ogenlib.anchors import emoji_anchors
-from ogenlib.bench.config import ALL_SHOTS, BenchConfig
+from ogenlib.bench.config import BenchConfig
 from ogenlib.bench.protocols import Part, Plan, Tested, plan
 from ogenlib.bench.protocols.domain_shift import ShiftJudge
 from ogenlib.data import FeatureBank, ImageSet, PixelBank, few_shot
@@ -32,6 +32,7 @@ from ogenlib.hosts import Batch, Host, build, method
 from ogenlib.merge.vrf import FORMS, VRF
 from ogenlib.ogen.wrapper import OGEN
 from ogenlib.results.robustness import ZERO_SHOT
+from ogenlib.runs.config import ALL_SHOTS
 from ogenlib.towers import Backbone, load_backbone
 from ogenlib.train.batches import Bank
 from ogenlib.train.loop import DTYPES, fit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ogenlib.bench.config import NO_TARGETS, BenchConfig
+from ogenlib.bench.config import NO_TARGETS, PROTOCOLS, BenchConfig
 from ogenlib.cli.command import Command
 from ogenlib.cli.options import TRAINING, add_fields, add_inputs, add_ogen, refuse_given, values_of
 from ogenlib.cli.printing import command_line, note
@@ -48,9 +48,9 @@ def run(args: argparse.Namespace) -> None:
     document = bench(config, args.out, command=command_line(), progress=not args.quiet)
     home = document["protocol"]["home_domain"]
     where = f" tested on {home}" if home else ""
-    shots = ", ".join(str(n or "all") for n in config.all_shots()) + " shots"
-    if config.protocol == "retrieval":
-        shots = f"{document['protocol']['n_base']} training images with captions"
+    numbers = ", ".join(str(n or "all") for n in config.all_shots())
+    trained = PROTOCOLS[config.protocol].shown.trained[1]
+    shots = f"{numbers} shots" if numbers else f"{document['protocol']['n_base']} training {trained}"
     note(args, f"\n{document['protocol']['dataset']}{where}, {shots}, {len(config.seeds)} seed(s)")
     note(args, summary_text(document))
     note(args, f"\nreport   {args.out / 'report.html'}\nresults  {args.out / 'results.json'}")
@@ -65,10 +65,8 @@ def check_options(args: argparse.Namespace) -> None:
     from ogenlib.data import list_datasets
     from ogenlib.hosts import method
 
-    if args.protocol == "few-shot":
-        refuse_given(args, ["shots"], "few-shot trains with each number of images in --shots-list")
-    if args.protocol == "retrieval":
-        refuse_given(args, ["shots"], "every image of retrieval is a class of its own, and all are trained on")
+    if PROTOCOLS[args.protocol].no_shots:
+        refuse_given(args, ["shots"], PROTOCOLS[args.protocol].no_shots)
     if args.suite is not None:
         refuse_given(args, ["dataset"], f"--suite {args.suite} names the datasets")
     classes = [method(host) for host in args.hosts]
