@@ -165,7 +165,7 @@ def test_the_card_makes_the_same_again(names: dict[str, Any]) -> None:
     model = OGEN(host, preset="paper", templates=["{}", "{}"], **names, k=2, zero_shot_share=0.3)
     card = json.loads(json.dumps(model.card()))
     again = OGEN.from_card(host, card)
-    assert again.card() == card and again.config_ == model.config_ and again.groups == model.groups
+    assert again.card() == card and again.config_ == model.config_ and again.scoring.groups == model.scoring.groups
     assert (again.preset, again.others, again.names_known) == ("paper", model.others, model.names_known)
     assert (again.class_weights((*KNOWN, *UNKNOWN)) == model.class_weights((*KNOWN, *UNKNOWN))).all()
 
