@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import ogenlib as og
+from ogenlib.cli.parser import COMMANDS
 
 
 def test_neither_the_package_nor_the_entry_of_the_command_line_waits_for_torch() -> None:
@@ -18,13 +19,38 @@ def test_neither_the_package_nor_the_entry_of_the_command_line_waits_for_torch()
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], [], ["nothing"], ["--nothing"]])
-def test_help_and_what_is_no_command_are_answered_without_loading_anything(arguments: list[str]) -> None:
-    code = "import sys; from ogenlib.cli import main; code = main(sys.argv[1:])\n"
-    code += "print(code, sorted({'torch', 'numpy', 'PIL', 'open_clip'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == f"{0 if arguments == ['--help'] else 2} []"
-    assert "COMMAND" in done.stdout + done.stderr or "nothing" in done.stderr
+ANSWERED = [
+    (["--help"], 0, "COMMAND"),
+    ([], 2, "COMMAND"),
+    (["nothing"], 2, "nothing"),
+    (["--nothing"], 2, "COMMAND"),
+    *(([command.name, "--help"], 0, "--print-config") for command in COMMANDS),
+    (["methods"], 0, "coop"),
+    (["methods", "--json"], 0, "coop"),
+    (["bench", "--nothing"], 2, "--nothing"),
+    (["bench", "--protocol", "magic"], 2, "base-to-new"),
+    (["bench", "--ogen-set", "quux=5"], 2, "no setting 'quux'"),
+    (["bench", "--print-config"], 0, "epochs: 50"),
+    (["train", "--shots", "0"], 2, "'0' is not a whole number"),
+    (["predict", "run", "nowhere.png"], 2, "no such file"),
+    (["detect", "run", "a.png", "--threshold", "much"], 2, "'much' is not a number"),
+]
+
+
+def test_what_needs_no_model_is_answered_without_loading_anything() -> None:
+    """Of all these together: help, what is wrong on the command line, and the list of methods."""
+    code = f"""
+import contextlib, io, sys
+from ogenlib.cli import main
+for arguments, code, text in {ANSWERED!r}:
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        found = main(arguments)
+    assert found == code and text in said.getvalue(), (arguments, found, said.getvalue())
+    assert not {{"torch", "numpy", "scipy", "PIL", "open_clip"}} & set(sys.modules), arguments
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_public_name_is_there_and_is_what_type_checkers_see() -> None:

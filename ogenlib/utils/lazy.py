@@ -29,6 +29,7 @@ def attach(package: str, homes: Mapping[str, Sequence[str]]) -> tuple[Callable[[
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     def names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *where})
+        own = vars(sys.modules[package])
+        return sorted({*own, *own.get("__all__", ()), *where})
 
     return get, names
