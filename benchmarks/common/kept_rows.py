@@ -21,7 +21,7 @@ def kept_rows(
     *,
     prefix: str = "",
     about: str = "study",
-) -> list[dict[str, Any]]:
+) -> list[Any]:
     """The row of every cell: that of a file in `work` whose name is made of everything that `decides` it.
 
     It is made first if the file is not there, and read in both cases, so that a fresh row equals one that is found

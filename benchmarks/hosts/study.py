@@ -21,11 +21,12 @@ from typing import Any
 from benchmarks.common.child import said_by
 from benchmarks.common.options import add_work, parser_of, part
 from benchmarks.common.origin import origin
-from benchmarks.ogen.study import SCORES, SEEDS, Variant, run_all, summarize
+from benchmarks.ogen.study import SEEDS, Variant, mean_scores, run_all, summarize
 from benchmarks.ogen.tasks import StudyTask, emoji_tasks, task_card
 from ogenlib.data.emoji import emoji_datasets
 from ogenlib.hosts import METHODS, method
 from ogenlib.results import tables as results
+from ogenlib.results.types import Score
 from ogenlib.utils.documents import write_json
 
 SCHEMA = "ogenlib.hosts/1"
@@ -58,8 +59,7 @@ def epochs_of(host: str, args: argparse.Namespace) -> int:
 def with_other_sets(row: dict[str, Any]) -> dict[str, Any]:
     """The row with the mean of its scores on every icon set but noto as one more domain."""
     others = [scores for domain, scores in row["domains"].items() if domain != HOME]
-    mean = {k: sum(s[k] for s in others) / len(others) for k in SCORES}
-    return {**row, "domains": {**row["domains"], OTHERS: mean}}
+    return {**row, "domains": {**row["domains"], OTHERS: mean_scores(others)}}
 
 
 def gains(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -76,16 +76,10 @@ def gains(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             cells: dict[tuple[str, bool, Any], list[dict[str, float]]] = {}
             for r in own:
                 cells.setdefault((r["host"], r["variant"] == "ogenlib", r[unit]), []).append(r["domains"][domain])
-            means = [
-                {
-                    "host": host,
-                    "ogen": ogen,
-                    "domain": domain,
-                    "seed": value,
-                    **{k: sum(s[k] for s in scores) / len(scores) for k in SCORES},
-                }
-                for (host, ogen, value), scores in cells.items()
-            ]
+            means: list[Score] = []
+            for (host, ogen, value), scores in cells.items():
+                means.append({"host": host, "ogen": ogen, "domain": domain, "seed": value})
+                means[-1].update(mean_scores(scores))
             for host in dict.fromkeys(r["host"] for r in own):
                 pair = [m for m in means if m["host"] == host]
                 for test in results.paired_tests(pair, domain, reference=""):

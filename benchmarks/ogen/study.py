@@ -15,7 +15,7 @@ Finished rows of an interrupted run are kept in `--work` and read again.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -31,11 +31,12 @@ from ogenlib.evaluate import scores as evaluate
 from ogenlib.hosts import Host, build, method
 from ogenlib.ogen.wrapper import OGEN
 from ogenlib.results import tables as results
+from ogenlib.results.types import Measures, SideMetric
 from ogenlib.train.loop import fit
 from ogenlib.utils.documents import write_json
 
 SCHEMA = "ogenlib.study/1"
-SCORES = ("base", "new", "H", "joint_base", "joint_new", "joint_H")
+SCORES: tuple[SideMetric, ...] = ("base", "new", "H", "joint_base", "joint_new", "joint_H")
 SEEDS = (1, 2, 3)
 PIXEL_HOSTS, PIXEL_EPOCHS = ("vpt", "ivlp"), 10
 ADAPTERS = ("taskres", "cross_modal", "clap", "clip_adapter")
@@ -125,6 +126,14 @@ def of_task(variant: Variant, task: StudyTask) -> tuple[Any, ...]:
     return (asdict(variant), task.name, task.bank.fingerprint, task.test.fingerprint, task.clip.weights_hash)
 
 
+def mean_scores(runs: Sequence[Mapping[str, float]]) -> Measures:
+    """`SCORES`, each the mean over the runs."""
+    means: Measures = {}
+    for score in SCORES:
+        means[score] = sum(run[score] for run in runs) / len(runs)
+    return means
+
+
 def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Mean and std over the seeds of each (host, variant, family, domain); tasks of a family are averaged first."""
     cells: dict[tuple[str, str, str, str], dict[int, list[dict[str, float]]]] = {}
@@ -135,7 +144,7 @@ def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             seeds.setdefault(row["seed"], []).append(scores)
     summary = []
     for (host, variant, family, domain), seeds in cells.items():
-        means = [{k: sum(s[k] for s in group) / len(group) for k in SCORES} for group in seeds.values()]
+        means = [mean_scores(tasks) for tasks in seeds.values()]
         entry = {
             "host": host,
             "variant": variant,

@@ -8,7 +8,7 @@ The same as ``ogen bench --protocol ood`` with these methods; what only a report
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ MEASURES = ("base", "auroc", "aupr_in", "aupr_out", "fpr95_ood_positive", "fpr95
 PLACE = ("dataset", "domain", "task", "detector", "host", "ogen")
 
 
-def slim(document: dict[str, Any]) -> dict[str, Any]:
+def slim(document: Mapping[str, Any]) -> dict[str, Any]:
     """What tables are made of: card, means over the seeds, and each seed's own measures."""
     return {
         "schema": document["schema"],

@@ -15,7 +15,8 @@ from benchmarks.common.places import IMAGES
 from benchmarks.robust.rates import FAMILIES
 from ogenlib.report.html import CSS
 from ogenlib.report.plots import lines as plots
-from ogenlib.report.sections.robust import SIDES, end_of, path_of
+from ogenlib.report.sections.robust import HEIGHTS, end_of, path_of
+from ogenlib.results.types import Robustness, RobustnessSummary
 from ogenlib.utils.files import atomic_write
 
 REFERENCE = ("full_ft", False)
@@ -52,14 +53,12 @@ def draw(document: Mapping[str, Any], folder: Path = IMAGES) -> list[Path]:
     return written
 
 
-def picture(
-    name: str, keys: Sequence[Key], rows: Sequence[Mapping[str, Any]], summary: Sequence[Mapping[str, Any]]
-) -> str:
+def picture(name: str, keys: Sequence[Key], rows: Sequence[Robustness], summary: Sequence[RobustnessSummary]) -> str:
     """Two panels, a key below, and the colours that the page would give. -> SVG."""
     from matplotlib.lines import Line2D
 
     figure = plots.new_figure(8.6, 4.6)
-    for at, (side, words) in enumerate(SIDES.items()):
+    for at, (side, words) in enumerate(HEIGHTS.items()):
         axes = figure.add_axes((0.055 + 0.5 * at, 0.255, 0.43, 0.68))
         for index, key in enumerate(keys):
             path = path_of([row for row in rows if (row["host"], row["ogen"]) == key], side)

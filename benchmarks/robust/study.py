@@ -37,12 +37,24 @@ from ogenlib.data.emoji import emoji_datasets
 from ogenlib.hosts import METHODS, Host
 from ogenlib.merge.wise import interpolated, obstacle, start_state
 from ogenlib.results.robustness import ZERO_SHOT, robustness_tables
+from ogenlib.results.types import Robustness
 from ogenlib.train.loop import PRECISIONS
 from ogenlib.utils.documents import write_json
 
 SCHEMA = "ogenlib.robust/2"
 FIRST = ("full_ft", "lipsum_ft", "r_adapter", "flyp", "arf")
 WITH_OGEN = ("full_ft", "lipsum_ft", "r_adapter", "flyp", "arf")
+
+
+class Row(Robustness):
+    """One training of the study, tested."""
+
+    task: str
+    variant: str
+    epochs: int
+    seconds_fit: float
+    seconds_all: float
+    parameters: int
 
 
 def fine_tuning_hosts() -> list[str]:
@@ -102,7 +114,7 @@ def curve_of(host: Host, here: World, end: dict[str, Any]) -> tuple[list[dict[st
 
 def run_all(
     cells: Sequence[tuple[Variant, World, int, int]], work: Path, rates: Mapping[str, float] | None = None
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """All rows, each kept in `work` under a name made of everything that decides it."""
 
     def settings(variant: Variant) -> dict[str, float]:
@@ -133,7 +145,7 @@ def run_all(
     return kept_rows(cells, work, decides, train)
 
 
-def tables(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def tables(rows: Sequence[Row]) -> dict[str, Any]:
     """Rows with their points, and the means over seeds, by dataset."""
     done: dict[str, Any] = {"rows": [], "summary": []}
     for task in dict.fromkeys(row["task"] for row in rows):
@@ -143,7 +155,7 @@ def tables(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return done
 
 
-def costs(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def costs(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Of each method alone and with OGEN: trained parameters and seconds of training, means over the first dataset."""
     found = []
     for host, ogen in dict.fromkeys((r["host"], r["ogen"]) for r in rows):
@@ -226,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     began = time.perf_counter()
     variants, rates = study_variants(args.hosts, args.ogen), chosen_rates(args.rates)
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     cards: dict[str, Any] = {}
     backbone: dict[str, Any] = {}
     for name in args.datasets:

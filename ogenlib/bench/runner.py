@@ -28,6 +28,7 @@ from ogenlib.hosts import Host, build, method, takes_anchors, takes_texts, zero_
 from ogenlib.ogen.config import ogen_config
 from ogenlib.ogen.wrapper import OGEN
 from ogenlib.report.page import write_report
+from ogenlib.results.types import Results
 from ogenlib.towers import Backbone, load_backbone
 from ogenlib.train.batches import Bank
 from ogenlib.train.loop import TrainConfig, fit
@@ -95,7 +96,7 @@ class _Training:
         return self.features if self.pixels is None or uses_cached_features else self.pixels
 
 
-def run_bench(config: BenchConfig, out: Path, *, command: str = "", progress: bool = False) -> dict[str, Any]:
+def run_bench(config: BenchConfig, out: Path, *, command: str = "", progress: bool = False) -> Results:
     """Run every cell (host, OGEN, seed and number of shots), write ``results.json`` and ``report.html`` to `out`,
     return the results.
 

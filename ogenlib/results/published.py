@@ -12,10 +12,10 @@ other papers' numbers beside their own.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from ogenlib.data import COOP11
 from ogenlib.results.tables import AVERAGE, h_of
+from ogenlib.results.types import PublishedRow
 
 SETTING = "CLIP ViT-B/16, 16 images a class"
 SOURCES = {
@@ -53,7 +53,7 @@ FROM_IMAGENET: dict[str, tuple[tuple[float, ...], float | None]] = {
 }
 
 
-def published_rows(protocol: str, trained: str, tested: Iterable[str]) -> list[dict[str, Any]]:
+def published_rows(protocol: str, trained: str, tested: Iterable[str]) -> list[PublishedRow]:
     """Rows to print beside results on the datasets `tested`, with their average where it can be formed.
 
     Args:
@@ -61,18 +61,17 @@ def published_rows(protocol: str, trained: str, tested: Iterable[str]) -> list[d
         tested: datasets of the results; the average is over those of them that are published, if all are.
 
     Returns:
-        dicts with dataset, method, base, new, H (None for what is not published), tag, source and setting; empty
-        for what has no published counterpart here.
+        Numbers are None where they are not published; empty for what has no published counterpart here.
     """
-    wanted = [name for name in dict.fromkeys(tested) if name != AVERAGE]
+    datasets = [name for name in dict.fromkeys(tested) if name != AVERAGE]
     if protocol == "base-to-new":
-        return _base_to_new(wanted)
+        return _base_to_new(datasets)
     if trained != "imagenet":
         return []
-    return _shifts(wanted) if protocol in ("domain-generalization", "domain-shift") else _transfer(protocol, wanted)
+    return _shifts(datasets) if protocol in ("domain-generalization", "domain-shift") else _transfer(protocol, datasets)
 
 
-def _row(dataset: str, method: str, base: float | None, new: float | None, tag: str) -> dict[str, Any]:
+def _row(dataset: str, method: str, base: float | None, new: float | None, tag: str) -> PublishedRow:
     return {
         "dataset": dataset,
         "method": method,
@@ -85,35 +84,35 @@ def _row(dataset: str, method: str, base: float | None, new: float | None, tag: 
     }
 
 
-def _base_to_new(wanted: list[str]) -> list[dict[str, Any]]:
+def _base_to_new(datasets: list[str]) -> list[PublishedRow]:
     rows = []
     for method, (tag, text) in BASE_TO_NEW.items():
         cells = dict(zip(COOP11, ([float(x) for x in cell.split("/")] for cell in text.split()), strict=True))
-        rows += [_row(name, method, cells[name][0], cells[name][1], tag) for name in wanted if name in cells]
-        if len(wanted) > 1 and all(name in cells for name in wanted):
-            base, new = (sum(cells[name][side] for name in wanted) / len(wanted) for side in (0, 1))
+        rows += [_row(name, method, cells[name][0], cells[name][1], tag) for name in datasets if name in cells]
+        if len(datasets) > 1 and all(name in cells for name in datasets):
+            base, new = (sum(cells[name][side] for name in datasets) / len(datasets) for side in (0, 1))
             rows.append(_row(AVERAGE, method, base, new, tag))
     return rows
 
 
-def _shifts(wanted: list[str]) -> list[dict[str, Any]]:
+def _shifts(datasets: list[str]) -> list[PublishedRow]:
     rows, tag = [], "V RMA Tables 2-3"
     for method, (cells, _) in FROM_IMAGENET.items():
-        found = dict(zip(SHIFTS, cells, strict=True))
+        accuracy = dict(zip(SHIFTS, cells, strict=True))
         rows += [
-            _row(name, method, cells[0], None if name == "imagenet" else found[name], tag)
-            for name in wanted
-            if name in found
+            _row(name, method, cells[0], None if name == "imagenet" else accuracy[name], tag)
+            for name in datasets
+            if name in accuracy
         ]
-        targets = [name for name in wanted if name != "imagenet"]
-        if len(targets) > 1 and all(name in found for name in targets):
-            rows.append(_row(AVERAGE, method, cells[0], sum(found[t] for t in targets) / len(targets), tag))
+        targets = [name for name in datasets if name != "imagenet"]
+        if len(targets) > 1 and all(name in accuracy for name in targets):
+            rows.append(_row(AVERAGE, method, cells[0], sum(accuracy[t] for t in targets) / len(targets), tag))
     return rows
 
 
-def _transfer(protocol: str, wanted: list[str]) -> list[dict[str, Any]]:
+def _transfer(protocol: str, datasets: list[str]) -> list[PublishedRow]:
     """The printed mean of all ten targets; there are no cells to average over fewer."""
-    if protocol != "cross-dataset" or set(wanted) != set(COOP11):
+    if protocol != "cross-dataset" or set(datasets) != set(COOP11):
         return []
     return [
         _row(AVERAGE, method, cells[0], mean, "V RMA Tables 2-3")

@@ -15,6 +15,7 @@ from ogenlib.report.findings import items, variant_of
 from ogenlib.report.format import finite, label
 from ogenlib.report.html import section, tag
 from ogenlib.report.plots import lines as plots
+from ogenlib.results.types import Projection, Results
 
 KINDS = ("real", "synthesized", "text")
 WIDTH, HEIGHT = 4.6, 4.2  # inches
@@ -24,12 +25,12 @@ COLOURS = (1, 2, 3, 4, 5, 7)  # of the hosts' colours: no grey, and one blue
 Point = tuple[float, float]
 
 
-def feature_section(results: Mapping[str, Any]) -> Markup | None:
+def feature_section(results: Results) -> Markup | None:
     """One picture for each entry of `results["projection"]`; None where there is nothing to draw.
 
     Hosts share a picture where their generators made the same: one that is trained before the host knows no host.
     """
-    drawn = [(item, clouds(item)) for item in items(results, "projection")]
+    drawn = [(item, clouds(item)) for item in items(results.get("projection"))]
     drawn = [(item, found) for item, found in drawn if any(found["real"])]
     hosts: dict[str, list[str]] = {}
     for item, _ in drawn:
@@ -58,11 +59,11 @@ def feature_section(results: Mapping[str, Any]) -> Markup | None:
     )
 
 
-def clouds(item: Mapping[str, Any]) -> dict[str, list[list[Point]]]:
+def clouds(item: Projection) -> dict[str, list[list[Point]]]:
     """Points by kind and class, those without two finite coordinates left out."""
     n_classes = len(item.get("classes") or [])
     found: dict[str, list[list[Point]]] = {kind: [[] for _ in range(n_classes)] for kind in KINDS}
-    for point in items(item, "points"):
+    for point in items(item.get("points")):
         place, kind, xy = point.get("class"), point.get("kind"), point.get("xy")
         if not isinstance(place, int) or not 0 <= place < n_classes or kind not in found:
             continue
@@ -72,12 +73,12 @@ def clouds(item: Mapping[str, Any]) -> dict[str, list[list[Point]]]:
     return found
 
 
-def content(item: Mapping[str, Any]) -> str:
+def content(item: Projection) -> str:
     """All of an entry but its host, to compare entries by."""
     return repr([item.get(key) for key in ("ogen", "domain", "variant", "classes", "points")])
 
 
-def picture(item: Mapping[str, Any], found: Mapping[str, list[list[Point]]], index: int, hosts: str) -> Markup:
+def picture(item: Projection, found: Mapping[str, list[list[Point]]], index: int, hosts: str) -> Markup:
     """The figure of one projection with heading and caption."""
     where = " · ".join(str(item[key]) for key in ("domain", "variant") if item.get(key))
     drawn = plots.plots_available()

@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from ogenlib.report.format import Variant, finite, label, number
 from ogenlib.report.html import tag
+from ogenlib.results.types import TrainingCurve
 
 # Stand-ins that matplotlib writes and `to_svg` turns into CSS variables, so that one picture serves light and dark.
 INK, SOFT, RULE, BASE, NEW, PAPER = "#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05", "#0a0b06"
@@ -45,7 +46,7 @@ class Curve:
         return [mean for mean, _, _ in self.new]
 
 
-def mean_curve(curves: Sequence[Mapping[str, Any]]) -> Curve:
+def mean_curve(curves: Sequence[TrainingCurve]) -> Curve:
     """One curve from those of several seeds: `{"epoch": [...], "base": [...], "new": [...]}` each.
 
     An epoch counts if at least one seed measured both sides there; seeds that stopped early drop out of the

@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from ogenlib.report.plots import lines as plots
+from ogenlib.results.types import Picture
 
 # Group -> words and colour. Known ones are blues, unknown ones are not.
 GROUPS = {
@@ -23,7 +24,7 @@ LINES = {"mcm": 0, "max_logit": 3, "ogen": 1, "ogen_images": 2}
 KEPT = 0.95
 
 
-def histogram_figure(picture: Mapping[str, Any], name: str) -> Markup:
+def histogram_figure(picture: Picture, name: str) -> Markup:
     """One outline a group, each with area one; the known ones and the new names filled. -> SVG."""
     figure = plots.new_figure(4.6, 2.9)
     axes = figure.add_axes((0.02, 0.115, 0.96, 0.86))

@@ -6,7 +6,6 @@ Notation: a *path* is the curve of one host, mean over seeds: (alpha, ID, OOD or
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from markupsafe import Markup
 
@@ -15,23 +14,24 @@ from ogenlib.report.format import Variant, finite, label, mean_of, number, plus_
 from ogenlib.report.html import details, section, table, tag
 from ogenlib.report.plots import lines as plots
 from ogenlib.results.tables import full_mean
+from ogenlib.results.types import PointMeasure, ProtocolCard, Results, RobustMetric, Robustness, RobustnessSummary
 
-SIDES = {"ood": "mean over shifts", "zero_shot": "mean over other datasets"}
+HEIGHTS: dict[RobustMetric, str] = {"ood": "mean over shifts", "zero_shot": "mean over other datasets"}
 POINTS = {"trained": "", "half": " · WiSE-FT, alpha 0.5", "chosen": " · WiSE-FT, alpha chosen"}
 Path = list[tuple[float, float, float]]
 
 
-def robust_section(results: Mapping[str, Any]) -> Markup | None:
+def robust_section(results: Results) -> Markup | None:
     """Table and pictures of `robustness` and `robustness_summary`; None for documents without them."""
-    summary = items(results, "robustness_summary")
+    summary = items(results.get("robustness_summary"))
     if not summary:
         return None
-    card = results.get("protocol") or {}
+    card: ProtocolCard = results.get("protocol") or {}
     variants = list(dict.fromkeys(variant_of(row) for row in summary))
-    entries = {v: [e for e in items(results, "robustness") if variant_of(e) == v] for v in variants}
+    entries = {v: [e for e in items(results.get("robustness")) if variant_of(e) == v] for v in variants}
     drawn = plots.plots_available()
     figures, curves = [], []
-    for side, words in SIDES.items():
+    for side, words in HEIGHTS.items():
         paths = {v: path_of(entries[v], side) for v in variants}
         chosen = {v: end_of(summary, v, "chosen", side) for v in variants}
         if not any(paths.values()):
@@ -58,13 +58,18 @@ def robust_section(results: Mapping[str, Any]) -> Markup | None:
     )
 
 
-def robust_table(summary: Sequence[Mapping[str, Any]]) -> Markup:
+def robust_table(summary: Sequence[RobustnessSummary]) -> Markup:
     """Every point of every host; the best mean of a column in bold."""
-    columns = {"id": "ID", "ood": "Mean OOD", "zero_shot": "Mean zero-shot", "effective_robustness": "Effective"}
+    columns: dict[PointMeasure, str] = {
+        "id": "ID",
+        "ood": "Mean OOD",
+        "zero_shot": "Mean zero-shot",
+        "effective_robustness": "Effective",
+    }
     shown = [key for key in columns if any(mean_of(row.get(key)) is not None for row in summary)]
     best = {key: max(round(m, 1) for row in summary if (m := mean_of(row.get(key))) is not None) for key in shown}
 
-    def cell(row: Mapping[str, Any], key: str) -> Markup:
+    def cell(row: RobustnessSummary, key: PointMeasure) -> Markup:
         mean = mean_of(row.get(key))
         return tag(
             "td", plus_minus(row.get(key)), cls="best" if mean is not None and round(mean, 1) == best[key] else ""
@@ -81,20 +86,23 @@ def robust_table(summary: Sequence[Mapping[str, Any]]) -> Markup:
     return table(["Host", "Alpha", *[columns[key] for key in shown]], body)
 
 
-def path_of(entries: Sequence[Mapping[str, Any]], side: str) -> Path:
+def path_of(entries: Sequence[Robustness], side: RobustMetric) -> Path:
     """The mean over seeds at every alpha that all of them have; empty where a seed has no curve."""
     curves = [{finite(p.get("alpha")): p for p in entry.get("curve") or []} for entry in entries]
     if not curves or not all(curves):
         return []
-    path = []
+    path: Path = []
+    axes: tuple[RobustMetric, ...] = ("id", side)
     for alpha in sorted(a for a in curves[0] if a is not None and all(a in curve for curve in curves)):
-        at = [full_mean([finite(curve[alpha].get(key)) for curve in curves]) for key in ("id", side)]
-        if at[0] is not None and at[1] is not None:
-            path.append((alpha, at[0], at[1]))
+        across, up = (full_mean([finite(curve[alpha].get(key)) for curve in curves]) for key in axes)
+        if across is not None and up is not None:
+            path.append((alpha, across, up))
     return path
 
 
-def end_of(summary: Sequence[Mapping[str, Any]], variant: Variant, point: str, side: str) -> tuple[float, float] | None:
+def end_of(
+    summary: Sequence[RobustnessSummary], variant: Variant, point: str, side: RobustMetric
+) -> tuple[float, float] | None:
     """(ID, side) of one point's means."""
     for row in summary:
         if variant_of(row) == variant and row.get("point") == point:
@@ -114,7 +122,7 @@ def path_words(paths: Mapping[Variant, Path]) -> str:
 
 
 def path_figure(
-    paths: Mapping[Variant, Path], chosen: Mapping[Variant, tuple[float, float] | None], side: str
+    paths: Mapping[Variant, Path], chosen: Mapping[Variant, tuple[float, float] | None], side: RobustMetric
 ) -> Markup:
     """`side` over ID accuracy from alpha 0 to 1, a line a host; colours and markers as `plots.host_marker`. -> SVG."""
     figure = plots.new_figure(4.6, 3.4)
@@ -145,15 +153,15 @@ def path_figure(
     axes.set_xlabel("ID accuracy", fontsize=9, color=plots.SOFT)
     axes.grid(color=plots.RULE, lw=0.6)
     axes.set_axisbelow(True)
-    words = f"accuracy, {SIDES[side]}, over ID accuracy from alpha 0 to 1"
+    words = f"accuracy, {HEIGHTS[side]}, over ID accuracy from alpha 0 to 1"
     return Markup(plots.to_svg(figure, f"robust-{side}", words))
 
 
-def curve_table(entries: Mapping[Variant, Sequence[Mapping[str, Any]]]) -> Markup:
+def curve_table(entries: Mapping[Variant, Sequence[Robustness]]) -> Markup:
     """What the pictures show, in numbers."""
     body = []
     for variant, own in entries.items():
-        sides = {side: {a: (i, v) for a, i, v in path_of(own, side)} for side in SIDES}
+        sides = {side: {a: (i, v) for a, i, v in path_of(own, side)} for side in HEIGHTS}
         for alpha in sorted({a for found in sides.values() for a in found}):
             at = next(found[alpha][0] for found in sides.values() if alpha in found)
             cells = [number(found[alpha][1]) if alpha in found else number(None) for found in sides.values()]
@@ -161,7 +169,7 @@ def curve_table(entries: Mapping[Variant, Sequence[Mapping[str, Any]]]) -> Marku
     return details(f"Every alpha ({len(body)})", table(["Host", "Alpha", "ID", "Mean OOD", "Mean zero-shot"], body))
 
 
-def left_out(entries: Mapping[Variant, Sequence[Mapping[str, Any]]]) -> Markup | None:
+def left_out(entries: Mapping[Variant, Sequence[Robustness]]) -> Markup | None:
     """Which hosts have no curve, and why."""
     reasons = {label(v): own[0].get("why_no_curve") for v, own in entries.items() if own}
     lines = [tag("li", tag("strong", name), f": {reason}") for name, reason in reasons.items() if reason]
