@@ -15,7 +15,7 @@ from benchmarks.common.places import IMAGES
 from benchmarks.robust.rates import FAMILIES
 from ogenlib.report.html import CSS
 from ogenlib.report.plots import lines as plots
-from ogenlib.report.sections.robust import HEIGHTS, end_of, path_of
+from ogenlib.report.sections.robust import HEIGHTS, draw_path, end_of, path_of
 from ogenlib.results.types import Robustness, RobustnessSummary
 from ogenlib.utils.files import atomic_write
 
@@ -63,7 +63,7 @@ def picture(name: str, keys: Sequence[Key], rows: Sequence[Robustness], summary:
         for index, key in enumerate(keys):
             path = path_of([row for row in rows if (row["host"], row["ogen"]) == key], side)
             if path:
-                _line(axes, path, end_of(summary, key, "chosen", side), index)
+                draw_path(axes, path, end_of(summary, key, "chosen", side), index)
         axes.margins(0.07)
         axes.set_title(f"{words}, %", fontsize=10, loc="left", color=plots.INK)
         axes.set_xlabel("ID accuracy, %", fontsize=9, color=plots.SOFT)
@@ -90,15 +90,6 @@ def picture(name: str, keys: Sequence[Key], rows: Sequence[Robustness], summary:
         va="center",
     )
     return standalone(plots.to_svg(figure, name, "mean OOD and mean zero-shot accuracy over ID accuracy"))
-
-
-def _line(axes: Any, path: Sequence[tuple[float, float, float]], ring: tuple[float, float] | None, index: int) -> None:
-    colour, marker = plots.HOSTS[index % len(plots.HOSTS)], plots.MARKERS[index % len(plots.MARKERS)]
-    across, up = [at for _, at, _ in path], [height for _, _, height in path]
-    axes.plot(across, up, color=colour, lw=1.5, marker="o", ms=2.6, zorder=2 + index)
-    axes.plot(across[-1:], up[-1:], color=colour, marker=marker, ms=7, lw=0, zorder=20 + index)
-    if ring is not None:
-        axes.scatter([ring[0]], [ring[1]], s=160, facecolors="none", edgecolors=colour, linewidths=1.4, zorder=40)
 
 
 def standalone(svg: str) -> str:

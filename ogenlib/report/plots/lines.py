@@ -11,7 +11,7 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -28,22 +28,30 @@ VARIABLES = {INK: "ink", SOFT: "soft", RULE: "rule", BASE: "base", NEW: "new", P
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
+class Band(NamedTuple):
+    """Of the seeds at one epoch."""
+
+    mean: float
+    lowest: float
+    highest: float
+
+
 @dataclass(frozen=True)
 class Curve:
-    """Mean, lowest and highest seed per epoch; epochs ascend, all lists are as long as `epochs`."""
+    """Epochs ascend; the sides are as long as they."""
 
     epochs: tuple[int, ...]
-    base: tuple[tuple[float, float, float], ...]
-    new: tuple[tuple[float, float, float], ...]
+    base: tuple[Band, ...]
+    new: tuple[Band, ...]
     n_seeds: int
 
     @property
     def base_mean(self) -> list[float]:
-        return [mean for mean, _, _ in self.base]
+        return [band.mean for band in self.base]
 
     @property
     def new_mean(self) -> list[float]:
-        return [mean for mean, _, _ in self.new]
+        return [band.mean for band in self.new]
 
 
 def mean_curve(curves: Sequence[TrainingCurve]) -> Curve:
@@ -61,9 +69,9 @@ def mean_curve(curves: Sequence[TrainingCurve]) -> Curve:
                 seen.setdefault(int(epoch), []).append((b, n))
     epochs = tuple(sorted(seen))
 
-    def side(index: int) -> tuple[tuple[float, float, float], ...]:
+    def side(index: int) -> tuple[Band, ...]:
         columns = [[pair[index] for pair in seen[epoch]] for epoch in epochs]
-        return tuple((sum(column) / len(column), min(column), max(column)) for column in columns)
+        return tuple(Band(sum(column) / len(column), min(column), max(column)) for column in columns)
 
     return Curve(epochs, side(0), side(1), max((len(pairs) for pairs in seen.values()), default=0))
 
@@ -170,8 +178,8 @@ def curve_figure(
         ("base", curve.base, zero_base, BASE, 0),
         ("new", curve.new, zero_new, NEW, 4),  # equal levels show as dashes of both colours in turn
     ):
-        means = [mean for mean, _, _ in bands]
-        axes.fill_between(curve.epochs, [b[1] for b in bands], [b[2] for b in bands], color=colour, alpha=0.18, lw=0)
+        means, lowest, highest = zip(*bands, strict=True)
+        axes.fill_between(curve.epochs, lowest, highest, color=colour, alpha=0.18, lw=0)
         axes.plot(curve.epochs, means, color=colour, lw=2, marker="o" if single else None)
         labels.append((means[-1], f"{side} {means[-1]:.1f}", colour, "bold"))
         if zero is not None:

@@ -6,6 +6,7 @@ Notation: a *path* is the curve of one host, mean over seeds: (alpha, ID, OOD or
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -18,7 +19,17 @@ from ogenlib.results.types import PointMeasure, ProtocolCard, Results, RobustMet
 
 HEIGHTS: dict[RobustMetric, str] = {"ood": "mean over shifts", "zero_shot": "mean over other datasets"}
 POINTS = {"trained": "", "half": " · WiSE-FT, alpha 0.5", "chosen": " · WiSE-FT, alpha chosen"}
-Path = list[tuple[float, float, float]]
+
+
+class Step(NamedTuple):
+    """The accuracies of one alpha: in the domain of training, and the height in a picture."""
+
+    alpha: float
+    id: float
+    height: float
+
+
+Path = list[Step]
 
 
 def robust_section(results: Results) -> Markup | None:
@@ -96,7 +107,7 @@ def path_of(entries: Sequence[Robustness], side: RobustMetric) -> Path:
     for alpha in sorted(a for a in curves[0] if a is not None and all(a in curve for curve in curves)):
         across, up = (full_mean([finite(curve[alpha].get(key)) for curve in curves]) for key in axes)
         if across is not None and up is not None:
-            path.append((alpha, across, up))
+            path.append(Step(alpha, across, up))
     return path
 
 
@@ -113,7 +124,7 @@ def end_of(
 
 def path_words(paths: Mapping[Variant, Path]) -> str:
     """How to read the picture."""
-    alphas = sorted({alpha for path in paths.values() for alpha, _, _ in path})
+    alphas = sorted({step.alpha for path in paths.values() for step in path})
     steps = ", ".join(f"{alpha:g}" for alpha in alphas)
     return (
         f"Alpha {steps}: small dots are on the way, the host’s own marker is the end (alpha 1), the ring is the "
@@ -128,23 +139,9 @@ def path_figure(
     figure = plots.new_figure(4.6, 3.4)
     axes = figure.add_axes((0.09, 0.135, 0.88, 0.83))
     for index, (variant, path) in enumerate(paths.items()):
-        colour, marker = plots.HOSTS[index % len(plots.HOSTS)], plots.MARKERS[index % len(plots.MARKERS)]
-        if not path:
-            continue
-        across, up = [p[1] for p in path], [p[2] for p in path]
-        axes.plot(across, up, color=colour, lw=1.5, marker="o", ms=2.6, zorder=2 + index)
-        axes.plot(across[-1:], up[-1:], color=colour, marker=marker, ms=7, lw=0, zorder=20 + index)
-        ring = chosen.get(variant)
-        if ring is not None:
-            axes.scatter(
-                *[[value] for value in ring],
-                s=160,
-                facecolors="none",
-                edgecolors=colour,
-                linewidths=1.4,
-                zorder=40 + index,
-            )
-    starts = {(round(path[0][1], 1), round(path[0][2], 1)) for path in paths.values() if path}
+        if path:
+            draw_path(axes, path, chosen.get(variant), index)
+    starts = {(round(path[0].id, 1), round(path[0].height, 1)) for path in paths.values() if path}
     for across_at, up_at in sorted(starts)[:1] if len(starts) == 1 else []:  # all began at one place
         axes.annotate(
             "alpha 0", (across_at, up_at), xytext=(6, -10), textcoords="offset points", fontsize=9, color=plots.SOFT
@@ -157,14 +154,26 @@ def path_figure(
     return Markup(plots.to_svg(figure, f"robust-{side}", words))
 
 
+def draw_path(axes: Any, path: Path, ring: tuple[float, float] | None, index: int) -> None:
+    """One host's line with a mark at its end, and a ring around the chosen alpha."""
+    colour, marker = plots.HOSTS[index % len(plots.HOSTS)], plots.MARKERS[index % len(plots.MARKERS)]
+    across, up = [step.id for step in path], [step.height for step in path]
+    axes.plot(across, up, color=colour, lw=1.5, marker="o", ms=2.6, zorder=2 + index)
+    axes.plot(across[-1:], up[-1:], color=colour, marker=marker, ms=7, lw=0, zorder=20 + index)
+    if ring is not None:
+        axes.scatter(
+            [ring[0]], [ring[1]], s=160, facecolors="none", edgecolors=colour, linewidths=1.4, zorder=40 + index
+        )
+
+
 def curve_table(entries: Mapping[Variant, Sequence[Robustness]]) -> Markup:
     """What the pictures show, in numbers."""
     body = []
     for variant, own in entries.items():
-        sides = {side: {a: (i, v) for a, i, v in path_of(own, side)} for side in HEIGHTS}
-        for alpha in sorted({a for found in sides.values() for a in found}):
-            at = next(found[alpha][0] for found in sides.values() if alpha in found)
-            cells = [number(found[alpha][1]) if alpha in found else number(None) for found in sides.values()]
+        paths = [{step.alpha: step for step in path_of(own, side)} for side in HEIGHTS]
+        for alpha in sorted({alpha for path in paths for alpha in path}):
+            at = next(path[alpha].id for path in paths if alpha in path)
+            cells = [number(path[alpha].height if alpha in path else None) for path in paths]
             body.append([label(variant), number(alpha, 2), number(at), *cells])
     return details(f"Every alpha ({len(body)})", table(["Host", "Alpha", "ID", "Mean OOD", "Mean zero-shot"], body))
 
