@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.common.markdown import named, number, seeds_of, spread, table
-
-HOME, OTHERS = "noto", "other sets"
-COLUMNS = ("base", "new", "H", "joint_H")
+from benchmarks.common.markdown import COLUMNS, difference, named, number, over_seeds, plus_minus, scores_of, table
+from benchmarks.hosts.study import HOME, OTHERS
 
 
 def categories(document: dict[str, Any]) -> str:
@@ -54,19 +52,19 @@ def scores(document: dict[str, Any], family: str) -> str:
             _gain(added[host, domain, metric]) if ogen else ""
             for domain, metric in ((HOME, "H"), (HOME, "joint_H"), (OTHERS, "H"))
         ]
-        lines.append([named(host, ogen), *[spread(near[c]) for c in COLUMNS], spread(far["H"]), *gain])
-    header = ["on noto", "base", "new", "H", "joint H", "H, other sets"]
-    header += ["OGEN adds to H", "to joint H", "to H, other sets"]
+        lines.append([named(host, ogen), *scores_of(near), plus_minus(far["H"]), *gain])
+    gains = ("OGEN adds to H", "to joint H", "to H, other sets")
+    header = ["on noto", *COLUMNS.values(), "H, other sets", *gains]
     pairs = next((g for g in document["gains"] if g["family"] == family), None)
     over = "" if pairs is None else f" In brackets p of a paired t-test over the {pairs['n']} {pairs['pairs']}s."
     over = over.replace("tasks", "datasets")
-    return table(header, lines) + f"\nPercent, means over seeds {seeds_of(document)}, ± standard deviation.{over}\n"
+    return table(header, lines) + over_seeds(document, "Percent, means", over)
 
 
 def _gain(gain: dict[str, Any]) -> str:
     p = gain["p"]
     chance = "" if p is None else " (<0.001)" if p < 0.001 else f" ({p:.3f})" if p < 0.1 else f" ({p:.2f})"
-    return f"{gain['difference']:+.1f}{chance}"
+    return difference(gain["difference"]) + chance
 
 
 BLOCKS = {

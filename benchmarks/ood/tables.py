@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import mean
 from typing import Any
 
-from benchmarks.common.markdown import named, number, seeds_of, spread, table
+from benchmarks.common.markdown import named, number, plus_minus, seeds_of, table, whole
 
 TASKS = {
     "imagenet-dtd": "ImageNet: DTD", "imagenet-ucf101": "UCF101", "imagenet-flowers": "Flowers",
@@ -112,8 +112,8 @@ def speed(document: dict[str, Any]) -> str:
     for name in dict.fromkeys(row["detector"] for row in document["throughput"]):
         rates = {row["threads"]: row for row in document["throughput"] if row["detector"] == name}
         peaks = {row["rows"]: row["peak_over_features_mib"] for row in document["memory"] if row["detector"] == name}
-        cells = [f"{rates[count]['rows_a_second']:,}" for count in threads]
-        lines.append([name, *cells, *[f"{peaks[n]:,}" if n in peaks else "–" for n in rows_of]])
+        cells = [whole(rates[count]["rows_a_second"]) for count in threads]
+        lines.append([name, *cells, *[whole(peaks.get(n)) for n in rows_of]])
     header = ["detector", *[f"features/s, {n} thread{'s' * (n > 1)}" for n in threads]]
     header += [f"MiB, {n:,} features" for n in rows_of]
     card, first = document["protocol"], document["throughput"][0]
@@ -152,7 +152,7 @@ def emoji(document: dict[str, Any]) -> str:
             if own:
                 # A kind with several tasks has a row of their mean; it goes before its tasks.
                 own = sorted(own, key=lambda r: r["dataset"] != "average")
-                cells = [spread(next(r for r in own if r["task"] == task)[measure]) for task, measure in columns]
+                cells = [plus_minus(next(r for r in own if r["task"] == task)[measure]) for task, measure in columns]
                 lines.append([f"{title}: {named(host, ogen)}", *cells])
     header = ["detector: method", "near AUROC", "near FPR95", "far AUROC", "full-spectrum AUROC", "shifted, flagged"]
     return table(header, lines) + (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import mean
 from typing import Any
 
-from benchmarks.common.markdown import named, number, seeds_of, spread, table
+from benchmarks.common.markdown import difference, named, number, over_seeds, plus_minus, seeds_of, table
 from benchmarks.hosts import tables as hosts_tables
 from ogenlib.results import tables as results
 
@@ -24,8 +24,8 @@ def trained(document: dict[str, Any]) -> str:
         for key, entry in at.items():
             gain = "–"
             if reference is not None and key not in (REFERENCE, ZERO_SHOT):
-                gain = f"{entry['ood'][0] - reference['ood'][0]:+.1f}"
-            lines.append([named(*key), *[spread(entry[m]) for m in MEASURES], gain])
+                gain = difference(entry["ood"][0] - reference["ood"][0])
+            lines.append([named(*key), *[plus_minus(entry[m]) for m in MEASURES], gain])
         parts.append(_part(document, task, table(["", *MEASURES.values(), "OOD, over full fine-tuning"], lines)))
     return _said(document, parts)
 
@@ -44,8 +44,8 @@ def concepts(document: dict[str, Any]) -> str:
         lines.append(
             [
                 named(*key) + (" · WiSE-FT" if point == "chosen" else ""),
-                *[spread(results.mean_std(values)) for values in found.values()],
-                " / ".join(f"{gain:+.1f}" for gain in gains) if shown else "–",
+                *[plus_minus(results.mean_std(values)) for values in found.values()],
+                " / ".join(map(difference, gains)) if shown else "–",
             ]
         )
     header = ["", "ID", "mean OOD", "mean zero-shot", "over full fine-tuning"]
@@ -72,7 +72,7 @@ def over(document: dict[str, Any]) -> str:
 def _differences(entry: dict[str, Any], other: dict[str, Any] | None) -> str:
     if other is None:
         return "–"
-    return " / ".join(f"{entry[m][0] - other[m][0]:+.1f}" for m in SIDES)
+    return " / ".join(difference(entry[m][0] - other[m][0]) for m in SIDES)
 
 
 def paired(document: dict[str, Any]) -> str:
@@ -85,7 +85,7 @@ def paired(document: dict[str, Any]) -> str:
     for key, own in of.items():
         if key not in (REFERENCE, ZERO_SHOT):
             gains = [results.mean_std([own[s][m] - of[REFERENCE][s][m] for s in seeds]) for m in SIDES]
-            lines.append([named(*key), *[f"{gain[0]:+.1f} ± {number(gain[1])}" for gain in gains]])
+            lines.append([named(*key), *[plus_minus(gain, difference) for gain in gains]])
     return table(["over full fine-tuning", *(MEASURES[m] for m in SIDES)], lines) + (
         f"\nPoints, means ± standard deviation of the differences over {len(seeds)} seeds.\n"
     )
@@ -170,9 +170,9 @@ def r_adapter_tries(document: dict[str, Any]) -> str:
     for name in dict.fromkeys(row["setting"] for row in [*document["tried"], *document["tested"]]):
         validated = [row["val"] for row in document["tried"] if row["setting"] == name]
         tested = [row for row in document["tested"] if row["setting"] == name]
-        cells = [spread(results.mean_std([row[m] for row in tested])) if tested else "" for m in SIDES]
+        cells = [plus_minus(results.mean_std([row[m] for row in tested])) if tested else "" for m in SIDES]
         shown = f"**{name}**" if name == document["chosen"] else name
-        lines.append([shown, spread(results.mean_std(validated)) if validated else "–", *cells])
+        lines.append([shown, plus_minus(results.mean_std(validated)) if validated else "–", *cells])
     card = document["protocol"]
     return table(["", "validation", "ID", "mean OOD", "mean zero-shot"], lines) + (
         f"\nPercent, means ± standard deviation: of the {card['validation']['images']} validation images over seeds "
@@ -209,8 +209,8 @@ def _of_points(document: dict[str, Any], points: dict[str, str], *, with_alpha: 
         lines = []
         for name, more in points.items():
             for key, entry in _points(document, task, name).items():
-                alpha = [spread(entry["alpha"])] if with_alpha else []
-                lines.append([named(*key) + more, *alpha, *[spread(entry[m]) for m in MEASURES]])
+                alpha = [plus_minus(entry["alpha"])] if with_alpha else []
+                lines.append([named(*key) + more, *alpha, *[plus_minus(entry[m]) for m in MEASURES]])
         header = ["", *["alpha"] * with_alpha, *MEASURES.values()]
         parts.append(_part(document, task, table(header, lines)))
     return _said(document, parts)
@@ -233,7 +233,7 @@ def _part(document: dict[str, Any], task: str, body: str) -> str:
 
 
 def _said(document: dict[str, Any], parts: list[str]) -> str:
-    return "\n".join(parts) + f"\nPercent, means over seeds {seeds_of(document)}, ± standard deviation.\n"
+    return "\n".join(parts) + over_seeds(document, "Percent, means")
 
 
 BLOCKS = {

@@ -6,6 +6,7 @@ Notation: a *pair* is `[mean, std]` in percent; None and NaN stand for "not meas
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from ogenlib.hosts.registry import title
 
@@ -49,10 +50,10 @@ def signed(value: object, digits: int = 1) -> str:
     return f"{sign}{abs(rounded):.{digits}f}"
 
 
-def plus_minus(value: object) -> str:
-    """`36.8 ± 0.7`, or the mean alone where there is no std (one seed)."""
+def plus_minus(value: object, write: Callable[[object], str] = number) -> str:
+    """`36.8 ± 0.7`, or the mean alone where there is no std (one seed); `write` writes the mean."""
     mean, std = mean_of(value), std_of(value)
-    return number(mean) if mean is None or std is None else f"{number(mean)} ± {number(std)}"
+    return write(mean) if mean is None or std is None else f"{write(mean)} ± {number(std)}"
 
 
 def p_value(value: object) -> str:
