@@ -12,16 +12,15 @@ the three others, noto among them. Every method has the settings this library gi
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common.child import said_by
-from benchmarks.common.options import add_work, parser_of, part
-from benchmarks.common.origin import origin
-from benchmarks.ogen.study import SEEDS, Variant, mean_scores, run_all, summarize
+from benchmarks.common.options import add_names, add_number, add_seeds, add_work, parser_of, part
+from benchmarks.common.results_file import read_results, write_results
+from benchmarks.ogen.study import Variant, mean_scores, run_all, summarize
 from benchmarks.ogen.tasks import StudyTask, emoji_tasks, task_card
 from ogenlib.data.emoji import emoji_datasets
 from ogenlib.hosts import METHODS, method
@@ -130,7 +129,7 @@ def measure_peaks(variants: Sequence[Variant], work: Path) -> dict[str, float]:
                 prepared = True
             ogen = [] if variant.ogen is None else ["--ogen"]
             write_json(path, said_by("hosts.peak_memory", *keep, variant.host, *ogen))
-        found[f"{variant.host} {variant.name}"] = json.loads(path.read_text(encoding="utf-8"))["peak_mib"]
+        found[f"{variant.host} {variant.name}"] = read_results(path)["peak_mib"]
     return found
 
 
@@ -144,28 +143,12 @@ def datasets_card(task: StudyTask) -> dict[str, Any]:
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = parser_of(__doc__, "hosts.json")
-    parser.add_argument(
-        "--hosts", nargs="+", choices=list(METHODS), default=compared_hosts(), help="methods (all but fine-tuning)"
-    )
-    parser.add_argument(
-        "--datasets",
-        nargs="+",
-        choices=emoji_datasets(),
-        default=emoji_datasets(),
-        metavar="NAME",
-        help="emoji-categories and emoji-concepts/* (all)",
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="seeds (1 2 3)")
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"on cached features ({EPOCHS})")
-    parser.add_argument(
-        "--pixel-epochs",
-        type=int,
-        default=PIXEL_EPOCHS,
-        help=f"of methods that change the image side, at most --epochs ({PIXEL_EPOCHS})",
-    )
-    parser.add_argument(
-        "--cocoop-epochs", type=int, default=COCOOP_EPOCHS, help=f"of CoCoOp, at most --epochs ({COCOOP_EPOCHS})"
-    )
+    add_names(parser, "--hosts", METHODS, compared_hosts(), "methods (all but fine-tuning)")
+    add_names(parser, "--datasets", emoji_datasets(), emoji_datasets(), "emoji-categories and emoji-concepts/* (all)")
+    add_seeds(parser)
+    add_number(parser, "--epochs", EPOCHS, "on cached features")
+    add_number(parser, "--pixel-epochs", PIXEL_EPOCHS, "of methods that change the image side, at most --epochs")
+    add_number(parser, "--cocoop-epochs", COCOOP_EPOCHS, "of CoCoOp, at most --epochs")
     add_work(parser, "runs/hosts")
     return parser.parse_args(argv)
 
@@ -184,36 +167,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         cards[name], backbone = datasets_card(tasks[args.seeds[0]]), tasks[args.seeds[0]].clip.fingerprint()
     if args.part is not None:
         return
-    document = {
-        "schema": SCHEMA,
-        "protocol": {
-            "study": "hosts",
-            "backbone": backbone,
-            "datasets": cards,
-            "shots": 16,
-            "views": 8,
-            "seeds": args.seeds,
-            "epochs": {h: epochs_of(h, args) for h in args.hosts},
-            "settings": "each method's own in this library; OGEN's default preset; none chosen on these tests",
-            "selection": "none: the last epoch is tested",
-            "new_names_known_in_training": "by OGEN, without images",
-            "why_fewer_epochs": "a step on pixels takes some 25 times as long as CoOp's with 26 names, CoCoOp's 20 to "
-            "40 times with 26 to 96 names",
-            "seconds_of": "one training with what precedes its first epoch; other programs ran on the same machine",
-            "memory": "highest resident set of a process that trains two epochs on emoji-categories, MiB",
-            "arguments": {
-                "hosts": list(args.hosts),
-                "cocoop_epochs": args.cocoop_epochs,
-                "pixel_epochs": args.pixel_epochs,
-            },
-            **origin("hosts.study", began),
-        },
-        "rows": rows,
-        "summary": summarize(rows),
-        "gains": gains(rows),
-        "costs": costs(rows, measure_peaks(variants, args.work)),
+    card = {
+        "study": "hosts",
+        "backbone": backbone,
+        "datasets": cards,
+        "shots": 16,
+        "views": 8,
+        "seeds": args.seeds,
+        "epochs": {h: epochs_of(h, args) for h in args.hosts},
+        "settings": "each method's own in this library; OGEN's default preset; none chosen on these tests",
+        "selection": "none: the last epoch is tested",
+        "new_names_known_in_training": "by OGEN, without images",
+        "why_fewer_epochs": "a step on pixels takes some 25 times as long as CoOp's with 26 names, CoCoOp's 20 to "
+        "40 times with 26 to 96 names",
+        "seconds_of": "one training with what precedes its first epoch; other programs ran on the same machine",
+        "memory": "highest resident set of a process that trains two epochs on emoji-categories, MiB",
+        "arguments": {k: getattr(args, k) for k in ("hosts", "cocoop_epochs", "pixel_epochs")},
     }
-    write_json(args.out, document)
+    parts = {"gains": gains(rows), "costs": costs(rows, measure_peaks(variants, args.work))}
+    write_results(args.out, SCHEMA, "hosts.study", card, began=began, rows=rows, summary=summarize(rows), **parts)
 
 
 if __name__ == "__main__":

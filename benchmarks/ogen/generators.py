@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.clip_features import DATASETS, add_option, file_hashes, load_clip_features
-from benchmarks.common.options import parser_of
-from benchmarks.common.origin import origin
+from benchmarks.common.options import add_seeds, parser_of
+from benchmarks.common.results_file import write_results
 from ogenlib.data import FeatureBank, base_new_split, few_shot, load_dataset
 from ogenlib.generators import (
     class_cosine,
@@ -34,7 +34,6 @@ from ogenlib.generators import (
 from ogenlib.hosts.zero_shot import zero_shot_weights
 from ogenlib.results import tables as results
 from ogenlib.towers import Backbone, load_backbone
-from ogenlib.utils.documents import write_json
 
 SCHEMA = "ogenlib.generators/1"
 DOMAIN, SHOTS, VIEWS = "noto", 16, 8
@@ -183,7 +182,7 @@ def summarize(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def main() -> None:
     parser = parser_of(__doc__, "generators.json")
     add_option(parser)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="seeds (default 1 2 3)")
+    add_seeds(parser)
     args = parser.parse_args()
     began = time.perf_counter()
     clip = load_backbone("ogen-tiny")
@@ -198,21 +197,16 @@ def main() -> None:
             cards[name] = task.card
             rows += measure(task, seed, list_variants())
             print(f"{name}, seed {seed}: {time.perf_counter() - began:.0f} s", flush=True)
-    document = {
-        "schema": SCHEMA,
-        "protocol": {
-            "name": "generators",
-            "datasets": cards,
-            "seeds": args.seeds,
-            "k_coverage": 5,
-            "selection": "none",
-            "unknown_images_seen_in_training": False,
-            **origin("ogen.generators", began),
-        },
-        "rows": rows,
-        "summary": summarize(rows),
+    card = {
+        "name": "generators",
+        "datasets": cards,
+        "seeds": args.seeds,
+        "k_coverage": 5,
+        "selection": "none",
+        "unknown_images_seen_in_training": False,
     }
-    write_json(args.out, document)
+    parts = {"rows": rows, "summary": summarize(rows)}
+    write_results(args.out, SCHEMA, "ogen.generators", card, began=began, **parts)
 
 
 if __name__ == "__main__":

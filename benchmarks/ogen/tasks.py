@@ -17,11 +17,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.common.clip_features import load_clip_features
+from benchmarks.common.clip_features import as_labels, load_arrays, load_clip_features
 from ogenlib.data import BaseNewSplit, FeatureBank, ImageSet, PixelBank, base_new_split, few_shot, load_dataset
 from ogenlib.data.dataset import Item, short_hash
 from ogenlib.data.emoji import TEMPLATES, Concept, concepts, open_drawing
@@ -216,12 +215,11 @@ def _base_half(name: str, folder: Path, seed: int) -> StudyTask:
 
 def _imagenet(folder: Path, seed: int) -> StudyTask:
     """200 classes that follow each other in ImageNet's order, so that they are alike; 4 shots."""
-    paths = (folder / "imas_vitb32_imagenet.npz", folder / "text_vitb32_imagenet1k.npz")
-    with np.load(paths[0]) as images, np.load(paths[1]) as texts:
-        train, labels = torch.tensor(images["train4_x"]).float(), torch.tensor(images["train4_y"]).long()
-        test = torch.cat([torch.tensor(images[f"train{k}_x"]).float() for k in (1, 2)])
-        truth = torch.cat([torch.tensor(images[f"train{k}_y"]).long() for k in (1, 2)])
-        text = torch.tensor(texts["text_b"]).float()
+    images = load_arrays("imas_vitb32_imagenet.npz", folder)
+    train, labels = torch.tensor(images["train4_x"]).float(), as_labels(images["train4_y"])
+    test = torch.cat([torch.tensor(images[f"train{k}_x"]).float() for k in (1, 2)])
+    truth = torch.cat([as_labels(images[f"train{k}_y"]) for k in (1, 2)])
+    text = torch.tensor(load_arrays("text_vitb32_imagenet1k.npz", folder)["text_b"]).float()
     rng = random.Random(seed)
     start = rng.randrange(0, 800)
     order = list(range(start, start + 200))

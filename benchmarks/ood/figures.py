@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmarks.common.options import parser_of
 from benchmarks.common.places import ROOT
+from benchmarks.common.results_file import read_results
 from benchmarks.ood.tables import TASKS
 
 KNOWN, UNKNOWN, LINES = "#0072b2", "#c24e00", ("#5c6470", "#0072b2", "#c24e00")
@@ -137,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a picture is of other results")
     parser.add_argument("--root", type=Path, default=ROOT, help="the repository")
     args = parser.parse_args(argv)
-    document = json.loads((args.root / "benchmarks" / "results" / "ood.json").read_text(encoding="utf-8"))
+    document = read_results(args.root / "benchmarks" / "results" / "ood.json")
     try:
         found = pictures(document)
     except ValueError as error:

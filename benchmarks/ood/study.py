@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.clip_features import add_option
-from benchmarks.common.options import parser_of
+from benchmarks.common.options import add_seeds, parser_of
 from benchmarks.common.origin import origin
+from benchmarks.common.results_file import read_results
 from benchmarks.ood.detectors import Entry, Scores, entries
 from benchmarks.ood.tasks import FAR, NEAR, VOCABULARY, Task, test_tasks, validation_tasks, vocabulary
 from ogenlib.detect.measures import METRICS, histogram, measures, roc
@@ -182,7 +183,7 @@ def started(card: dict[str, Any], path: Path | None) -> dict[str, Any]:
     }
     if path is None or not path.is_file():
         return empty
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_results(path)
     same = ("seeds", "shots", "vocabulary", "excluded", "rows", "selection")
     other = [key for key in same if found.get("protocol", {}).get(key) != card[key]]
     if found.get("schema") != SCHEMA or other:
@@ -216,7 +217,7 @@ def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = parser_of(__doc__, "ood.json")
     add_option(parser)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="of the fitted rows")
+    add_seeds(parser)
     parser.add_argument(
         "--only",
         nargs="+",

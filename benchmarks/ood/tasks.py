@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -49,16 +49,7 @@ class Task:
                 for rows in ((self.fit_y == c).nonzero()[:, 0] for c in range(len(self.names)))
             ]
         )
-        return Task(
-            self.name,
-            self.names,
-            self.others,
-            self.fit_x[chosen],
-            self.fit_y[chosen],
-            self.known,
-            self.unknown,
-            self.excluded,
-        )
+        return replace(self, fit_x=self.fit_x[chosen], fit_y=self.fit_y[chosen])
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ from benchmarks.common.child import said_by
 from benchmarks.common.options import parser_of
 from benchmarks.common.origin import command
 from benchmarks.common.resident import status
+from benchmarks.common.results_file import read_results
+from benchmarks.ogen.study import trained_parameters
 from ogenlib.anchors import AnchorPairs, EmojiCaptions, caption_table, emoji_pool
 from ogenlib.data import Dataset, PixelBank, few_shot, load_dataset
 from ogenlib.hosts import METHODS, Host, build, takes_anchors
@@ -130,7 +132,7 @@ def timed(setting: Setting, chosen: Sequence[Case], rounds: int) -> list[dict[st
                 "case": case.name,
                 "host": case.host,
                 "options": case.options,
-                "parameters": sum(p.numel() for p in host.trainable().values()),
+                "parameters": trained_parameters(host),
                 "seconds": statistics.median(seconds),
                 "ratio": statistics.median(ratios),
                 "ratios": ratios,
@@ -169,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     chosen = cases() if args.cases is None else [known[name] for name in args.cases]
     git, began = results.git_revision(), time.perf_counter()
-    others = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {"protocol": {"models": {}}}
+    others = read_results(args.out) if args.out.is_file() else {"protocol": {"models": {}}}
     again = [*known] if args.cases is None else args.cases
     old = ((row["model"], row["case"], row) for row in others.get("rows", []))
     rows = {(model, case): row for model, case, row in old if model not in args.models or case not in again}

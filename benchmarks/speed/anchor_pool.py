@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.common.options import parser_of
+from benchmarks.common.options import add_many, add_number, parser_of
 from benchmarks.common.origin import origin
 from benchmarks.common.resident import status
 from ogenlib.anchors import CandidatePool, FaissIndex
@@ -149,16 +149,14 @@ def searched(search: Callable[[], tuple[Tensor, Tensor]], queries: int) -> tuple
 
 def main() -> None:
     parser = parser_of(__doc__, "anchor-pool.json")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="pairs (default 1,000,000)")
-    parser.add_argument("--dim", type=int, default=512, help="width of the features (default 512)")
-    parser.add_argument("--queries", type=int, default=500, help="images that ask (default 500)")
-    parser.add_argument("--k", type=int, default=16, help="neighbours of each (default 16)")
-    parser.add_argument("--processes", type=int, default=4, help="that write a shard each (default 4)")
+    add_number(parser, "--rows", 1_000_000, "pairs")
+    add_number(parser, "--dim", 512, "width of the features")
+    add_number(parser, "--queries", 500, "images that ask")
+    add_number(parser, "--k", 16, "neighbours of each")
+    add_number(parser, "--processes", 4, "that write a shard each")
     parser.add_argument("--lists", type=int, default=None, help="inverted lists (default: what the library takes)")
-    parser.add_argument(
-        "--probes", type=int, nargs="+", default=[1, 8, 32, 128], help="lists looked into (32 is the library's)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the pairs (default 0)")
+    add_many(parser, "--probes", (1, 8, 32, 128), "lists looked into (32 is the library's)")
+    add_number(parser, "--seed", 0, "of the pairs")
     parser.add_argument("--work", type=Path, default=None, help="folder for the pool (default: a temporary one)")
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []

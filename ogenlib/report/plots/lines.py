@@ -208,23 +208,33 @@ def curve_figure(
         )
     elif zero_base is not None and zero_new is not None:
         figure.text(0.71, 0.955, "no parting", fontsize=9, color=SOFT, va="center", ha="right")
-    span = y_range[1] - y_range[0]
-    heights = spread([label[0] for label in labels], 0.062 * span)
+    write_labels(axes, labels)
+    return Markup(to_svg(figure, name, f"{name}: accuracy on base and on new names over epochs"))
+
+
+def write_labels(
+    axes: Any, labels: Sequence[tuple[float, str, str, str]], *, gap: float = 0.062, at: float = 1.035, size: float = 9
+) -> None:
+    """Names of lines at their right ends (height, text, colour, weight), moved apart where they would overlap.
+
+    gap: between neighbours, a share of the axes' height. at: where the names begin, in widths of the axes.
+    """
+    low, high = axes.get_ylim()
+    heights = spread([label[0] for label in labels], gap * (high - low))
     for (value, text, colour, weight), height in zip(labels, heights, strict=True):
         axes.annotate(
             text,
             (1.0, value),
             xycoords=("axes fraction", "data"),
-            xytext=(1.035, height),
+            xytext=(at, height),
             textcoords=("axes fraction", "data"),
             va="center",
-            fontsize=9,
+            fontsize=size,
             color=colour,
             fontweight=weight,
             annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "shrinkA": 2, "shrinkB": 0, "relpos": (0, 0.5)},
         )
-    return Markup(to_svg(figure, name, f"{name}: accuracy on base and on new names over epochs"))
 
 
 def domain_figure(
