@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from benchmarks.common.child import said_by
+from benchmarks.common.groups import grouped
 from benchmarks.common.options import add_names, add_number, add_seeds, add_work, parser_of, part
 from benchmarks.common.results_file import read_results, write_results
 from benchmarks.ogen.study import Variant, mean_scores, run_all, summarize
@@ -68,52 +70,44 @@ def gains(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     are not independent. Those of a single dataset are its seeds.
     """
     tests = []
-    for family in dict.fromkeys(r["family"] for r in rows):
-        own = [r for r in rows if r["family"] == family]
+    for family, own in grouped(rows, "family").items():
         unit = "task" if len({r["task"] for r in own}) > 1 else "seed"
         for domain in (HOME, OTHERS):
-            cells: dict[tuple[str, bool, Any], list[dict[str, float]]] = {}
-            for r in own:
-                cells.setdefault((r["host"], r["variant"] == "ogenlib", r[unit]), []).append(r["domains"][domain])
             means: list[Score] = []
-            for (host, ogen, value), scores in cells.items():
-                means.append({"host": host, "ogen": ogen, "domain": domain, "seed": value})
-                means[-1].update(mean_scores(scores))
-            for host in dict.fromkeys(r["host"] for r in own):
-                pair = [m for m in means if m["host"] == host]
-                for test in results.paired_tests(pair, domain, reference=""):
-                    tests.append(
-                        {
-                            "family": family,
-                            "host": host,
-                            "pairs": unit,
-                            **{k: test[k] for k in ("domain", "metric", "difference", "p", "n")},
-                        }
-                    )
+            for (host, variant, value), runs in grouped(own, "host", "variant", unit).items():
+                means.append({"host": host, "ogen": variant == "ogenlib", "domain": domain, "seed": value})
+                means[-1].update(mean_scores([run["domains"][domain] for run in runs]))
+            for host, pair in grouped(means, "host").items():
+                tests += [
+                    {
+                        "family": family,
+                        "host": host,
+                        "pairs": unit,
+                        **{k: test[k] for k in ("domain", "metric", "difference", "p", "n")},
+                    }
+                    for test in results.paired_tests(pair, domain, reference="")
+                ]
     return tests
 
 
 def costs(rows: Sequence[dict[str, Any]], peaks: dict[str, float]) -> list[dict[str, Any]]:
-    """Of each method alone and with OGEN: trained parameters and seconds of training, means over the runs on the
-    family of a single dataset (or the first), and the peak memory that was measured apart."""
+    """Of each method alone and with OGEN on the family of a single dataset (or the first): what training took, and
+    the peak memory that was measured apart."""
     first = rows[0]["family"]
-    found = []
-    for host, variant in dict.fromkeys((r["host"], r["variant"]) for r in rows):
-        own = [r for r in rows if (r["host"], r["variant"], r["family"]) == (host, variant, first)]
-        if not own:
-            continue
-        found.append(
-            {
-                "host": host,
-                "variant": variant,
-                "family": first,
-                "epochs": own[0]["epochs"],
-                "parameters": max(r["parameters"] for r in own),
-                "seconds": sum(r["seconds_fit"] for r in own) / len(own),
-                "peak_mib": peaks.get(f"{host} {variant}"),
-            }
-        )
-    return found
+    methods = grouped((row for row in rows if row["family"] == first), "host", "variant")
+    return [
+        {"host": host, "variant": variant, "family": first, **cost_of(own), "peak_mib": peaks.get(f"{host} {variant}")}
+        for (host, variant), own in methods.items()
+    ]
+
+
+def cost_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Epochs, trained parameters, and the mean of the seconds of training."""
+    return {
+        "epochs": runs[0]["epochs"],
+        "parameters": max(run["parameters"] for run in runs),
+        "seconds": mean(run["seconds_fit"] for run in runs),
+    }
 
 
 def measure_peaks(variants: Sequence[Variant], work: Path) -> dict[str, float]:

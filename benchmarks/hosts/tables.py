@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.common.groups import grouped
 from benchmarks.common.markdown import COLUMNS, difference, named, number, over_seeds, plus_minus, scores_of, table
 from benchmarks.hosts.study import HOME, OTHERS
 
@@ -20,12 +21,10 @@ def concepts(document: dict[str, Any]) -> str:
 
 def cost(document: dict[str, Any]) -> str:
     """Trained parameters, seconds and peak memory, alone and with OGEN."""
-    by_host: dict[str, dict[str, dict[str, Any]]] = {}
-    for entry in document["costs"]:
-        by_host.setdefault(entry["host"], {})[entry["variant"]] = entry
     lines = []
-    for host, found in by_host.items():
-        alone, added = found["host alone"], found.get("ogenlib", {})
+    for host, entries in grouped(document["costs"], "host").items():
+        of = {entry["variant"]: entry for entry in entries}
+        alone, added = of["host alone"], of.get("ogenlib", {})
         trains = alone["epochs"] if alone["parameters"] else None
         lines.append(
             [

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.clip_features import DATASETS, add_option, file_hashes, load_clip_features
+from benchmarks.common.groups import grouped
 from benchmarks.common.options import add_seeds, parser_of
 from benchmarks.common.results_file import write_results
 from ogenlib.data import FeatureBank, base_new_split, few_shot, load_dataset
@@ -168,11 +169,8 @@ def text_only(task: Task) -> dict[str, float]:
 
 def summarize(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """[mean, std] over seeds of every metric for each dataset, variant and spread in order of appearance."""
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["dataset"], row["variant"], row["spread"]), []).append(row)
     summary = []
-    for (dataset, variant, spread), members in groups.items():
+    for (dataset, variant, spread), members in grouped(rows, "dataset", "variant", "spread").items():
         entry = {"dataset": dataset, "variant": variant, "spread": spread, "n_seeds": len(members)}
         metrics = [m for m in (*DISTANCES, *PERCENT, "seconds") if m in members[0]]
         summary.append(entry | {m: results.mean_std([r[m] for r in members]) for m in metrics})

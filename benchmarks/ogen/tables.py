@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks.common.groups import grouped
 from benchmarks.common.markdown import (
     COLUMNS,
     METHOD_NAMES,
@@ -207,8 +208,8 @@ def hosts_tried(document: dict[str, Any]) -> str:
     entries = document["summary"]
     families = list(dict.fromkeys(e["family"] for e in entries))
     lines = []
-    for host, name in dict.fromkeys((e["host"], e["variant"]) for e in entries):
-        found = {e["family"]: e for e in entries if (e["host"], e["variant"]) == (host, name)}
+    for (host, name), own in grouped(entries, "host", "variant").items():
+        found = {e["family"]: e for e in own}
         cells = [
             f"{number(found[f]['H'][0])} / {number(found[f]['joint_H'][0])}" if f in found else "–" for f in families
         ]

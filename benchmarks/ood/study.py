@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.clip_features import add_option
+from benchmarks.common.groups import grouped
 from benchmarks.common.options import add_seeds, parser_of
 from benchmarks.common.origin import origin
 from benchmarks.common.results_file import read_results
@@ -204,8 +205,7 @@ def forget(document: dict[str, Any], name: str) -> None:
 def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Mean of each metric over the far and over the near tasks, each task's seeds averaged first."""
     summary = []
-    for name in dict.fromkeys(r["detector"] for r in rows):
-        own = [r for r in rows if r["detector"] == name]
+    for name, own in grouped(rows, "detector").items():
         for group, tasks in (("far", FAR), ("near", NEAR)):
             of = {t: [r for r in own if r["task"] == t] for t in tasks}
             if all(of.values()):

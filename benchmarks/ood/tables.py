@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
+from benchmarks.common.groups import grouped
 from benchmarks.common.markdown import named, number, plus_minus, seeds_of, table, whole
 
 TASKS = {
@@ -30,18 +32,18 @@ def _pair(row: dict[str, Any] | None) -> str:
     return "–" if row is None else f"{number(row['auroc'])} / {number(row['fpr95_ood_positive'])}"
 
 
+def _mean(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    return {key: mean(row[key] for row in rows) for key in ("auroc", "fpr95_ood_positive")}
+
+
 def tasks(document: dict[str, Any]) -> str:
     """AUROC / FPR95 of each detector on each task, by what the detector is told."""
     parts = []
     for setting, title in SETTINGS.items():
-        names = dict.fromkeys(r["detector"] for r in document["rows"] if r["setting"] == setting)
         lines = []
-        for name in names:
-            cells = []
-            for task in TASKS:
-                rows = [r for r in document["rows"] if r["detector"] == name and r["task"] == task]
-                keys = ("auroc", "fpr95_ood_positive")
-                cells.append(_pair({k: mean(r[k] for r in rows) for k in keys} if rows else None))
+        for name, own in grouped((r for r in document["rows"] if r["setting"] == setting), "detector").items():
+            of = grouped(own, "task")
+            cells = [_pair(_mean(of[task]) if task in of else None) for task in TASKS]
             groups = {s["tasks"]: s for s in document["summary"] if s["detector"] == name}
             lines.append([name, *cells, _pair(groups.get("far")), _pair(groups.get("near"))])
         if lines:
@@ -66,10 +68,9 @@ def unexcluded(document: dict[str, Any]) -> str:
     """The far tasks with all classes left in."""
     names = list(TASKS)[:3]
     lines = []
-    for name in dict.fromkeys(r["detector"] for r in document["without_exclusions"]):
-        of = {r["task"]: r for r in document["without_exclusions"] if r["detector"] == name}
-        whole = {k: mean(of[t][k] for t in names) for k in ("auroc", "fpr95_ood_positive")}
-        lines.append([name, *[_pair(of[t]) for t in names], _pair(whole)])
+    for name, own in grouped(document["without_exclusions"], "detector").items():
+        of = {r["task"]: r for r in own}
+        lines.append([name, *[_pair(of[t]) for t in names], _pair(_mean([of[t] for t in names]))])
     return table(["detector", *[TASKS[t] for t in names], "mean"], lines)
 
 

@@ -22,6 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common.groups import grouped
 from benchmarks.common.kept_rows import kept_rows
 from benchmarks.common.options import (
     add_many,
@@ -35,7 +36,7 @@ from benchmarks.common.options import (
 )
 from benchmarks.common.places import RESULTS
 from benchmarks.common.results_file import read_results, write_results
-from benchmarks.hosts.study import host_variants
+from benchmarks.hosts.study import cost_of, host_variants
 from benchmarks.ogen.study import Variant, trained_parameters
 from benchmarks.robust.pictures import draw
 from benchmarks.robust.rates import EPOCHS, PRECISION, RATES, chosen_rates, rate_of
@@ -152,30 +153,17 @@ def run_all(
 def tables(rows: Sequence[Row]) -> dict[str, Any]:
     """Rows with their points, and the means over seeds, by dataset."""
     done: dict[str, Any] = {"rows": [], "summary": []}
-    for task in dict.fromkeys(row["task"] for row in rows):
-        found = robustness_tables([row for row in rows if row["task"] == task])
+    for task, own in grouped(rows, "task").items():
+        found = robustness_tables(own)
         done["rows"] += found["robustness"]
         done["summary"] += [{"task": task, **entry} for entry in found["robustness_summary"]]
     return done
 
 
 def costs(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Of each method alone and with OGEN: trained parameters and seconds of training, means over the first dataset."""
-    found = []
-    for host, ogen in dict.fromkeys((r["host"], r["ogen"]) for r in rows):
-        own = [r for r in rows if (r["host"], r["ogen"], r["task"]) == (host, ogen, rows[0]["task"])]
-        if own:
-            seconds = sum(r["seconds_fit"] for r in own) / len(own)
-            found.append(
-                {
-                    "host": host,
-                    "ogen": ogen,
-                    "epochs": own[0]["epochs"],
-                    "seconds": seconds,
-                    "parameters": max(r["parameters"] for r in own),
-                }
-            )
-    return found
+    """Of each method alone and with OGEN: what training took on the first dataset."""
+    methods = grouped((row for row in rows if row["task"] == rows[0]["task"]), "host", "ogen")
+    return [{"host": host, "ogen": ogen, **cost_of(own)} for (host, ogen), own in methods.items()]
 
 
 def study_variants(hosts: Sequence[str], with_ogen: Sequence[str]) -> list[Variant]:
