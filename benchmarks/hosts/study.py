@@ -42,12 +42,12 @@ def compared_hosts() -> list[str]:
 
 def host_variants(hosts: Sequence[str]) -> list[Variant]:
     """Each method alone, then with OGEN where it takes it."""
-    found = []
+    variants = []
     for host in hosts:
-        found.append(Variant("host alone", host))
+        variants.append(Variant("host alone", host))
         if method(host).info.ogen:
-            found.append(Variant("ogenlib", host, {}))
-    return found
+            variants.append(Variant("ogenlib", host, {}))
+    return variants
 
 
 def epochs_of(host: str, args: argparse.Namespace) -> int:
@@ -113,7 +113,7 @@ def cost_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def measure_peaks(variants: Sequence[Variant], work: Path) -> dict[str, float]:
     """MiB of each variant, by a program of its own each; kept in `work`."""
     keep = ("--keep", str((work / "banks").resolve()))
-    found: dict[str, float] = {}
+    peaks: dict[str, float] = {}
     prepared = False
     for variant in variants:
         path = work / f"peak-{variant.host}-{variant.name.replace(' ', '-')}.json"
@@ -123,8 +123,8 @@ def measure_peaks(variants: Sequence[Variant], work: Path) -> dict[str, float]:
                 prepared = True
             ogen = [] if variant.ogen is None else ["--ogen"]
             write_json(path, said_by("hosts.peak_memory", *keep, variant.host, *ogen))
-        found[f"{variant.host} {variant.name}"] = read_results(path)["peak_mib"]
-    return found
+        peaks[f"{variant.host} {variant.name}"] = read_results(path)["peak_mib"]
+    return peaks
 
 
 def datasets_card(task: StudyTask) -> dict[str, Any]:

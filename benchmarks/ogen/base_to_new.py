@@ -37,14 +37,14 @@ def run(config: BenchConfig, results: Path, work: Path | None) -> None:
 
 def curves(document: dict[str, Any]) -> dict[str, Curve]:
     """Mean curves by name: the host alone, then with OGEN, each if it was run."""
-    found = {}
+    by_name = {}
     for ogen, name in ((False, NAME), (True, f"{NAME} + OGEN")):
         own = [c for c in document["curves"] if c["host"] == HOST and c["ogen"] == ogen]
         if own:
-            found[name] = mean_curve(own)
-    if not found:
+            by_name[name] = mean_curve(own)
+    if not by_name:
         raise ValueError(f"the results have no curves of {HOST}; run without --picture")
-    return found
+    return by_name
 
 
 def draw(document: dict[str, Any], path: Path) -> None:

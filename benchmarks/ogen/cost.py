@@ -43,8 +43,8 @@ def stepper(host: Host, task: StudyTask) -> Iterator[float]:
     while True:
         began = time.perf_counter()
         for _ in range(STEPS):
-            rows = torch.randint(len(data), (BATCH,), generator=draws)
-            batch = Batch(data.labels[rows], features=data.view(rows, draws), generator=draws)
+            indices = torch.randint(len(data), (BATCH,), generator=draws)
+            batch = Batch(data.labels[indices], features=data.view(indices, draws), generator=draws)
             optimizer.zero_grad(set_to_none=True)
             torch.stack(list(host.losses(batch).values())).sum().backward()
             optimizer.step()

@@ -70,8 +70,8 @@ def emoji_task(clip: Backbone, seed: int) -> Task:
 
     def bank(names: Sequence[str]) -> tuple[Tensor, Tensor]:
         picked = few_shot(data.train, SHOTS, seed).of_classes(names)
-        found = FeatureBank.extract(clip, picked, views=VIEWS, seed=seed)
-        return found.features.flatten(0, 1), found.labels.repeat_interleave(found.features.shape[1])
+        extracted = FeatureBank.extract(clip, picked, views=VIEWS, seed=seed)
+        return extracted.features.flatten(0, 1), extracted.labels.repeat_interleave(extracted.features.shape[1])
 
     test = FeatureBank.extract(clip, data.test.of_classes(split.new))
     known, unknown = (zero_shot_weights(clip, names, data.templates) for names in (split.base, split.new))
@@ -91,9 +91,9 @@ def emoji_task(clip: Backbone, seed: int) -> Task:
 
 def clip_task(name: str, folder: Path) -> Task:
     """DTD or Stanford Cars: the first half of the names is known."""
-    found = load_clip_features(name, folder)
-    n_known = len(base_new_split(found.classnames).base)
-    train, test = found.train_y < n_known, found.test_y < n_known
+    data = load_clip_features(name, folder)
+    n_known = len(base_new_split(data.classnames).base)
+    train, test = data.train_y < n_known, data.test_y < n_known
     card = {
         "backbone": "OpenAI CLIP ViT-B/32, precomputed features",
         "sha256": file_hashes(name, folder),
@@ -102,11 +102,11 @@ def clip_task(name: str, folder: Path) -> Task:
     }
     return _task(
         name,
-        (found.train_x[train], found.train_y[train]),
-        found.text[:n_known],
-        (found.test_x[~test], found.test_y[~test] - n_known),
-        found.text[n_known:],
-        (found.train_x[~train], found.train_y[~train] - n_known),
+        (data.train_x[train], data.train_y[train]),
+        data.text[:n_known],
+        (data.test_x[~test], data.test_y[~test] - n_known),
+        data.text[n_known:],
+        (data.train_x[~train], data.train_y[~train] - n_known),
         card,
     )
 
@@ -137,22 +137,22 @@ def measure(task: Task, seed: int, variants: Sequence[str]) -> list[dict[str, An
         percent = {k: 100 * v if k in PERCENT else v for k, v in numbers.items()}
         return {"dataset": task.name, "variant": variant, "spread": spread, "seed": seed, "seconds": seconds, **percent}
 
-    def everything(rows: Tensor, labels: Tensor) -> dict[str, float]:
-        return measure_synthesized(rows, labels, task.real, task.real_labels, task.text)
+    def everything(features: Tensor, labels: Tensor) -> dict[str, float]:
+        return measure_synthesized(features, labels, task.real, task.real_labels, task.text)
 
     rows = [row("real", None, everything(task.spare, task.spare_labels)), row("text", None, text_only(task))]
-    wanted = torch.bincount(task.spare_labels)
-    labels = torch.arange(len(wanted)).repeat_interleave(int(wanted.max()))
-    place = torch.arange(len(labels)) % int(wanted.max())
-    kept = place < wanted[labels]  # as many rows of every class as the row `real` has
+    counts = torch.bincount(task.spare_labels)
+    labels = torch.arange(len(counts)).repeat_interleave(int(counts.max()))
+    place = torch.arange(len(labels)) % int(counts.max())
+    kept = place < counts[labels]  # as many rows of every class as the row `real` has
     for variant in variants:
         began = time.perf_counter()
         generator = fit_generator(task.known, task.known_labels, task.known_text, variant, seed=seed)
         seconds = time.perf_counter() - began
         for generator.spread in ("residual", "none"):
             draws = torch.Generator().manual_seed(seed)
-            made = generator.synthesize(task.text, int(wanted.max()), generator=draws)
-            rows.append(row(variant, generator.spread, everything(made[kept], labels[kept]), seconds))
+            synthesized = generator.synthesize(task.text, int(counts.max()), generator=draws)
+            rows.append(row(variant, generator.spread, everything(synthesized[kept], labels[kept]), seconds))
     return rows
 
 

@@ -183,16 +183,16 @@ def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def search_variants(host: str) -> list[Variant]:
     """Recipes on the selection tasks. What was tried only in scratch trials is named in docs/ogen.md."""
-    found = [Variant("host alone", host)]
-    found += tuned_baseline(host, 0.1, 0.3, 1.0, 3.0)
+    variants = [Variant("host alone", host)]
+    variants += tuned_baseline(host, 0.1, 0.3, 1.0, 3.0)
     only = {"zero_shot_share": 0.0, "zero_shot_kl": 0.0, "teacher": None, "synthesized_ce": 1.0}
-    found.append(Variant("CE on synthesized features, nothing else", host, only))
+    variants.append(Variant("CE on synthesized features, nothing else", host, only))
     for share in (0.0, 0.5, 1.0):
         for ce in (0.0, 0.3, 1.0):
             for kl in (0.1, 0.3):
                 grid = {"zero_shot_share": share, "zero_shot_kl": kl, "synthesized_ce": ce}
                 name = f"share {share:g}, KL {kl}, " + (f"CE {ce:g}" if ce else "no generator")
-                found.append(Variant(name, host, grid if ce else {**grid, "generator": None}))
+                variants.append(Variant(name, host, grid if ce else {**grid, "generator": None}))
     changes: dict[str, dict[str, Any]] = {
         "KL 1": {"zero_shot_kl": 1.0},
         "no teacher": {"teacher": None},
@@ -205,8 +205,8 @@ def search_variants(host: str) -> list[Variant]:
         "shift": {"generator": "shift"},
         "KL on synthesized": {"synthesized_kl": 1.0},
     }
-    found.append(Variant("ogenlib", host, {}))
-    return found + changed(host, {f"ogenlib, {name}": change for name, change in changes.items()})
+    variants.append(Variant("ogenlib", host, {}))
+    return variants + changed(host, {f"ogenlib, {name}": change for name, change in changes.items()})
 
 
 def search(folder: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[StudyTask]]:

@@ -196,8 +196,8 @@ def pixels(document: dict[str, Any]) -> str:
     for name in dict.fromkeys(e["variant"] for e in entries):
         cells = []
         for host in hosts:
-            found = [e for e in entries if e["variant"] == name and e["host"] in (host, "zero_shot")]
-            cells += [number(sum(e[c][0] for e in found) / len(found)) for c in COLUMNS]
+            own = [e for e in entries if e["variant"] == name and e["host"] in (host, "zero_shot")]
+            cells += [number(sum(e[c][0] for e in own) / len(own)) for c in COLUMNS]
         lines.append([name, *cells])
     header = [f"{METHOD_NAMES[h]}: {c}" if c == "base" else c.replace("_", " ") for h in hosts for c in COLUMNS]
     return table(["", *header], lines) + f"\nMeans over {len(document['protocol']['tasks'])} tasks, one seed.\n"
@@ -209,9 +209,10 @@ def hosts_tried(document: dict[str, Any]) -> str:
     families = list(dict.fromkeys(e["family"] for e in entries))
     lines = []
     for (host, name), own in grouped(entries, "host", "variant").items():
-        found = {e["family"]: e for e in own}
+        by_family = {e["family"]: e for e in own}
         cells = [
-            f"{number(found[f]['H'][0])} / {number(found[f]['joint_H'][0])}" if f in found else "–" for f in families
+            f"{number(by_family[f]['H'][0])} / {number(by_family[f]['joint_H'][0])}" if f in by_family else "–"
+            for f in families
         ]
         lines.append([f"{METHOD_NAMES[host]}, {name}", *cells])
     return table(["H / joint H", *families], lines) + "\nMeans over the tasks and seeds of a family.\n"

@@ -129,8 +129,8 @@ def run_fitting(document: dict[str, Any], rows: int, path: Path) -> dict[str, An
     card = document["protocol"]
     size = ["--classes", str(card["classes"]), "--dim", str(card["dimensions"])]
     counts = (str(max(1, round(FEWER * rows))), str(rows))
-    found = [said_by("ood.speed", "--child", FITTED, "--rows", count, *size) for count in counts]
-    document["fitting"] = {"protocol": origin("ood.speed"), "rows": found}
+    fitted = [said_by("ood.speed", "--child", FITTED, "--rows", count, *size) for count in counts]
+    document["fitting"] = {"protocol": origin("ood.speed"), "rows": fitted}
     write_json(path, document)
     return document
 

@@ -83,10 +83,10 @@ def excluded(document: dict[str, Any]) -> str:
 def validation(document: dict[str, Any]) -> str:
     """What was tried on the validation tasks; the chosen setting is bold."""
     lines = []
-    for name, found in document["validation"].items():
-        for trial in found["tried"]:
+    for name, of in document["validation"].items():
+        for trial in of["tried"]:
             text = ", ".join(f"{k} {v:g}" for k, v in trial["settings"].items()) or "default"
-            text = f"**{text}**" if trial["settings"] == found["chosen"] else text
+            text = f"**{text}**" if trial["settings"] == of["chosen"] else text
             lines.append([name, text, str(trial["tasks"]), _pair(trial)])
     return table(["detector", "setting", "tasks", "AUROC / FPR95"], lines)
 

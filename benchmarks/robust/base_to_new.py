@@ -95,10 +95,13 @@ def some_selection_tasks(count: int) -> list[StudyTask]:
 
 def search_variants(hosts: Sequence[str]) -> list[Variant]:
     """Zero-shot, each method alone, and with every setting that is tried for it."""
-    found = [Variant("zero-shot", "zero_shot")]
+    variants = [Variant("zero-shot", "zero_shot")]
     for host in hosts:
-        found += [Variant("host alone", host), *(Variant(name, host, dict(more)) for name, more in TRIED[host].items())]
-    return found
+        variants += [
+            Variant("host alone", host),
+            *(Variant(name, host, dict(more)) for name, more in TRIED[host].items()),
+        ]
+    return variants
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -86,8 +86,8 @@ class Setting:
         names, options = self.bank.classnames, dict(case.options)
         if takes_anchors(METHODS[case.host]):
             images = self.data.train.of_classes(names)
-            found, told = emoji_pool(self.data, ["twemoji"])
-            pairs = PixelBank.load(self.clip, found.subset(range(len(names))))
+            pool, told = emoji_pool(self.data, ["twemoji"])
+            pairs = PixelBank.load(self.clip, pool.subset(range(len(names))))
             options["captions"] = caption_table(images, EmojiCaptions(self.data))
             options["anchors"] = AnchorPairs(pairs, told)
         return build(case.host, self.clip, names, templates=self.data.templates, **options)
@@ -102,11 +102,11 @@ def steps(host: Host, bank: PixelBank) -> Iterator[float]:
     settings = {**asdict(TrainConfig()), **host.train_settings()}
     parameters = list(host.trainable().values())
     optimizer = torch.optim.AdamW(parameters, settings["lr"], weight_decay=settings["weight_decay"])
-    draws, rows = torch.Generator().manual_seed(1), torch.arange(len(data))
+    draws, indices = torch.Generator().manual_seed(1), torch.arange(len(data))
     host.train()
     while True:
         began = time.perf_counter()
-        batch = data.batch(rows, rows, draws)
+        batch = data.batch(indices, indices, draws)
         assert batch is not None
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(host.losses(batch).values())).sum().backward()
@@ -123,11 +123,11 @@ def timed(setting: Setting, chosen: Sequence[Case], rounds: int) -> list[dict[st
     hosts = [setting.host(case) for case in every]
     running = [steps(host, setting.bank) for host in hosts]
     turns = [[next(run) for run in running] for _ in range(rounds + 1)][1:]
-    found = []
+    timings = []
     for i, (case, host) in enumerate(zip(every, hosts, strict=True)):
         seconds = [turn[i] for turn in turns]
         ratios = [turn[i] / turn[0] for turn in turns]
-        found.append(
+        timings.append(
             {
                 "case": case.name,
                 "host": case.host,
@@ -138,7 +138,7 @@ def timed(setting: Setting, chosen: Sequence[Case], rounds: int) -> list[dict[st
                 "ratios": ratios,
             }
         )
-    return found
+    return timings
 
 
 def peak(model: str, case: Case) -> float:
@@ -208,9 +208,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     for model in args.models:
         for start in range(0, len(chosen), TOGETHER):
-            found = timed(Setting.load(model), chosen[start : start + TOGETHER], args.rounds or ROUNDS[model])
+            timings = timed(Setting.load(model), chosen[start : start + TOGETHER], args.rounds or ROUNDS[model])
             # of the reference, the first group's rounds are shown; ratios are each group's own
-            fresh = [row for row in ({"case": LOADED, "host": LOADED}, *found) if (model, row["case"]) not in rows]
+            fresh = [row for row in ({"case": LOADED, "host": LOADED}, *timings) if (model, row["case"]) not in rows]
             for row in fresh:
                 row |= {"model": model, "peak_mib": None}
                 print({k: row[k] for k in ("case", "seconds", "ratio") if k in row}, flush=True)

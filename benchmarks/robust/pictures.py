@@ -26,15 +26,15 @@ Key = tuple[str, bool]
 
 def pictures(document: Mapping[str, Any]) -> dict[str, list[Key]]:
     """File name -> methods in it, full fine-tuning first; at most as many as there are colours."""
-    found = list(dict.fromkeys((row["host"], row["ogen"]) for row in document["rows"] if row.get("curve")))
-    rest = [key for key in found if not key[1] and key != REFERENCE and key[0] not in PAPERS]
+    methods = list(dict.fromkeys((row["host"], row["ogen"]) for row in document["rows"] if row.get("curve")))
+    rest = [key for key in methods if not key[1] and key != REFERENCE and key[0] not in PAPERS]
     groups = {
-        "robust-methods": [key for key in found if not key[1] and key[0] in PAPERS],
-        "robust-ogen": [key for key in found if key[1]],
+        "robust-methods": [key for key in methods if not key[1] and key[0] in PAPERS],
+        "robust-ogen": [key for key in methods if key[1]],
         "robust-baselines": [key for key in rest if FAMILIES.get(key[0]) != "flyp"],
         "robust-contrastive": [key for key in rest if FAMILIES.get(key[0]) == "flyp"],
     }
-    first = [REFERENCE] if REFERENCE in found else []
+    first = [REFERENCE] if REFERENCE in methods else []
     return {name: [*first, *keys][: len(plots.HOSTS)] for name, keys in groups.items() if keys}
 
 

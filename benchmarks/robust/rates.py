@@ -71,16 +71,16 @@ def chosen(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 
     The methods of a family have one rate in this library, so they share the product too.
     """
-    found: dict[str, dict[str, Any]] = {}
+    best: dict[str, dict[str, Any]] = {}
     for host in dict.fromkeys(row["host"] for row in rows):
         own = {row["factor"]: row for row in rows if row["host"] == host and row["val"] is not None}
         if own:
             factor = merge.best_alpha([(factor, row["val"]) for factor, row in own.items()])
-            found[host] = {"factor": factor, "lr": own[factor]["lr"], "of": host}
+            best[host] = {"factor": factor, "lr": own[factor]["lr"], "of": host}
     for host, member in FAMILIES.items():
-        if host not in found and member in found:
-            found[host] = dict(found[member])
-    return found
+        if host not in best and member in best:
+            best[host] = dict(best[member])
+    return best
 
 
 def chosen_rates(path: Path = RATES) -> dict[str, float]:

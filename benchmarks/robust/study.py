@@ -154,9 +154,9 @@ def tables(rows: Sequence[Row]) -> dict[str, Any]:
     """Rows with their points, and the means over seeds, by dataset."""
     done: dict[str, Any] = {"rows": [], "summary": []}
     for task, own in grouped(rows, "task").items():
-        found = robustness_tables(own)
-        done["rows"] += found["robustness"]
-        done["summary"] += [{"task": task, **entry} for entry in found["robustness_summary"]]
+        own_tables = robustness_tables(own)
+        done["rows"] += own_tables["robustness"]
+        done["summary"] += [{"task": task, **entry} for entry in own_tables["robustness_summary"]]
     return done
 
 

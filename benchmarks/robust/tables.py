@@ -36,18 +36,18 @@ def trained(document: dict[str, Any]) -> str:
 def concepts(document: dict[str, Any]) -> str:
     """The end of every training, and WiSE-FT of each at the chosen alpha: means over the datasets."""
     tasks = list(document["protocol"]["datasets"])
-    wanted = [(point, key) for point in ("trained", "chosen") for key in _points(document, tasks[0], point)]
+    points = [(point, key) for point in ("trained", "chosen") for key in _points(document, tasks[0], point)]
     reference = [_points(document, task, "trained")[REFERENCE] for task in tasks]
     lines = []
-    for point, key in wanted:
+    for point, key in points:
         entries = [_points(document, task, point)[key] for task in tasks]
-        found = {m: [entry[m][0] for entry in entries] for m in SIDES}
-        gains = [mean(values) - mean(entry[m][0] for entry in reference) for m, values in found.items()]
+        values_of = {m: [entry[m][0] for entry in entries] for m in SIDES}
+        gains = [mean(values) - mean(entry[m][0] for entry in reference) for m, values in values_of.items()]
         shown = key != ZERO_SHOT and (point, key) != ("trained", REFERENCE)
         lines.append(
             [
                 named(*key) + (" · WiSE-FT" if point == "chosen" else ""),
-                *[plus_minus(results.mean_std(values)) for values in found.values()],
+                *[plus_minus(results.mean_std(values)) for values in values_of.values()],
                 " / ".join(map(difference, gains)) if shown else "–",
             ]
         )
@@ -151,9 +151,9 @@ def rates(document: dict[str, Any]) -> str:
     lines = []
     factors = sorted({row["factor"] for row in document["rows"]})
     for host, entry in document["chosen"].items():
-        found = {row["factor"]: row["val"] for row in document["rows"] if row["host"] == host}
-        cells = [("failed" if found[f] is None else number(found[f])) if f in found else "" for f in factors]
-        if not found:
+        tried = {row["factor"]: row["val"] for row in document["rows"] if row["host"] == host}
+        cells = [("failed" if tried[f] is None else number(tried[f])) if f in tried else "" for f in factors]
+        if not tried:
             cells[0] = "as " + named(entry["of"])
         lines.append([named(host), f"{entry['lr'] / entry['factor']:g}", *cells, f"{entry['lr']:g}"])
     header = ["", "own rate", *[f"× {factor:g}" for factor in factors], "used"]

@@ -54,17 +54,17 @@ class Mixture:
     def noise(self, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=self.draws)
 
-    def rows(self, count: int) -> Tensor:
+    def points(self, count: int) -> Tensor:
         chosen = self.centres[torch.randint(len(self.centres), (count,), generator=self.draws)]
         latent = chosen + SPREAD * self.noise(count, LATENT) / LATENT**0.5
         return self.near(latent @ self.map)
 
-    def near(self, rows: Tensor) -> Tensor:
-        return F.normalize(rows + NOISE * self.noise(*rows.shape) / rows.shape[1] ** 0.5, dim=-1)
+    def near(self, points: Tensor) -> Tensor:
+        return F.normalize(points + NOISE * self.noise(*points.shape) / points.shape[1] ** 0.5, dim=-1)
 
 
 @contextmanager
-def private_peak(found: dict[str, Any]) -> Iterator[None]:
+def private_peak(measured: dict[str, Any]) -> Iterator[None]:
     """Seconds of the block, and by how many MiB private memory rose in it, looked at every 20 ms."""
     before = peak = status("RssAnon")
     done = threading.Event()
@@ -80,10 +80,10 @@ def private_peak(found: dict[str, Any]) -> Iterator[None]:
     try:
         yield
     finally:
-        found["seconds"] = time.perf_counter() - began
+        measured["seconds"] = time.perf_counter() - began
         done.set()
         thread.join()
-        found["extra_mib"] = max(peak, status("RssAnon")) - before
+        measured["extra_mib"] = max(peak, status("RssAnon")) - before
 
 
 def write_shards(folder: Path, rows: int, dim: int, seed: int, rank: int, count: int, wait: Any, peaks: Any) -> None:
@@ -98,7 +98,7 @@ def write_shards(folder: Path, rows: int, dim: int, seed: int, rank: int, count:
         mixture.draws.manual_seed(seed + 2 + part.start)  # the same centres, points of its own
         images, texts = (torch.empty(len(part), dim, dtype=torch.float16) for _ in range(2))
         for start in range(0, len(part), BLOCK):
-            block = mixture.rows(min(BLOCK, len(part) - start))
+            block = mixture.points(min(BLOCK, len(part) - start))
             images[start : start + len(block)] = block
             texts[start : start + len(block)] = mixture.near(block)
         keys = Strings.of(f"{i:09d}" for i in part)
@@ -134,17 +134,17 @@ def write_pool(folder: Path, rows: int, dim: int, processes: int, seed: int) -> 
     return {"seconds": time.perf_counter() - began, "largest_process_mib": max(peaks.get() for _ in workers)}
 
 
-def recall(found: Tensor, exact: Tensor) -> float:
+def recall(neighbours: Tensor, exact: Tensor) -> float:
     """Percent of each query's exact neighbours that were found, on average."""
-    return 100 * float((found[:, :, None] == exact[:, None]).any(1).float().mean())
+    return 100 * float((neighbours[:, :, None] == exact[:, None]).any(1).float().mean())
 
 
 def searched(search: Callable[[], tuple[Tensor, Tensor]], queries: int) -> tuple[dict[str, Any], Tensor]:
-    """Seconds, milliseconds a query and memory of a search, and the rows it found."""
+    """Seconds, milliseconds a query and memory of a search, and the neighbours it found."""
     measured: dict[str, Any] = {}
     with private_peak(measured):
-        _, rows = search()
-    return {**measured, "ms_a_query": 1000 * measured["seconds"] / queries}, rows
+        _, neighbours = search()
+    return {**measured, "ms_a_query": 1000 * measured["seconds"] / queries}, neighbours
 
 
 def main() -> None:
@@ -176,7 +176,7 @@ def main() -> None:
         note({"case": "open", **measured})
         mixture = Mixture(args.rows, args.dim, args.seed)
         mixture.draws.manual_seed(args.seed + 1)  # the same centres, further points
-        queries = mixture.rows(args.queries)
+        queries = mixture.points(args.queries)
         measured, exact = searched(partial(pool.search, queries, args.k), args.queries)
         note({"case": "exact", **measured, "recall": 100.0})
         if importlib.util.find_spec("faiss") is None:
@@ -191,8 +191,8 @@ def main() -> None:
                 note({"case": f"build {kind}", **measured, "lists": index.index.nlist, "index_mib": size / 2**20})
                 for probe in args.probes:
                     again = FaissIndex(index.index, pool, kind, probe=probe, refine=index.refine)
-                    measured, found = searched(partial(again.search, queries, args.k), args.queries)
-                    note({"case": f"search {kind}", "probe": probe, **measured, "recall": recall(found, exact)})
+                    measured, neighbours = searched(partial(again.search, queries, args.k), args.queries)
+                    note({"case": f"search {kind}", "probe": probe, **measured, "recall": recall(neighbours, exact)})
                 del index, again
     card = origin("speed.anchor_pool")
     faiss_version = {"faiss": version("faiss-cpu")} if importlib.util.find_spec("faiss") is not None else {}

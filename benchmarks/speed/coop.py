@@ -110,12 +110,12 @@ def step(loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> float:
 
 def agree(cases: Cases) -> None:
     """Stop unless both sides have the same loss and the same gradient of every parameter."""
-    found: list[tuple[float, list[Tensor]]] = []
+    sides: list[tuple[float, list[Tensor]]] = []
     for side in ("textbook step", "ours step"):
         loss, parameters = cases[side]
         value = loss()
-        found.append((value.item(), list(torch.autograd.grad(value, parameters))))
-    (a, grads_a), (b, grads_b) = found
+        sides.append((value.item(), list(torch.autograd.grad(value, parameters))))
+    (a, grads_a), (b, grads_b) = sides
     error = max(((x - y).norm() / x.norm()).item() for x, y in zip(grads_a, grads_b, strict=True))
     if abs(a - b) > 1e-4 * abs(a) or not error <= 1e-3:
         raise SystemExit(f"the sides disagree: losses {a} and {b}, gradients differ by {error:.1e}")

@@ -88,8 +88,8 @@ class Findings:
 
     def settings(self) -> list[Setting]:
         """Those with results, without means, the training one first."""
-        found = [s for s in dict.fromkeys(setting for setting, _ in self.entries) if s[0] != AVERAGE]
-        return sorted(found, key=lambda setting: setting != self.training)
+        settings = [s for s in dict.fromkeys(setting for setting, _ in self.entries) if s[0] != AVERAGE]
+        return sorted(settings, key=lambda setting: setting != self.training)
 
     def rank(self, variant: Variant) -> tuple[int, Variant]:
         """Sorts variants as in the summary, unknown ones last."""

@@ -87,8 +87,8 @@ def few_shot_text(summary: Sequence[Summary], home: str) -> str:
         shots = sorted({row["shots"] for row in here})
         lines = []
         for name in dict.fromkeys(_name(row) for row in here):
-            found = {row["shots"]: _cell(row["base"]) for row in here if _name(row) == name}
-            lines.append((name, [found.get(n, "-") for n in shots]))
+            by_shots = {row["shots"]: _cell(row["base"]) for row in here if _name(row) == name}
+            lines.append((name, [by_shots.get(n, "-") for n in shots]))
         blocks.append((f"{dataset}\n" if len(datasets) > 1 else "") + _aligned("accuracy by shots", shots, lines))
     return "\n\n".join(blocks)
 

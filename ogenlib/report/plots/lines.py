@@ -86,12 +86,12 @@ def parting_epoch(
     """
     if zero_base is None or zero_new is None:
         return None
-    found: int | None = None
+    first: int | None = None
     for epoch, b, n in reversed(list(zip(epochs, base, new, strict=True))):
         if not (b > zero_base and n < zero_new):
             break
-        found = epoch
-    return found
+        first = epoch
+    return first
 
 
 def parting_words(curve: Curve, seeds: Sequence[Curve], zero_base: float | None, zero_new: float | None) -> str:

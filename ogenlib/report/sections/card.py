@@ -37,10 +37,10 @@ def zero_shot_share(card: ProtocolCard) -> str:
     ogen = [host.get("ogen") for host in listed if isinstance(host, Mapping)]
     settings = [one.get("settings") for one in ogen if isinstance(one, Mapping)]
     shares = [finite(one.get("zero_shot_share")) for one in settings if isinstance(one, Mapping)]
-    found = sorted({share for share in shares if share})
-    if not found:
+    distinct = sorted({share for share in shares if share})
+    if not distinct:
         return ""
-    percents = " or ".join(f"{100 * share:.0f} %" for share in found)
+    percents = " or ".join(f"{100 * share:.0f} %" for share in distinct)
     return f" For names without training images, OGEN’s class weights are {percents} zero-shot’s, in testing too."
 
 
