@@ -5,11 +5,9 @@ Nothing is imported before it is used: ``import ogenlib`` and ``ogen --help`` do
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from importlib import import_module
-from importlib.util import find_spec
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ogenlib.utils.lazy import attach
 
 if TYPE_CHECKING:
     from ogenlib import evaluate, hosts
@@ -30,30 +28,16 @@ __all__ = [
     "to_linear_head",
 ]  # fmt: skip
 
-# The same names as above, for when the program runs.
-_HOMES: Mapping[str, tuple[str, ...]] = MappingProxyType({
-    "analysis": ("nearest_words",),
-    "data": ("FeatureBank", "PixelBank", "base_new_split", "few_shot", "few_shot_train_val", "load_dataset"),
-    "export": ("export_head", "export_onnx", "export_open_clip", "to_linear_head"),
-    "ogen": ("OGEN", "OGENConfig", "load_generator", "save_generator"),
-    "runs": ("Classifier", "load_run"),
-    "towers": ("EmbeddingTable", "load_backbone"),
-    "train": ("TrainConfig", "fit"),
-})  # fmt: skip
-
-
-if not TYPE_CHECKING:  # a type checker must go on telling names that are not there
-
-    def __getattr__(name: str) -> Any:
-        """A public name, or a module of the package, imported now; later uses find it without this function."""
-        for module, names in _HOMES.items():
-            if name in names:
-                globals()[name] = value = getattr(import_module(f"{__name__}.{module}"), name)
-                return value
-        if not name.startswith("_") and find_spec(f"{__name__}.{name}") is not None:
-            return import_module(f"{__name__}.{name}")
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+if not TYPE_CHECKING:  # the same names for when the program runs; a type checker must go on telling what is not there
+    __getattr__, __dir__ = attach(
+        __name__,
+        {
+            "analysis": ("nearest_words",),
+            "data": ("FeatureBank", "PixelBank", "base_new_split", "few_shot", "few_shot_train_val", "load_dataset"),
+            "export": ("export_head", "export_onnx", "export_open_clip", "to_linear_head"),
+            "ogen": ("OGEN", "OGENConfig", "load_generator", "save_generator"),
+            "runs": ("Classifier", "load_run"),
+            "towers": ("EmbeddingTable", "load_backbone"),
+            "train": ("TrainConfig", "fit"),
+        },
+    )

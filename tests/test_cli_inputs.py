@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,12 @@ from PIL import Image
 
 import ogenlib as og
 from ogenlib.bench.runner import BenchConfig
-from ogenlib.cli import commands
-from ogenlib.cli import detect as cli_detect
-from ogenlib.cli import use as cli_use
+from ogenlib.cli import methods
 from ogenlib.cli.inputs import given_names, read_names, writable
 from ogenlib.cli.main import main
 from ogenlib.cli.settings import host_options
 from ogenlib.cli.terminal import printable
+from ogenlib.detect.of_run import read_images
 from ogenlib.hosts import METHODS, ZeroShot, build, option_types
 from ogenlib.utils.documents import DIGEST, digest_of
 
@@ -32,18 +32,28 @@ AS_SEEN = r"\x1b[31mred\u202ecat\x07"
 @pytest.fixture
 def nothing_loads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty current folder, and a failure where a model or a run is opened."""
+    for module in (
+        "bench.suite",
+        "runs.training",
+        "detect.of_run",
+    ):  # commands import them; they must not find `refuse`
+        import_module(f"ogenlib.{module}")
 
     def refuse(*args: Any, **options: Any) -> Any:
         raise AssertionError("something was loaded")
 
-    for module, names in (
-        (commands, ("load_backbone", "load_dataset", "run_bench", "run_suite", "read_run")),
-        (cli_use, ("load_run",)),
-        (cli_detect, ("load_run",)),
+    for place in (
+        "ogenlib.towers.load_backbone",
+        "ogenlib.data.load_dataset",
+        "ogenlib.bench.runner.run_bench",
+        "ogenlib.bench.suite.run_suite",
+        "ogenlib.runs.saved.read_run",
+        "ogenlib.runs.saved.load_run",
+        "ogenlib.runs.training.load_backbone",
+        "ogenlib.runs.training.load_dataset",
     ):
-        for name in names:
-            monkeypatch.setattr(module, name, refuse)
-    monkeypatch.setattr(cli_use.Classifier, "load", refuse)
+        monkeypatch.setattr(place, refuse)
+    monkeypatch.setattr(og.Classifier, "load", refuse)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -254,7 +264,7 @@ def test_hidden_files_of_a_folder_are_no_banks(tmp_path: Path) -> None:
         for row in range(2):
             Image.new("RGB", (8, 8 + row)).save(tmp_path / name / f"{row}.png")
     (tmp_path / ".bank-0123456789ab.tmp.safetensors").touch()
-    assert isinstance(cli_detect.read_images(tmp_path), og.data.ImageSet)
+    assert isinstance(read_images(tmp_path), og.data.ImageSet)
 
 
 # --- whose fault ------------------------------------------------------------------------------------------
@@ -270,7 +280,7 @@ def raising(error: Exception) -> Callable[..., Any]:
 def test_a_type_error_is_a_fault_of_the_program(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(commands, "methods", raising(TypeError("unsupported operand")))
+    monkeypatch.setattr(methods, "listed", raising(TypeError("unsupported operand")))
     assert main(["methods"]) == 1
     assert "failed with TypeError: unsupported operand (--debug shows where)" in said(capsys)
     with pytest.raises(TypeError):
@@ -399,9 +409,8 @@ def test_a_run_may_fetch_its_model_only_if_asked(
         raise ValueError("enough")
 
     monkeypatch.chdir(tmp_path)
-    for module in (cli_use, cli_detect):
-        monkeypatch.setattr(module, "load_run", load)
-    monkeypatch.setattr(cli_use.Classifier, "load", load)
+    monkeypatch.setattr("ogenlib.runs.saved.load_run", load)
+    monkeypatch.setattr(og.Classifier, "load", load)
     words = {"RUN": str(run / "run"), "IMAGE": str(next(run.glob("*.png")))}
     arguments = [words.get(word, word) for word in command]
     assert main(arguments) == main([*arguments, "--download"]) == 2

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ogenlib.cli import commands
+from ogenlib.cli import methods
 from ogenlib.cli.main import main
 from ogenlib.cli.signals import Ending, ending
 
@@ -95,17 +95,17 @@ def test_a_signal_while_importing_is_one_line(name: str, tmp_path: Path) -> None
     ready = tmp_path / "ready"
     (tmp_path / "torch.py").write_text(SLOW_TO_IMPORT.format(ready=str(ready)))
     places = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-    process = start("methods", PYTHONPATH=places)
+    process = start("train", PYTHONPATH=places)
     wait_for(ready.exists, process)
     process.send_signal(getattr(signal, name))
     out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (CODES[name], "")
-    assert err.startswith("ogen: ") and err.count("\n") == 1, err
+    assert err.startswith("ogen train: ") and err.count("\n") == 1, err
 
 
 def ended_by(monkeypatch: pytest.MonkeyPatch, run: Callable[[object], None]) -> int:
     """The exit code of a command that does `run`."""
-    monkeypatch.setattr(commands, "methods", run)
+    monkeypatch.setattr(methods, "listed", lambda: run(None))
     return main(["methods"])
 
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from ogenlib import hosts
-from ogenlib.bench.config import ALL_SHOTS
 from ogenlib.bench.protocols import Plan, plan
 from ogenlib.bench.protocols.domain_shift import ShiftJudge, held_out_rows
 from ogenlib.bench.runner import BenchConfig, run_bench
@@ -19,6 +18,7 @@ from ogenlib.merge.wise import wise_ft
 from ogenlib.report.page import build_report
 from ogenlib.report.text import summary_text
 from ogenlib.results import tables as results
+from ogenlib.runs.config import ALL_SHOTS
 from ogenlib.runs.saved import load_run
 
 ACTIVITIES, FOOD = "emoji-concepts/activities", "emoji-concepts/food-drink"

@@ -23,7 +23,8 @@ from ogenlib.data import BaseNewSplit, FeatureBank, ImageSet, PixelBank, base_ne
 from ogenlib.evaluate import scores as evaluate
 from ogenlib.hosts import METHODS, Batch, CoOp, Host
 from ogenlib.ogen.wrapper import OGEN
-from ogenlib.train.loop import TrainConfig, fit
+from ogenlib.train.config import TrainConfig
+from ogenlib.train.loop import fit
 
 QUICK: dict[str, Any] = {"epochs": 2, "batch_size": 6, "lr": 0.05, "warmup_epochs": 0}
 SMALL: dict[str, Any] = {"k": 2, "iterations": 3, "rows": 4, "per_class": 4}

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from ogenlib.bench.config import PROTOCOLS, SHOTS_LIST
-from ogenlib.bench.protocols import PLANS, Part, plan
-from ogenlib.bench.protocols.plan import Tested as Banks
-from ogenlib.bench.protocols.sides import SidesJudge
+from ogenlib.bench.checks import OPTIONS
+from ogenlib.bench.config import SHOTS_LIST
+from ogenlib.bench.protocols import PROTOCOLS, Part, plan
+from ogenlib.bench.protocols.parts.plan import Tested as Banks
+from ogenlib.bench.protocols.parts.sides import SidesJudge
+from ogenlib.bench.protocols.registry import LISTINGS, NO_TARGETS, SECTIONS
 from ogenlib.bench.runner import BenchConfig, run_bench
 from ogenlib.data import FeatureBank, ImageSet, Item, base_new_split, load_dataset
 from ogenlib.evaluate import scores as evaluate
@@ -20,7 +22,7 @@ from ogenlib.evaluate.label_space import LabelSpace, label_spaces
 from ogenlib.report.format import label
 from ogenlib.report.page import build_report
 from ogenlib.report.sections.beside import shots_section
-from ogenlib.report.text import summary_text
+from ogenlib.report.text import LISTED, summary_text
 from ogenlib.results import tables as results
 
 QUICK = {"iterations": 4, "per_class": 4, "rows": 4}
@@ -173,8 +175,14 @@ def test_summary_and_tests_keep_datasets_and_shots_apart() -> None:
 # --- plans ------------------------------------------------------------------------------------------------
 
 
-def test_every_protocol_has_a_plan() -> None:
-    assert tuple(PLANS) == PROTOCOLS
+def test_every_protocol_declares_itself() -> None:
+    assert list(PROTOCOLS) == sorted(PROTOCOLS) and "base-to-new" in PROTOCOLS
+    for name, info in PROTOCOLS.items():
+        assert info.name == name and info.about
+        assert info.plan.__module__ == f"ogenlib.bench.protocols.{name.replace('-', '_')}"
+        assert set(info.takes) <= {*OPTIONS, NO_TARGETS}
+        assert info.shown.sections == tuple(section for section in SECTIONS if section in info.shown.sections)
+    assert tuple(LISTED) == LISTINGS
 
 
 def test_cross_dataset_tests_no_image_that_was_trained_on() -> None:

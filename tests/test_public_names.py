@@ -19,7 +19,10 @@ import ogenlib
 
 ROOT = Path(__file__).resolve().parents[1]
 # Their modules are used by name, inside the library: they offer nothing as packages.
-INSIDE = ("ogenlib.utils", "ogenlib.hosts.parts", "ogenlib.report.plots", "ogenlib.report.sections")
+INSIDE = (
+    "ogenlib.utils", "ogenlib.hosts.parts", "ogenlib.bench.protocols.parts", "ogenlib.report.plots",
+    "ogenlib.report.sections",
+)  # fmt: skip
 
 
 def packages() -> list[str]:
@@ -91,6 +94,7 @@ def faults(member: Member) -> Iterator[str]:
 def said_below(package: str, name: str) -> str | None:
     """The string on the line after a constant's assignment, in the module that a package takes it from."""
     body = ast.parse(inspect.getsource(importlib.import_module(package))).body
+    body = [one for node in body for one in (node.body if isinstance(node, ast.If) else [node])]
     for node, after in zip(body, [*body[1:], None], strict=True):
         if isinstance(node, ast.ImportFrom) and any(name == (a.asname or a.name) for a in node.names):
             return said_below(str(node.module), name)

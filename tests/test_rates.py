@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tuned_world import KNOWN, QUICK, TEMPLATE, BothTowers, small_bank
 
 from ogenlib.hosts import CoOp, FullFT
-from ogenlib.train.loop import TrainConfig, fit, step_rate
-from ogenlib.train.param_groups import check_rates, factors, frozen, layer_decay
+from ogenlib.train.config import TrainConfig, check_rates
+from ogenlib.train.loop import fit, step_rate
+from ogenlib.train.param_groups import factors, frozen, layer_decay
 
 
 def test_the_first_pattern_found_counts() -> None:

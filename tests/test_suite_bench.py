@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ogenlib.bench.protocols import PROTOCOLS
 from ogenlib.bench.runner import BenchConfig
 from ogenlib.bench.suite import run_suite, suite_document
 from ogenlib.cli.main import main
@@ -90,16 +91,16 @@ def test_a_missing_dataset_is_said_before_anything_is_trained(tmp_path: Path, ca
 
 
 def test_only_rows_read_in_their_source_are_published() -> None:
-    rows = published.published_rows("base-to-new", "coop11", COOP11)
+    rows = published.published_halves("coop11", COOP11)
     assert {row["tag"] for row in rows} == {"V CITE", "V RMA"} and all(row["source"] for row in rows)
     # By dataset these two hold cells that are not confirmed; OGEN's average is only recalled.
     assert not {"KgCoOp", "PromptSRC", "OGEN"} & {row["method"] for row in rows}
-    shifts = published.published_rows("domain-generalization", "imagenet", published.SHIFTS)
+    shifts = published.published_shifts("imagenet", published.SHIFTS)
     assert {row["tag"] for row in shifts} == {"V RMA Tables 2-3"}
 
 
 def test_published_averages_are_those_of_the_papers() -> None:
-    rows = published.published_rows("base-to-new", "coop11", COOP11)
+    rows = published.published_halves("coop11", COOP11)
     averages = [row for row in rows if row["dataset"] == "average"]
     means = {row["method"]: (round(row["base"], 2), round(row["new"], 2)) for row in averages}
     assert means == {
@@ -115,15 +116,15 @@ def test_published_averages_are_those_of_the_papers() -> None:
 
 
 def test_published_shifts_and_transfers() -> None:
-    rows = published.published_rows("domain-generalization", "imagenet", published.SHIFTS)
+    rows = published.published_shifts("imagenet", published.SHIFTS)
     means = {r["method"]: round(r["new"], 2) for r in rows if r["dataset"] == "average"}
     assert means["CLIP"] == 57.18 and means["CoOp"] == 59.28 and means["PromptSRC"] == 60.65
-    transfers = published.published_rows("cross-dataset", "imagenet", COOP11)
+    transfers = published.published_transfers("imagenet", COOP11)
     assert {r["method"]: r["new"] for r in transfers}["MaPLe"] == 66.30
     assert "CLIP" not in {r["method"] for r in transfers}  # not published there
-    assert published.published_rows("cross-dataset", "imagenet", COOP11[:5]) == []  # a mean of other datasets
-    assert published.published_rows("few-shot", "imagenet", ["imagenet"]) == []
-    assert published.published_rows("cross-dataset", "emoji-categories", ["emoji-concepts/objects"]) == []
+    assert published.published_transfers("imagenet", COOP11[:5]) == []  # a mean of other datasets
+    assert PROTOCOLS["few-shot"].shown.published is None
+    assert published.published_transfers("emoji-categories", ["emoji-concepts/objects"]) == []
 
 
 def test_published_rows_stand_beside_ones_own(finished: Path) -> None:

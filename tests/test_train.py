@@ -21,7 +21,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ogenlib.hosts import Batch, CoOp, Host, ZeroShot
-from ogenlib.train.loop import TrainConfig, epoch_seed, fit, learning_rate
+from ogenlib.train.config import TrainConfig
+from ogenlib.train.loop import epoch_seed, fit, learning_rate
 
 NAMES = ["dog", "red apple", "train", "hammer"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmarks.common.places import RESULTS
-from ogenlib.train.loop import PRECISIONS
+from ogenlib.train.config import PRECISIONS
 
 SEEDS = (1, 2, 3)
 Cell = TypeVar("Cell")

@@ -39,7 +39,7 @@ from ogenlib.hosts.r_adapter import FEW_SHOT_RANK
 from ogenlib.results import tables as results
 from ogenlib.towers import Backbone, load_backbone
 from ogenlib.train.batches import training_data
-from ogenlib.train.loop import TrainConfig
+from ogenlib.train.config import TrainConfig
 from ogenlib.utils.documents import write_json
 
 SCHEMA = "ogenlib.robust-cost/1"

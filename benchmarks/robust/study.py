@@ -41,12 +41,13 @@ from benchmarks.ogen.study import Variant, trained_parameters
 from benchmarks.robust.pictures import draw
 from benchmarks.robust.rates import EPOCHS, PRECISION, RATES, chosen_rates, rate_of
 from benchmarks.robust.world import MOST, VIEWS, World, make_host, trained, world
-from ogenlib.bench.config import ALL_SHOTS, ALPHAS
+from ogenlib.bench.config import ALPHAS
 from ogenlib.data.emoji import emoji_datasets
 from ogenlib.hosts import METHODS, Host
 from ogenlib.merge.wise import interpolated, obstacle, start_state
 from ogenlib.results.robustness import ZERO_SHOT, robustness_tables
 from ogenlib.results.types import Robustness
+from ogenlib.runs.config import ALL_SHOTS
 
 SCHEMA = "ogenlib.robust/2"
 FIRST = ("full_ft", "lipsum_ft", "r_adapter", "flyp", "arf")

@@ -23,7 +23,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from benchmarks.ogen.study import Variant
 from benchmarks.ogen.tasks import extracted
 from ogenlib.anchors import emoji_anchors
-from ogenlib.bench.config import ALL_SHOTS, BenchConfig
+from ogenlib.bench.config import BenchConfig
 from ogenlib.bench.protocols import Part, Plan, Tested, plan
 from ogenlib.bench.protocols.domain_shift import ShiftJudge
 from ogenlib.data import FeatureBank, ImageSet, PixelBank, few_shot
@@ -32,9 +32,10 @@ from ogenlib.hosts import Batch, Host, build, method
 from ogenlib.merge.vrf import FORMS, VRF
 from ogenlib.ogen.wrapper import OGEN
 from ogenlib.results.robustness import ZERO_SHOT
+from ogenlib.runs.config import ALL_SHOTS
 from ogenlib.towers import Backbone, load_backbone
 from ogenlib.train.batches import Bank
-from ogenlib.train.loop import PRECISIONS, fit
+from ogenlib.train.loop import DTYPES, fit
 
 VIEWS, MOST = 8, 100
 CLOSE = 0.02  # of logits: rounding of another order of sums
@@ -111,7 +112,7 @@ def encoded(host: Host, features: FeatureBank, pixels: PixelBank | None, precisi
     """
     host.eval()
     parts = []
-    dtype = PRECISIONS[precision]
+    dtype = DTYPES[precision]
     for indices in torch.arange(len(features)).split(BATCH):
         first = torch.zeros(len(indices), dtype=torch.long)
         shown = None if host.uses_cached_features or pixels is None else pixels.pixels(indices, first)

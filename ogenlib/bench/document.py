@@ -14,10 +14,9 @@ from typing import Any, cast
 import torch
 from typing_extensions import NotRequired, TypedDict
 
-from ogenlib.bench.protocols import Part, Plan
+from ogenlib.bench.protocols import PROTOCOLS, Part, Plan
 from ogenlib.data import ImageSet
 from ogenlib.results import tables as results
-from ogenlib.results.published import published_rows
 from ogenlib.results.robustness import robustness_tables
 from ogenlib.results.types import Confusion, Results, Robustness, Row
 from ogenlib.utils.documents import conform, read_json, unsealed
@@ -143,10 +142,12 @@ def _robustness(cells: Sequence[Cell]) -> Mapping[str, Any]:
 
 
 def _published(card: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
-    if card["name"] in ("base-to-new", "ood"):
-        return {}  # beside a whole table, of a suite; or other measures
-    found = published_rows(card["name"], card["dataset"], [row["dataset"] for row in rows])
-    return {"published": found} if found else {}
+    """Published rows beside those of one dataset; where a protocol has suites they stand beside these."""
+    protocol = PROTOCOLS[card["name"]]
+    if protocol.shown.published is None or not protocol.no_suite:
+        return {}
+    published = protocol.shown.published(card["dataset"], [row["dataset"] for row in rows])
+    return {"published": published} if published else {}
 
 
 def ending(skipped: list[dict[str, str]], command: str, seconds: float) -> dict[str, Any]:

@@ -17,21 +17,24 @@ import torch
 from tqdm import tqdm
 
 from ogenlib.anchors.source import AnchorSource
-from ogenlib.bench.config import ALL_SHOTS, PROTOCOLS, BenchConfig, Variant, settings_for
+from ogenlib.bench.config import PROTOCOLS, BenchConfig, Variant
 from ogenlib.bench.document import Cell, add_thumbnails, cell_name, document, read_cell
 from ogenlib.bench.feature_plane import project
 from ogenlib.bench.protocols import Plan, Tested, domains_of, plan
-from ogenlib.bench.texts import pool_folder, source_for, text_options
 from ogenlib.data import Augment, FeatureBank, ImageSet, PixelBank, few_shot
 from ogenlib.data.dataset import short_hash
-from ogenlib.hosts import Host, build, method, takes_anchors, takes_texts, zero_shot_weights
-from ogenlib.ogen.config import ogen_config
+from ogenlib.hosts import Host, method, takes_anchors, takes_texts, zero_shot_weights
+from ogenlib.ogen.config import ogen_config, settings_for
 from ogenlib.ogen.wrapper import OGEN
 from ogenlib.report.page import write_report
 from ogenlib.results.types import Results
+from ogenlib.runs.assemble import assemble
+from ogenlib.runs.config import ALL_SHOTS
+from ogenlib.runs.texts import pool_folder, source_for, text_options
 from ogenlib.towers import Backbone, load_backbone
 from ogenlib.train.batches import Bank
-from ogenlib.train.loop import TrainConfig, fit
+from ogenlib.train.config import TrainConfig
+from ogenlib.train.loop import fit
 from ogenlib.utils.documents import write_document
 from ogenlib.utils.locks import claim, hold
 
@@ -270,18 +273,15 @@ def _signature(shared: _Shared, card: dict[str, Any], bank: Bank, variant: Varia
 def _model(shared: _Shared, images: _Training, variant: Variant) -> Host:
     config, planned = shared.config, shared.plan
     name, ogen = variant
-    options = method(name).dataset_options(planned.source.templates)
-    options |= text_options(name, shared.anchors)
+    options = text_options(name, shared.anchors)
     if planned.texts is not None and takes_texts(method(name)):
         options["texts"] = planned.texts
     if takes_anchors(method(name)):
         options |= images.anchored()
-    if not ogen:
-        return build(name, shared.clip, planned.known, **options)
     # Names alone: no image of a new class is in the training bank.
     unknown = None if config.held_out else planned.new or None
-    recipe = {"preset": config.preset, **shared.ogen_settings}
-    return OGEN.build(name, shared.clip, planned.known, unknown, options, **recipe)
+    recipe = {"preset": config.preset, **shared.ogen_settings} if ogen else None
+    return assemble(name, shared.clip, planned.known, planned.source.templates, options, ogen=recipe, unknown=unknown)
 
 
 def _train(

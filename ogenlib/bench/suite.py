@@ -8,13 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from ogenlib.bench.config import NO_TARGETS, BenchConfig
+from ogenlib.bench.config import BenchConfig
 from ogenlib.bench.document import ending
-from ogenlib.bench.protocols import plan
+from ogenlib.bench.protocols import PROTOCOLS, plan
 from ogenlib.bench.runner import run_bench
 from ogenlib.report.page import write_report
 from ogenlib.results import tables as results
-from ogenlib.results.published import published_rows
 from ogenlib.results.types import Results
 from ogenlib.utils.documents import write_document
 
@@ -45,8 +44,8 @@ def run_suite(config: BenchConfig, out: Path, *, command: str = "", progress: bo
         FileNotFoundError, ValueError: a dataset of the suite is not there, before anything is trained.
     """
     began = time.perf_counter()
-    far = (NO_TARGETS,) if config.protocol == "ood" else ()  # near only: far are datasets beside one
-    each = [replace(config, dataset=name, suite=None, targets=far) for name in config.suite_datasets()]
+    own = {"targets": (), **PROTOCOLS[config.protocol].suite}
+    each = [replace(config, dataset=name, suite=None, **own) for name in config.suite_datasets()]
     if not config.skip_bad:  # else every image would be decoded for the check
         for one in each:
             plan(one)
@@ -68,6 +67,7 @@ def suite_document(suite: str, documents: Sequence[Results], command: str, secon
     common = {k: v for k, v in cards[0].items() if k not in OWN}
     hosts = {name: host for card in cards for name, host in card["hosts"].items()}
     skipped = [entry for card in cards for entry in card["skipped"]]
+    published = PROTOCOLS[cards[0]["name"]].shown.published
     home = cards[0]["home_domain"]
     whole = {
         "schema": results.SCHEMA,
@@ -85,6 +85,6 @@ def suite_document(suite: str, documents: Sequence[Results], command: str, secon
         "rows": rows,
         "summary": results.summarize([*means, *rows]),
         "tests": results.all_tests([*means, *rows]),
-        "published": published_rows(cards[0]["name"], suite, [card["dataset"] for card in cards]),
+        "published": published(suite, [card["dataset"] for card in cards]) if published else [],
     }
     return cast(Results, whole)

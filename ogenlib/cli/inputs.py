@@ -1,4 +1,4 @@
-"""What the command line is told to read and write: class names, images and the folder of ``--out``, checked first.
+"""What the command line is told to read and write: names, images, runs and the folder of ``--out``, checked first.
 
 A command that trains for hours must not be the first to learn that a file is not there.
 """
@@ -10,9 +10,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ogenlib.data.dataset import check_classnames
 from ogenlib.utils.files import check_writable
+
+if TYPE_CHECKING:  # both bring torch
+    from ogenlib.data import Dataset, ImageSet
+    from ogenlib.hosts import Host
 
 MAX_BYTES = 64 * 2**20  # of a file of class names: a million names of 60 letters
 
@@ -55,7 +59,26 @@ def given_names(values: Sequence[str] | None) -> list[str] | None:
     for value in values:
         is_file = os.path.exists(value) and not os.path.isdir(value)
         names += read_names(Path(value)) if is_file or value.endswith(".txt") else [value]
+    from ogenlib.data.dataset import check_classnames
+
     return list(check_classnames(names))
+
+
+def images_of(data: Dataset, split: str) -> ImageSet:
+    """The images of a split; ValueError if there are none."""
+    images = data.splits().get(split)
+    if not images:
+        raise ValueError(f"dataset {data.name} has no {split} images; choose another --split")
+    return images
+
+
+def run_at(folder: Path, alpha: float | None, *, device: str, download: bool) -> Host:
+    """A saved run, or with an `alpha` what WiSE-FT makes of it."""
+    from ogenlib.merge.wise import wise_ft
+    from ogenlib.runs.saved import load_run
+
+    host = load_run(folder, device=device, download=download)
+    return host if alpha is None else wise_ft(host, alpha)
 
 
 def check_images(paths: Sequence[Path]) -> None:

@@ -1,9 +1,7 @@
-"""The command line: exit codes and messages. Options are in `ogenlib.cli.parser`, commands in `ogenlib.cli.commands`.
+"""The command line: exit codes and messages. Each command is a module of this folder, see `ogenlib.cli.command`.
 
 Exit codes: 0 done, 1 failed, 2 wrong input (one line that says what was given and how to fix it); 130, 143 and 129
 ended by SIGINT, SIGTERM and SIGHUP, with what was half written removed.
-
-What takes seconds to import is imported by `main`, where a Ctrl-C is expected.
 """
 
 from __future__ import annotations
@@ -15,7 +13,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
-from ogenlib.cli.overview import ABOUT, overview
+from ogenlib.cli.config_file import apply_config, dump_config
+from ogenlib.cli.inputs import writable
+from ogenlib.cli.parser import build_parser
 from ogenlib.cli.signals import Ending, end_silently, ending
 from ogenlib.cli.terminal import PrintableFormatter, one_line
 
@@ -56,16 +56,14 @@ def _outcome(argv: Sequence[str] | None, signals: Ending) -> tuple[int, str]:
     """The exit code, and what is left to say when everything of the command is closed, its progress bars too."""
     name = "ogen"
     try:
-        given = sys.argv[1:] if argv is None else list(argv)
-        if not given or given[0] not in ABOUT:
-            overview()[0].parse_args(given)  # shows help, or says what is wrong, and exits
-        from ogenlib.cli.inputs import writable
-        from ogenlib.cli.parser import build_parser
-
         args = build_parser().parse_args(argv)
         name = f"ogen {args.command}"
-        with _messages(args.quiet), writable(args.writes(args)):
-            args.run(args)
+        apply_config(args.parser, args)
+        if args.print_config:
+            print(dump_config(args.parser, args), end="")
+        else:
+            with _messages(args.quiet), writable(args.chosen.writes(args)):
+                args.chosen.run(args)
         sys.stdout.flush()
     except BaseException as error:
         if signals.number is not None or isinstance(error, KeyboardInterrupt):

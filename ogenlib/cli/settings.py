@@ -11,7 +11,6 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from ogenlib.cli.values import LARGEST
-from ogenlib.hosts import method, option_types
 from ogenlib.ogen.config import OGENConfig
 
 RECORDED = frozenset({"size"})  # arguments by which a saved run says what training made
@@ -56,6 +55,8 @@ def host_options(name: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     Raises:
         ValueError: a key that is none of its settings, or a value of another type than the setting's.
     """
+    from ogenlib.hosts import method, option_types
+
     types = option_types(method(name))
     return {key: _value(name, types, key, parsed) for key, parsed in pairs}
 

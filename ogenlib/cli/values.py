@@ -31,12 +31,6 @@ def was_given(args: argparse.Namespace, option: str) -> bool:
     return option in getattr(args, "given", ()) or getattr(args, option, None) is True
 
 
-def out_if_asked(args: argparse.Namespace) -> Path | None:
-    """The folder of a command that prints: it writes what it prints only where --out was given, or --json."""
-    asked = was_given(args, "out") or getattr(args, "json", False)
-    return args.out if asked else None
-
-
 def positive(text: str) -> int:
     """A whole number of 1 or more; ArgumentTypeError otherwise."""
     try:
@@ -77,6 +71,14 @@ def number(text: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number")
+    return value
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1; ArgumentTypeError otherwise."""
+    value = number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"alpha={value}: must be from 0 (where training began) to 1 (where it ended)")
     return value
 
 

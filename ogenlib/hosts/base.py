@@ -198,7 +198,7 @@ class Host(nn.Module):
         return DEFAULT_TEMPLATES
 
     def train_settings(self) -> dict[str, Any]:
-        """Training settings the method's authors use where they differ from `ogenlib.train.loop.TrainConfig`."""
+        """Training settings the method's authors use where they differ from `ogenlib.train.config.TrainConfig`."""
         return {}
 
     def merged(self) -> dict[str, Tensor] | None:

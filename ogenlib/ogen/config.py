@@ -7,6 +7,7 @@ https://arxiv.org/abs/2401.15914
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from types import MappingProxyType
@@ -14,6 +15,7 @@ from typing import Any
 
 from ogenlib.generators import list_variants
 
+_log = logging.getLogger(__name__)
 TEACHERS = ("ema", "mean", "almt")
 TEACHER_LOSSES = ("kl", "l2")
 SPREADS = ("residual", "none")
@@ -203,3 +205,21 @@ def ogen_config(preset: str = "ogenlib", kind: str = "prompt", **overrides: Any)
             close = difflib.get_close_matches(name, known, n=1)
             raise ValueError(f"OGEN has no setting {name!r}{f'; did you mean {close[0]!r}?' if close else ''}")
     return replace(PRESETS[preset], **{**FOR_KIND.get((preset, kind), {}), **overrides})
+
+
+def settings_for(preset: str, settings: Mapping[str, Any], n_known: int) -> dict[str, Any]:
+    """OGEN's settings for so many known names: as given, with no more neighbours than there are other names.
+
+    A `k` among `settings` is left alone, so that OGEN can refuse it. One name alone has no neighbours, and so no
+    generator. Both are logged.
+    """
+    chosen = ogen_config(preset, **settings)
+    if chosen.generator is None or "k" in settings or chosen.k < n_known:
+        return dict(settings)
+    if n_known < 2:
+        _log.warning("OGEN works without synthesized features: a single known name has no neighbours")
+        return {**settings, "generator": None, "joint": False, "warmup": 0.0}
+    _log.warning(
+        "OGEN synthesizes from %d neighbours, not %d: there are only %d known names", n_known - 1, chosen.k, n_known
+    )
+    return {**settings, "k": n_known - 1}

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from markupsafe import Markup
 
+from ogenlib.bench.protocols.registry import Shown, shown_as
 from ogenlib.report.format import Variant, counted, finite, mean_of, plus_minus, signed, std_of
 from ogenlib.report.html import tag
 from ogenlib.results.tables import AVERAGE, h_of
@@ -20,15 +21,6 @@ from ogenlib.results.types import Metric, ProtocolCard, Results, Summary, Summar
 Setting = tuple[str, str]
 Item = TypeVar("Item", bound=Mapping[str, object])
 ZERO: Variant = ("zero_shot", False)
-SIDES: dict[str, dict[Metric, str]] = {
-    "base-to-new": {"base": "base names", "new": "new names"},
-    "cross-dataset": {"base": "the dataset of training", "new": "the targets"},
-    "domain-generalization": {"base": "the domain of training", "new": "the shifted domains"},
-    "domain-shift": {"base": "the reference domain", "new": "the shifted domains"},
-    "few-shot": {"base": "the test images", "new": ""},
-    "ood": {},  # sections/ood.py has its own words
-    "retrieval": {"image_to_text_r1": "recall@1 of texts by image", "text_to_image_r1": "recall@1 of images by text"},
-}
 
 
 def items(part: Sequence[Item] | None) -> list[Item]:
@@ -123,10 +115,13 @@ class Findings:
         domain_fits = not self.headline[1] or setting[1] == self.headline[1]
         return domain_fits and (bool(self.protocol.get("suite")) or setting != self.training)
 
-    def sides(self) -> dict[Metric, str]:
+    def sides(self) -> Mapping[Metric, str]:
         """The measured sides and how sentences name them."""
-        words = SIDES.get(str(self.protocol.get("name")), SIDES["base-to-new"])
-        return {side: text for side, text in words.items() if text}
+        return self.shown().sides
+
+    def shown(self) -> Shown:
+        """How the protocol declares that its results are shown."""
+        return shown_as(str(self.protocol.get("name")))
 
 
 def largest_shots(results: Results) -> Results:

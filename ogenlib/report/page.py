@@ -6,7 +6,7 @@ Notation: as in findings.py.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from markupsafe import Markup
 
@@ -54,27 +54,24 @@ def build_report(results: Results) -> str:
         tag("p", how(found.protocol, "each dataset by itself" if suite else found.trained_on()), cls="soft"),
         tag("p", said, cls="soft") if said else None,
     )
-    detectors = ood_section(results)
-    if detectors is not None:
-        ending = (skipped_section(found.protocol), protocol_section(found.protocol))
-        return page(title, tag("header", *head), detectors, ood_tests(results), *ending)
-    return page(
-        title,
-        tag("header", *head),
-        retrieval_section(found),
-        summary_section(found),
-        curve_section(found),
-        feature_section(results),
-        shots_section(results),
-        domain_section(found),
-        robust_section(results),
-        published_section(results),
-        confusion_section(found),
-        class_section(found),
-        tests_section(found),
-        skipped_section(found.protocol),
-        protocol_section(found.protocol),
-    )
+    sections: Mapping[str, Callable[[], Markup | None]] = {
+        "detectors": lambda: ood_section(results),
+        "detector tests": lambda: ood_tests(results),
+        "retrieval": lambda: retrieval_section(found),
+        "summary": lambda: summary_section(found),
+        "curves": lambda: curve_section(found),
+        "features": lambda: feature_section(results),
+        "shots": lambda: shots_section(results),
+        "domains": lambda: domain_section(found),
+        "robustness": lambda: robust_section(results),
+        "published": lambda: published_section(results),
+        "confusions": lambda: confusion_section(found),
+        "classes": lambda: class_section(found),
+        "tests": lambda: tests_section(found),
+        "skipped": lambda: skipped_section(found.protocol),
+        "card": lambda: protocol_section(found.protocol),
+    }
+    return page(title, tag("header", *head), *[sections[section]() for section in found.shown().sections])
 
 
 def write_report(results: Results, path: str | os.PathLike[str]) -> None:
@@ -142,7 +139,7 @@ def summary_section(found: Findings) -> Markup | None:
         f"Summary on {found.place(found.headline)}" if found.place(found.headline) else "Summary",
         f"{spread}, in percent; in small print the difference to zero-shot in points. Best in bold.",
         table(["Host", *[columns[key] for key in shown]], body),
-        glossary(str(found.protocol.get("name"))),
+        glossary(found.shown()),
         runs_table(found),
     )
 

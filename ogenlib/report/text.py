@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
+from ogenlib.bench.protocols.registry import shown_as
 from ogenlib.evaluate.recall import short_name
 from ogenlib.report.format import DASH, MINUS, plus_minus
 from ogenlib.results.tables import AVERAGE
@@ -43,20 +45,33 @@ WIDTH, NAME, WIDE = 14, 22, 34
 
 def summary_text(document: Results) -> str:
     """Tables of the home domain: one of all methods, or one for each dataset and domain that is tested."""
-    card, summary = document["protocol"], document["summary"]
-    home = card["home_domain"]
+    card = document["protocol"]
     if card.get("shots_list"):
-        return few_shot_text(summary, home)
-    if card["name"] == "retrieval":
-        return retrieval_text(summary)
-    if card["name"] == "ood":
-        return detection_text(summary, card["detectors"])
-    if card["name"] == "base-to-new" and not card.get("suite"):
-        return table([row for row in summary if row["domain"] == home], ("base", "new", "H", "joint_H"))
+        return few_shot_text(document["summary"], card["home_domain"])
+    return LISTED[shown_as(card["name"]).listing](document)
+
+
+def halves_text(document: Results) -> str:
+    """All methods in one table; of a suite in one for each dataset."""
+    card = document["protocol"]
+    if card.get("suite"):
+        return datasets_text(document)
+    here = [row for row in document["summary"] if row["domain"] == card["home_domain"]]
+    return table(here, ("base", "new", "H", "joint_H"))
+
+
+def datasets_text(document: Results) -> str:
+    """A table for each dataset, all in the home domain."""
+    home = document["protocol"]["home_domain"]
+    return settings_text({**document, "summary": [row for row in document["summary"] if row["domain"] == home]})
+
+
+def settings_text(document: Results) -> str:
+    """A table for each dataset and domain, the average last, with what is published and how robust methods are."""
+    summary = document["summary"]
     settings = list(dict.fromkeys((row["dataset"], row["domain"]) for row in summary))
-    shown = [s for s in settings if s[1] == home or card["name"] in ("domain-generalization", "domain-shift")]
     blocks = []
-    for dataset, domain in [*[s for s in shown if s[0] != AVERAGE], *[s for s in shown if s[0] == AVERAGE]]:
+    for dataset, domain in sorted(settings, key=lambda setting: setting[0] == AVERAGE):
         rows = [row for row in summary if (row["dataset"], row["domain"]) == (dataset, domain)]
         heading = " / ".join(part for part in (dataset, domain) if part)
         blocks.append(f"{heading}\n{table(rows)}{published_text(document.get('published') or [], dataset)}")
@@ -165,3 +180,11 @@ def _name(row: Of) -> str:
 def _cell(value: object) -> str:
     """As in the report, with hyphens for its dashes."""
     return plus_minus(value).replace(DASH, "-").replace(MINUS, "-")
+
+
+# The functions of `ogenlib.bench.protocols.registry.LISTINGS`.
+LISTED: Mapping[str, Callable[[Results], str]] = MappingProxyType({
+    "halves": halves_text, "datasets": datasets_text, "settings": settings_text,
+    "recalls": lambda document: retrieval_text(document["summary"]),
+    "detectors": lambda document: detection_text(document["summary"], document["protocol"]["detectors"]),
+})  # fmt: skip

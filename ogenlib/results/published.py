@@ -4,6 +4,10 @@ All are of CLIP ViT-B/16 (OpenAI's weights) trained with 16 images of a class, i
 recalled, or cells that contradict the averages of their own table (so KgCoOp's and PromptSRC's by dataset), are not
 here. Harmonic means and averages are worked out from the cells, never copied.
 
+The functions give rows to print beside results on the datasets `tested`, with their average where it can be formed; for
+what has no published counterpart here there are none. A row has dataset, method, base, new, H (None for what is not
+published), tag, source and setting.
+
 `CITE`: "Fully Fine-tuned CLIP Models are Efficient Few-Shot Learners", https://arxiv.org/abs/2407.04003, table 1.
 `RMA`: "RMAdapter", AAAI 2026, tables 1 (base-to-new), 2 (cross-dataset) and 3 (domain generalization). Both re-report
 other papers' numbers beside their own.
@@ -53,22 +57,8 @@ FROM_IMAGENET: dict[str, tuple[tuple[float, ...], float | None]] = {
 }
 
 
-def published_rows(protocol: str, trained: str, tested: Iterable[str]) -> list[PublishedRow]:
-    """Rows to print beside results on the datasets `tested`, with their average where it can be formed.
-
-    Args:
-        trained: the dataset that is trained on, or the suite.
-        tested: datasets of the results; the average is over those of them that are published, if all are.
-
-    Returns:
-        Numbers are None where they are not published; empty for what has no published counterpart here.
-    """
-    datasets = [name for name in dict.fromkeys(tested) if name != AVERAGE]
-    if protocol == "base-to-new":
-        return _base_to_new(datasets)
-    if trained != "imagenet":
-        return []
-    return _shifts(datasets) if protocol in ("domain-generalization", "domain-shift") else _transfer(protocol, datasets)
+def _datasets(tested: Iterable[str]) -> list[str]:
+    return [name for name in dict.fromkeys(tested) if name != AVERAGE]
 
 
 def _row(dataset: str, method: str, base: float | None, new: float | None, tag: str) -> PublishedRow:
@@ -84,8 +74,9 @@ def _row(dataset: str, method: str, base: float | None, new: float | None, tag: 
     }
 
 
-def _base_to_new(datasets: list[str]) -> list[PublishedRow]:
-    rows = []
+def published_halves(trained: str, tested: Iterable[str]) -> list[PublishedRow]:
+    """Of base and new names of each dataset; `trained` is the suite that they are of, whichever."""
+    rows, datasets = [], _datasets(tested)
     for method, (tag, text) in BASE_TO_NEW.items():
         cells = dict(zip(COOP11, ([float(x) for x in cell.split("/")] for cell in text.split()), strict=True))
         rows += [_row(name, method, cells[name][0], cells[name][1], tag) for name in datasets if name in cells]
@@ -95,8 +86,12 @@ def _base_to_new(datasets: list[str]) -> list[PublishedRow]:
     return rows
 
 
-def _shifts(datasets: list[str]) -> list[PublishedRow]:
-    rows, tag = [], "V RMA Tables 2-3"
+def published_shifts(trained: str, tested: Iterable[str]) -> list[PublishedRow]:
+    """Of ImageNet's variants, trained on ImageNet."""
+    rows: list[PublishedRow] = []
+    datasets, tag = _datasets(tested), "V RMA Tables 2-3"
+    if trained != SHIFTS[0]:
+        return rows
     for method, (cells, _) in FROM_IMAGENET.items():
         accuracy = dict(zip(SHIFTS, cells, strict=True))
         rows += [
@@ -110,9 +105,9 @@ def _shifts(datasets: list[str]) -> list[PublishedRow]:
     return rows
 
 
-def _transfer(protocol: str, datasets: list[str]) -> list[PublishedRow]:
-    """The printed mean of all ten targets; there are no cells to average over fewer."""
-    if protocol != "cross-dataset" or set(datasets) != set(COOP11):
+def published_transfers(trained: str, tested: Iterable[str]) -> list[PublishedRow]:
+    """From ImageNet, the printed mean of all ten targets; there are no cells to average over fewer."""
+    if trained != SHIFTS[0] or set(_datasets(tested)) != set(COOP11):
         return []
     return [
         _row(AVERAGE, method, cells[0], mean, "V RMA Tables 2-3")

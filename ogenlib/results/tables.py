@@ -6,12 +6,7 @@ Accuracies are in percent; std is the sample standard deviation, None with one s
 from __future__ import annotations
 
 import math
-import platform
-import subprocess
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from statistics import mean, stdev
 from typing import NamedTuple
 
@@ -33,6 +28,9 @@ from ogenlib.results.types import (
     Score,
     Summary,
 )
+from ogenlib.utils.provenance import git_revision as git_revision
+from ogenlib.utils.provenance import now as now
+from ogenlib.utils.provenance import versions as versions
 
 SCHEMA = "ogenlib.results/1"
 """The format of a document of results, as `schema` in it."""
@@ -203,33 +201,3 @@ def known_values(values: Sequence[Number]) -> list[float] | None:
     """The values, or None where one was not measured."""
     known = [value for value in values if value is not None]
     return known if len(known) == len(values) else None
-
-
-def versions() -> dict[str, str]:
-    """Of the libraries that decide results."""
-    installed = {"python": platform.python_version()}
-    for package in ("ogenlib", "torch", "torchvision", "open_clip_torch"):
-        try:
-            installed[package] = version(package)
-        except PackageNotFoundError:
-            installed[package] = "not installed as a package"
-    return installed
-
-
-def git_revision() -> str | None:
-    """Short revision of the working copy this package is imported from, "+changes" if edited; None elsewhere."""
-    folder = Path(__file__).resolve().parent
-    try:
-        top = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=folder, capture_output=True, text=True)
-        tracked = subprocess.run(["git", "ls-files", "--error-unmatch", __file__], cwd=folder, capture_output=True)
-        if top.returncode or tracked.returncode:
-            return None
-        status = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=folder, capture_output=True, text=True)
-    except OSError:
-        return None
-    return top.stdout.strip() + ("+changes" if status.stdout.strip() else "")
-
-
-def now() -> str:
-    """UTC time to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

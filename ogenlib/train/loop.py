@@ -25,71 +25,16 @@ from ogenlib.data import FeatureBank, PixelBank
 from ogenlib.hosts import Host
 from ogenlib.train.batches import TrainingData, training_data
 from ogenlib.train.checkpoint import load_checkpoint, save_checkpoint
-from ogenlib.train.param_groups import Rates, check_rates, frozen
+from ogenlib.train.config import TrainConfig
+from ogenlib.train.param_groups import frozen
 from ogenlib.train.sharding import clip_gradients, is_divided, settled
 from ogenlib.utils import distributed
 from ogenlib.utils.differences import differences
 from ogenlib.utils.files import DamagedFile
 
 _log = logging.getLogger(__name__)
-OPTIMIZERS = ("adamw", "sgd")
-SCHEDULES = ("epochs", "steps")
 DIFFERENCES = 6  # that a refusal names
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Training settings. The defaults are this library's; `CoOp`'s own are SGD, 200 epochs.
-
-    Attributes:
-        epochs: passes over the training images.
-        batch_size: images a step over all processes (32 as in CoOp).
-        lr: peak learning rate (2e-3 as in CoOp), where the host does not bring its own.
-        optimizer: ``adamw`` or ``sgd`` (momentum 0.9).
-        weight_decay: decoupled for AdamW.
-        schedule: ``epochs`` as CoOp: one rate an epoch, cosine to zero over all; ``steps`` as the released code of
-            WiSE-FT: linear warm-up, then cosine to zero, a new rate every step.
-        warmup_epochs: with ``epochs``: constant `warmup_lr` at the start (CoOp: one epoch at 1e-5), then the cosine.
-        warmup_steps: with ``steps``: steps of the linear warm-up; below 1 that share of all steps.
-        rates: (regular expression, factor on lr) pairs for the names of `host.trainable()`: the first one found in a
-            name counts, 0 freezes, other names have factor 1. `ogenlib.train.param_groups.layer_decay` makes some.
-        grad_checkpointing: recompute the towers' activations in the backward pass: less memory, a third more time.
-        precision: autocast type of the forward pass; parameters stay fp32.
-        clip_grad: largest gradient norm, None for none.
-        seed: of batches, views and everything a loss draws.
-    """
-
-    epochs: int = 50
-    batch_size: int = 32
-    lr: float = 2e-3
-    optimizer: str = "adamw"
-    weight_decay: float = 5e-4
-    warmup_epochs: int = 1
-    warmup_lr: float = 1e-5
-    schedule: str = "epochs"
-    warmup_steps: float = 0
-    rates: Rates = ()
-    grad_checkpointing: bool = False
-    precision: str = "fp32"
-    clip_grad: float | None = None
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("batch_size", 1), ("warmup_epochs", 0), ("warmup_steps", 0)):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name}={getattr(self, name)}: must be {low} or more")
-        if not (self.lr > 0 and math.isfinite(self.lr)):
-            raise ValueError(f"lr={self.lr}: must be a positive number")
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"optimizer={self.optimizer!r}: must be one of {', '.join(OPTIMIZERS)}")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"schedule={self.schedule!r}: must be one of {', '.join(SCHEDULES)}")
-        if self.warmup_steps and self.schedule != "steps":
-            raise ValueError(f"warmup_steps={self.warmup_steps}: needs schedule='steps' (this one has warmup_epochs)")
-        object.__setattr__(self, "rates", check_rates(self.rates))
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision={self.precision!r}: must be one of {', '.join(PRECISIONS)}")
+DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # of autocast
 
 
 @dataclass
@@ -309,7 +254,7 @@ def checkpointing(host: Host, wanted: bool) -> Iterator[None]:
 
 
 def _autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
-    dtype = PRECISIONS[precision]
+    dtype = DTYPES[precision]
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
 

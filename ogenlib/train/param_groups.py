@@ -7,40 +7,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 from torch import nn
 
-Rates = tuple[tuple[str, float], ...]
+from ogenlib.train.config import Rates
 
 _BLOCK = re.compile(r"^(.*?)(?:resblocks|blocks|layers|layer|stages)\.?(\d+)\.")
 _BEFORE = re.compile(
     r"(?:^|\.)(?:class_embedding|positional_embedding|token_embedding|conv\d|bn\d|ln_pre|patch_embed|"
     r"pos_embed|cls_token|stem|embeddings)(?:\.|$)"
 )
-
-
-def check_rates(rates: Iterable[Sequence[Any]]) -> Rates:
-    """The same as a tuple of (pattern, factor).
-
-    Raises:
-        ValueError: not pairs, a pattern that is no regular expression, or a factor below 0.
-    """
-    checked = []
-    for pair in rates:
-        if isinstance(pair, str) or len(pair) != 2 or not isinstance(pair[0], str):
-            raise ValueError(f"rates holds {pair!r}: pass (pattern, factor) pairs such as (r'^visual\\.', 0.1)")
-        pattern, factor = pair
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"rates: {pattern!r} is no regular expression ({error})") from error
-        if not (factor >= 0 and math.isfinite(factor)):
-            raise ValueError(f"rates: the factor of {pattern!r} is {factor}; must be 0 (frozen) or more")
-        checked.append((pattern, float(factor)))
-    return tuple(checked)
 
 
 def factors(names: Iterable[str], rates: Rates) -> dict[str, float]:

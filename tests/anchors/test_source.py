@@ -16,8 +16,8 @@ from ogenlib.anchors import AnchorSource, EmojiCaptions, anchor_source, read_can
 from ogenlib.anchors.source import source_hash
 from ogenlib.bench.config import BenchConfig
 from ogenlib.bench.protocols import plan
-from ogenlib.bench.texts import source_for, text_options
 from ogenlib.data import Dataset, load_dataset
+from ogenlib.runs.texts import source_for, text_options
 
 COLOURS = {"red": (250, 0, 0), "blue": (0, 0, 250), "green": (0, 250, 0), "grey": (128, 128, 128)}
 

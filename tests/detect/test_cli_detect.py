@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 import ogenlib as og
-from ogenlib.cli.detect import threshold_at
 from ogenlib.cli.main import main
+from ogenlib.detect.measures import threshold_at
 from ogenlib.hosts import ZeroShot
 
 NAMES = ["dog", "cat", "hammer", "saw", "apple"]

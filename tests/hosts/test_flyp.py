@@ -17,7 +17,8 @@ from ogenlib.hosts.parts.contrastive import info_nce
 from ogenlib.hosts.parts.text_pool import TextPool, class_texts
 from ogenlib.ogen.wrapper import OGEN
 from ogenlib.runs.saved import load_run
-from ogenlib.train.loop import TrainConfig, fit
+from ogenlib.train.config import TrainConfig
+from ogenlib.train.loop import fit
 from ogenlib.utils import distributed
 
 TEMPLATES = ("an icon of a {}.", "a sketch of a {}.")

@@ -17,7 +17,8 @@ from ogenlib.data import FeatureBank, PixelBank
 from ogenlib.hosts import CARFT, EMA, KD, L2SP, LPFT, Batch, FullFT, Host, LinearProbe, build
 from ogenlib.hosts.linear_probe import probe
 from ogenlib.ogen.wrapper import OGEN
-from ogenlib.train.loop import TrainConfig, fit
+from ogenlib.train.config import TrainConfig
+from ogenlib.train.loop import fit
 
 CONTEXTS = ("an icon of a {}.", "a sketch of a {}.", "a {} in red.")
 FAMILY: dict[str, dict[str, Any]] = {

@@ -14,7 +14,7 @@ from ogenlib.data import PixelBank
 from ogenlib.hosts import Batch, LipsumFT, zero_shot_weights
 from ogenlib.hosts.lipsum import energy_gap
 from ogenlib.towers import EmbeddingTable
-from ogenlib.train.loop import TrainConfig
+from ogenlib.train.config import TrainConfig
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,8 @@ from ogenlib.runs.saved import load_run
 from ogenlib.towers import Backbone, weights_hash
 from ogenlib.towers.replaced import call_replaced
 from ogenlib.towers.text import encode_ids
-from ogenlib.train.loop import TrainConfig, fit
+from ogenlib.train.config import TrainConfig
+from ogenlib.train.loop import fit
 from ogenlib.train.param_groups import layer_decay
 
 TEMPLATES = ("a photo of a {}.", "an icon of a {}.")

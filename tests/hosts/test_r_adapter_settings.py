@@ -19,7 +19,7 @@ from test_train import _free_port
 
 from ogenlib.hosts import Batch, RAdapter, build
 from ogenlib.towers import EmbeddingTable
-from ogenlib.train.loop import TrainConfig
+from ogenlib.train.config import TrainConfig
 
 TEMPLATES = ("a photo of a {}.", "an icon of a {}.")
 

@@ -17,7 +17,8 @@ from ogenlib.hosts import FLYP, TRACER, CaRot, Host
 from ogenlib.hosts.carot import RisingEMA
 from ogenlib.hosts.parts.projections import distance_to_orthogonal, image_projection, joint_norm, text_projection
 from ogenlib.hosts.parts.self_distilled import Seen, both_ways
-from ogenlib.train.loop import TrainConfig, fit
+from ogenlib.train.config import TrainConfig
+from ogenlib.train.loop import fit
 
 KINDS: dict[str, Callable[..., Any]] = {"carot": CaRot, "tracer": TRACER}
 

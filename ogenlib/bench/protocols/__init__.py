@@ -1,35 +1,21 @@
-"""What each protocol trains and tests; `ogenlib.bench.runner` runs them."""
+"""What each protocol trains and tests, a file a protocol; `ogenlib.bench.runner` runs them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from ogenlib.bench.config import BenchConfig
-from ogenlib.bench.protocols import (
-    base_to_new,
-    cross_dataset,
-    domain_generalization,
-    domain_shift,
-    few_shot,
-    ood,
-    retrieval,
-)
-from ogenlib.bench.protocols.plan import Judge, Outcome, Part, Plan, Tested, domains_of
+from ogenlib.bench.protocols.parts.plan import Judge, Outcome, Part, Plan, Tested, domains_of
+from ogenlib.bench.protocols.registry import PROTOCOLS, ProtocolInfo, Shown, list_protocols, register
 
-__all__ = ["PLANS", "Judge", "Outcome", "Part", "Plan", "Tested", "domains_of", "plan"]
+if TYPE_CHECKING:
+    from ogenlib.bench.config import BenchConfig
 
-PLANS: dict[str, Callable[[BenchConfig], Plan]] = {
-    "base-to-new": base_to_new.plan,
-    "cross-dataset": cross_dataset.plan,
-    "domain-generalization": domain_generalization.plan,
-    "domain-shift": domain_shift.plan,
-    "few-shot": few_shot.plan,
-    "ood": ood.plan,
-    "retrieval": retrieval.plan,
-}
-"""For every protocol the function that plans it."""
+__all__ = [
+    "PROTOCOLS", "Judge", "Outcome", "Part", "Plan", "ProtocolInfo", "Shown", "Tested", "domains_of", "list_protocols",
+    "plan", "register",
+]  # fmt: skip
 
 
 def plan(config: BenchConfig) -> Plan:
     """What the protocol of `config` trains and tests, with its datasets loaded."""
-    return PLANS[config.protocol](config)
+    return PROTOCOLS[config.protocol].plan(config)

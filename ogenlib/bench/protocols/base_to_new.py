@@ -6,13 +6,18 @@ Follows CoCoOp (Zhou et al., CVPR 2022, https://arxiv.org/abs/2203.05557); the j
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ogenlib.bench.config import BenchConfig
-from ogenlib.bench.protocols.loading import load_source
-from ogenlib.bench.protocols.plan import Outcome, Part, Plan, Tested, home_of
+from ogenlib.bench.protocols.parts.loading import load_source
+from ogenlib.bench.protocols.parts.plan import Outcome, Part, Plan, Tested, home_of
+from ogenlib.bench.protocols.registry import ProtocolInfo, Shown, register
 from ogenlib.data import BaseNewSplit, base_new_split
 from ogenlib.evaluate import scores as evaluate
 from ogenlib.hosts import Host
+from ogenlib.results.published import published_halves
+
+if TYPE_CHECKING:
+    from ogenlib.bench.config import BenchConfig
 
 
 @dataclass(frozen=True)
@@ -54,3 +59,13 @@ def plan(config: BenchConfig) -> Plan:
         tests="home",
         pictured=(0, split.new),
     )
+
+
+register(
+    ProtocolInfo(
+        "base-to-new",
+        "train on the first half of the names, test both halves",
+        plan,
+        shown=Shown(both="{base} base and {new} new names", listing="halves", published=published_halves),
+    )
+)

@@ -7,12 +7,18 @@ only once. Prompts are the source's for every target, since one classifier has o
 
 from __future__ import annotations
 
-from ogenlib.bench.config import BenchConfig
-from ogenlib.bench.protocols.loading import load_named, load_source, without_training_images
-from ogenlib.bench.protocols.plan import Part, Plan, home_of
-from ogenlib.bench.protocols.sides import SidesJudge
+from typing import TYPE_CHECKING
+
+from ogenlib.bench.protocols.parts.loading import datasets_of, load_named, load_source, without_training_images
+from ogenlib.bench.protocols.parts.plan import Part, Plan, home_of
+from ogenlib.bench.protocols.parts.sides import SidesJudge
+from ogenlib.bench.protocols.registry import ONE_DATASET, ProtocolInfo, Shown, fewer_domains, register
 from ogenlib.data import COOP11, Dataset, find_layout, list_datasets
 from ogenlib.evaluate.label_space import label_spaces
+from ogenlib.results.published import published_transfers
+
+if TYPE_CHECKING:
+    from ogenlib.bench.config import BenchConfig
 
 
 def plan(config: BenchConfig) -> Plan:
@@ -74,10 +80,9 @@ def targets_of(config: BenchConfig, source: Dataset) -> list[str]:
         if source.name in names or config.dataset in names:
             raise ValueError(f"--targets holds {config.dataset}, which is trained on and tested anyway; leave it out")
         return list(dict.fromkeys(names))
-    suites = ([n for n in list_datasets() if n.startswith("emoji-concepts/")], list(COOP11))
     bundled = source.name in list_datasets()
     if bundled or source.name in COOP11:
-        return [name for name in suites[0 if bundled else 1] if name != source.name]
+        return [name for name in datasets_of("emoji8" if bundled else "coop11") if name != source.name]
     raise ValueError(f"cross-dataset from {config.dataset} needs datasets to test on; add --targets NAME_OR_PATH ...")
 
 
@@ -97,3 +102,22 @@ def icon_sets() -> list[str]:
     from ogenlib.data.emoji import icon_sets as sets
 
     return list(sets())
+
+
+register(
+    ProtocolInfo(
+        "cross-dataset",
+        "train on all names of one dataset, test it and others, each among its own names",
+        plan,
+        takes=("targets",),
+        no_suite=ONE_DATASET,
+        smoke=lambda config: fewer_domains(config, ("noto",)),
+        shown=Shown(
+            {"base": "the dataset of training", "new": "the targets"},
+            base="accuracy on test images of the dataset of training, choosing among its names",
+            new="accuracy on images of another dataset, choosing among that dataset's names",
+            joint="the names of both datasets",
+            published=published_transfers,
+        ),
+    )
+)

@@ -9,13 +9,27 @@ names of the source compete; where it has names of its own (ObjectNet), joint sa
 
 from __future__ import annotations
 
-from ogenlib.bench.config import BenchConfig
-from ogenlib.bench.protocols.loading import load_named, load_source
-from ogenlib.bench.protocols.plan import Part, Plan
-from ogenlib.bench.protocols.sides import SidesJudge
+from typing import TYPE_CHECKING
+
+from ogenlib.bench.protocols.parts.loading import load_named, load_source
+from ogenlib.bench.protocols.parts.plan import Part, Plan
+from ogenlib.bench.protocols.parts.sides import SidesJudge
+from ogenlib.bench.protocols.registry import ONE_DATASET, ProtocolInfo, Shown, register
 from ogenlib.data import Dataset, find_layout, list_datasets
 from ogenlib.evaluate.label_space import label_spaces
+from ogenlib.results.published import published_shifts
 
+if TYPE_CHECKING:
+    from ogenlib.bench.config import BenchConfig
+
+SHOWN = Shown(
+    {"base": "the domain of training", "new": "the shifted domains"},
+    base="accuracy on test images of the domain of training",
+    new="accuracy on images of another domain, choosing among its names",
+    joint="all names that were trained",
+    listing="settings",
+    published=published_shifts,
+)
 IMAGENET_SHIFTS = ("imagenetv2", "imagenet_sketch", "imagenet_a", "imagenet_r")  # CoOp's four
 
 
@@ -130,3 +144,15 @@ def _targets(config: BenchConfig, source: Dataset, home: str, inside: list[str])
     if source.name == "imagenet":
         return list(IMAGENET_SHIFTS)
     raise ValueError(f"{source.name} has a single domain; name datasets of the same classes with --targets")
+
+
+register(
+    ProtocolInfo(
+        "domain-generalization",
+        "train on all names in one domain, test them there and in others",
+        plan,
+        takes=("targets", "train_domain"),
+        no_suite=ONE_DATASET,
+        shown=SHOWN,
+    )
+)

@@ -21,21 +21,25 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ogenlib.bench.config import BenchConfig
 from ogenlib.bench.protocols.cross_dataset import target_dataset
-from ogenlib.bench.protocols.domain_generalization import one_domain, sides_plan
-from ogenlib.bench.protocols.loading import load_source, without_training_images
-from ogenlib.bench.protocols.plan import Outcome, Part, Plan, Tested, home_of
-from ogenlib.bench.protocols.sides import SidesJudge
+from ogenlib.bench.protocols.domain_generalization import SHOWN, one_domain, sides_plan
+from ogenlib.bench.protocols.parts.loading import load_source, other_things, without_training_images
+from ogenlib.bench.protocols.parts.plan import Outcome, Part, Plan, Tested, home_of
+from ogenlib.bench.protocols.parts.sides import SidesJudge
+from ogenlib.bench.protocols.registry import ONE_DATASET, ProtocolInfo, fewer_domains, register
 from ogenlib.data import Dataset, ImageSet, list_datasets
 from ogenlib.data.dataset import short_hash
 from ogenlib.evaluate import scores as evaluate
 from ogenlib.hosts import Host
+from ogenlib.merge.states import check_alpha
 from ogenlib.merge.wise import interpolated, obstacle, start_state
 from ogenlib.results.robustness import FORMULA, REFERENCE
 from ogenlib.train.batches import Bank
+
+if TYPE_CHECKING:
+    from ogenlib.bench.config import BenchConfig
 
 VAL_SHARE, VAL_SEED = 0.2, 0
 END = 1.0  # the alpha of the trained host itself
@@ -232,3 +236,36 @@ def _accuracy(logits: Any, bank: Bank) -> float:
 
 def _mean(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
+
+
+def check(config: BenchConfig) -> None:
+    """ValueError for points that do not lead from the start to the end."""
+    alphas = list(config.alphas)
+    if sorted(set(alphas)) != alphas or not {0.0, 1.0} <= set(alphas):
+        raise ValueError(f"alphas={alphas}: must rise from 0 to 1, both among them, as 0 0.5 1")
+    for alpha in alphas:
+        check_alpha(alpha)
+
+
+def smoke(config: BenchConfig) -> dict[str, Any]:
+    """Three points and one dataset for retention."""
+    retention = config.retention or other_things(config)
+    return {**fewer_domains(config), "alphas": (0.0, 0.5, 1.0), "retention": retention}
+
+
+register(
+    ProtocolInfo(
+        "domain-shift",
+        "domain-generalization with zero-shot retention and WiSE-FT",
+        plan,
+        takes=("targets", "train_domain", "retention", "alphas"),
+        no_suite=ONE_DATASET,
+        smoke=smoke,
+        check=check,
+        shown=replace(
+            SHOWN,
+            sides={**SHOWN.sides, "base": "the reference domain"},
+            base="accuracy on test images of the reference domain",
+        ),
+    )
+)

@@ -18,15 +18,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from ogenlib.bench.config import NO_TARGETS, BenchConfig
 from ogenlib.bench.protocols.cross_dataset import target_dataset, targets_of
-from ogenlib.bench.protocols.loading import load_source
-from ogenlib.bench.protocols.plan import Outcome, Part, Plan, Tested, home_of
+from ogenlib.bench.protocols.parts.loading import load_source, other_things
+from ogenlib.bench.protocols.parts.plan import Outcome, Part, Plan, Tested, home_of
+from ogenlib.bench.protocols.registry import NO_TARGETS, ProtocolInfo, Shown, fewer_domains, register
 from ogenlib.data import COOP11, Dataset, ImageSet, base_new_split, list_datasets
 from ogenlib.detect.measures import histogram, measures, roc
 from ogenlib.detect.of_host import DETECTORS, scorers, seen
@@ -34,6 +34,9 @@ from ogenlib.detect.overlap import overlapping
 from ogenlib.evaluate.scores import accuracy
 from ogenlib.hosts import Host
 from ogenlib.results.tables import METRICS
+
+if TYPE_CHECKING:
+    from ogenlib.bench.config import BenchConfig
 
 ROC_STEPS = 100  # shares of known images flagged at which curves are kept
 SHOWN = ("known", "shifted", "near", "far")  # groups of images in pictures
@@ -209,3 +212,24 @@ def without_known(
 def _thing(key: str) -> str:
     """What a bundled drawing shows, whichever icon set drew it."""
     return key.split("/", 1)[1]
+
+
+def smoke(config: BenchConfig) -> dict[str, Any]:
+    """One far dataset; those that are given are other things, so that there are fewer domains too."""
+    far = config.targets or (other_things(config) if config.suite is None else ())
+    return {**fewer_domains(replace(config, targets=())), "targets": far}
+
+
+register(
+    ProtocolInfo(
+        "ood",
+        "train on the first half of the names, tell images of no known class by detectors",
+        plan,
+        takes=("targets", NO_TARGETS),
+        suite={"targets": (NO_TARGETS,)},  # near only: far are datasets beside one
+        new_names=False,
+        curves=False,
+        smoke=smoke,
+        shown=Shown({}, sections=("detectors", "detector tests", "skipped", "card"), listing="detectors"),
+    )
+)

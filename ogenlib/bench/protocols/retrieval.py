@@ -12,21 +12,24 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ogenlib.bench.config import BenchConfig
-from ogenlib.bench.protocols.plan import Outcome, Part, Plan, Tested, home_of
+from ogenlib.bench.protocols.parts.plan import Outcome, Part, Plan, Tested, home_of
+from ogenlib.bench.protocols.registry import SECTIONS, ProtocolInfo, Shown, register
 from ogenlib.data.captions import CaptionDataset, read_karpathy
 from ogenlib.evaluate.recall import Recalls, pair_up, retrieval
-from ogenlib.hosts import Host
+from ogenlib.hosts import Host, learns_pairs
 from ogenlib.results.tables import METRICS
 from ogenlib.towers import ClipLike
 from ogenlib.towers.tokens import Tokens
 from ogenlib.train.batches import Bank, test_batches
+
+if TYPE_CHECKING:
+    from ogenlib.bench.config import BenchConfig
 
 BUNDLED = ("emoji-categories", "emoji-captions")  # the same drawings; the first is what `ogen bench` asks for unasked
 TEXTS = 1024  # texts whose weights are asked for at a time
@@ -179,3 +182,34 @@ def _cut(text: str, tokens: Tokens) -> str:
             )
         words = words[:-1]
     return " ".join(words)
+
+
+def refuses(cls: type[Host]) -> str:
+    """Why a method cannot be trained on pairs of image and text, "" where it can."""
+    if learns_pairs(cls):
+        return ""
+    if cls.reads_names:
+        return f"{cls.info.name} puts phrases behind class names, and images with captions have none"
+    return f"{cls.info.name} learns names, not pairs of image and text"
+
+
+register(
+    ProtocolInfo(
+        "retrieval",
+        "train on images with captions, find one by the other",
+        plan,
+        no_suite="trains on pairs of image and text, and a suite has none",
+        ogen=False,
+        new_names=False,
+        curves=False,
+        refuses=refuses,
+        shots=lambda config: (),
+        no_shots="every image of retrieval is a class of its own, and all are trained on",
+        shown=Shown(
+            {"image_to_text_r1": "recall@1 of texts by image", "text_to_image_r1": "recall@1 of images by text"},
+            trained=("image with captions", "images with captions"),
+            sections=tuple(name for name in SECTIONS if name != "domains"),  # its own has every domain
+            listing="recalls",
+        ),
+    )
+)

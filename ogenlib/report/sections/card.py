@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from markupsafe import Markup
 
+from ogenlib.bench.protocols.registry import shown_as
 from ogenlib.report.format import DASH, counted, finite
 from ogenlib.report.html import details, frame, join, row, section, table, tag
 from ogenlib.results.types import ProtocolCard, Skipped
@@ -65,9 +66,8 @@ def names_trained(card: ProtocolCard) -> str:
     base, new = card.get("n_base"), card.get("n_new")
     if base is None or new is None:
         return ""
-    if not new:
-        return f"{base} images with captions" if card.get("name") == "retrieval" else counted(base, "name")
-    return f"{base} base and {new} new names" if card.get("name") == "base-to-new" else f"{base} names and {new} others"
+    shown = shown_as(str(card.get("name")))
+    return shown.both.format(base=base, new=new) if new else counted(base, *shown.trained)
 
 
 def images_trained(card: ProtocolCard) -> str:

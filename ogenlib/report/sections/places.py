@@ -14,8 +14,8 @@ from ogenlib.results.types import Metric
 
 def domain_section(found: Findings) -> Markup | None:
     settings = found.settings()
-    if len(settings) < 2 or found.protocol.get("name") == "retrieval":
-        return None  # retrieval has a section of its own
+    if len(settings) < 2:
+        return None
     suite = bool(found.protocol.get("suite"))
     metrics: dict[Metric, str] = {"base": "Base", "new": "New", "H": "H", "joint_H": "Joint H"}
     groups = []

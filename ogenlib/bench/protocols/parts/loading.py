@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ogenlib.bench.config import BenchConfig
-from ogenlib.bench.protocols.plan import Part
-from ogenlib.data import Dataset, ImageSet, list_datasets, load_dataset
+from ogenlib.bench.protocols.parts.plan import Part
+from ogenlib.data import COOP11, Dataset, ImageSet, list_datasets, load_dataset
+
+if TYPE_CHECKING:
+    from ogenlib.bench.config import BenchConfig
+
+OTHER_THINGS = ("emoji-concepts/activities",)  # what a smoke run tests besides
 
 
 def load_named(config: BenchConfig, name: str, **options: Any) -> Dataset:
@@ -41,3 +45,15 @@ def without_training_images(part: Part, source: Dataset) -> tuple[Part, int]:
     kept = [item for item in part.images if item.key not in seen]
     left_out = len(part.images) - len(kept)
     return Part(part.dataset, ImageSet(kept, part.images.classnames)), left_out
+
+
+def datasets_of(suite: str) -> tuple[str, ...]:
+    """The datasets of one of `ogenlib.bench.config.SUITES`."""
+    return {"coop11": COOP11, "emoji8": tuple(name for name in list_datasets() if name.startswith("emoji-concepts/"))}[
+        suite
+    ]
+
+
+def other_things(config: BenchConfig) -> tuple[str, ...]:
+    """The small dataset that a smoke run tests beside a bundled one, if it is another; none beside others."""
+    return OTHER_THINGS if config.dataset in list_datasets() and config.dataset not in OTHER_THINGS else ()

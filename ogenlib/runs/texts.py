@@ -1,4 +1,4 @@
-"""What methods learn from besides images and names, as a benchmark or a training is told: texts, captions, pairs."""
+"""What methods learn from besides images and names, as a training or a benchmark is told: texts, captions, pairs."""
 
 from __future__ import annotations
 

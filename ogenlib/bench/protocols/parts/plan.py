@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ogenlib.data import Dataset, FeatureBank, ImageSet, PixelBank
-from ogenlib.hosts import Host
-from ogenlib.towers import ClipLike
-from ogenlib.train.batches import Bank
+if TYPE_CHECKING:  # plans are read without loading torch
+    from ogenlib.data import Dataset, FeatureBank, ImageSet, PixelBank
+    from ogenlib.hosts import Host
+    from ogenlib.towers import ClipLike
+    from ogenlib.train.batches import Bank
 
 
 @dataclass(frozen=True)

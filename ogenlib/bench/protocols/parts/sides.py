@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ogenlib.bench.protocols.plan import Outcome, Part, Tested
+from ogenlib.bench.protocols.parts.plan import Outcome, Part, Tested
 from ogenlib.evaluate import scores as evaluate
 from ogenlib.evaluate.label_space import LabelSpace
 from ogenlib.hosts import Host
