@@ -39,9 +39,6 @@ class PixelShift(AnchoredHost):
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
         return self.anchor(self.names if names is None else names)
 
-    def config(self) -> dict[str, Any]:
-        return {"templates": list(self.anchor.templates)}
-
 
 class Prepared(PixelShift):
     """Prepares itself with features, as OGEN does."""

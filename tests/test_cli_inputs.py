@@ -96,8 +96,8 @@ REFUSED = [
     (["train", "--set", "k=" + "[" * 100_000], "cannot be read"),
     (["bench", "--ogen-set", "zero_shot_kl=1" + "0" * 400], "zero_shot_kl takes a number"),
     # settings of a method
-    (["train", "--host", "ivlp", "--set", "source=1"], "ivlp has no setting 'source' that can be given by hand; known "
-                                                       "are context, n_visual, n_context, depth"),
+    (["train", "--host", "ivlp", "--set", "source=1"], "ivlp has no setting 'source'; known are context, n_visual, "
+                                                       "n_context, depth"),
     (["train", "--host", "ivlp", "--set", "generator=1"], "ivlp has no setting 'generator'"),
     (["train", "--host", "ivlp", "--set", "clip=1"], "ivlp has no setting 'clip'"),
     (["train", "--host", "coop", "--set", "names=[\"a\"]"], "coop has no setting 'names'"),

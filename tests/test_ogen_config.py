@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -18,8 +21,8 @@ from ogenlib.ogen.config import PRESETS, ogen_config
 
 def test_presets() -> None:
     assert set(PRESETS) == {"ogenlib", "paper", "released-code", "zero-shot-kl"}
-    assert ogen_config() == ogen_config(kind="prompt") == PRESETS["ogenlib"] == OGENConfig()
-    paper, released, baseline = (PRESETS[n] for n in ("paper", "released-code", "zero-shot-kl"))
+    assert ogen_config() == ogen_config(kind="prompt") == OGENConfig()
+    paper, released, baseline = (ogen_config(n) for n in ("paper", "released-code", "zero-shot-kl"))
     assert (paper.generator, paper.teacher, paper.joint, paper.synthesize) == ("joint", "almt", True, "unknown")
     assert (released.generator, released.teacher, released.joint) == ("released", None, True)
     assert (baseline.generator, baseline.teacher, baseline.zero_shot_kl) == (None, None, 1.0)
@@ -29,21 +32,29 @@ def test_presets() -> None:
 
 def test_overrides_replace_fields_and_nothing_else() -> None:
     changed = ogen_config("paper", k=5, teacher=None)
-    assert changed.as_dict() == {**PRESETS["paper"].as_dict(), "k": 5, "teacher": None}
-    assert PRESETS["paper"].k == 3
+    assert changed.as_dict() == {**ogen_config("paper").as_dict(), "k": 5, "teacher": None}
+    assert ogen_config("paper").k == 3
     adapter = ogen_config(kind="adapter")
     assert adapter == replace(OGENConfig(), zero_shot_share=0.3, zero_shot_kl=0.1, name_groups=1)
-    assert ogen_config("zero-shot-kl", "adapter") == replace(PRESETS["zero-shot-kl"], name_groups=1)
-    assert ogen_config("paper", "adapter") == PRESETS["paper"]  # a published recipe is the same for every host
+    assert ogen_config("zero-shot-kl", "adapter") == replace(ogen_config("zero-shot-kl"), name_groups=1)
+    assert ogen_config("paper", "adapter") == ogen_config("paper")  # a published recipe is the same for every host
     tuned = ogen_config(kind="fine-tuning")
     assert tuned == replace(ogen_config(), m_max=3)  # up to four copies of a tower, not ten
     assert ogen_config(kind="fine-tuning", m_max=9) == ogen_config()
     assert ogen_config(kind="adapter", zero_shot_share=0.7).zero_shot_share == 0.7
     for kind in ("visual prompt", "anchored prompt"):
         assert ogen_config(kind=kind) == replace(OGENConfig(), zero_shot_kl=0.1)
-    with pytest.raises(TypeError):
-        PRESETS["paper"] = OGENConfig()  # type: ignore[index]
+    for written in (PRESETS, *PRESETS.values()):
+        with pytest.raises(TypeError):
+            written["paper"] = {}  # type: ignore[index]
     assert OGENConfig(**json.loads(json.dumps(changed.as_dict()))) == changed
+
+
+def test_the_names_of_presets_are_told_without_torch() -> None:
+    code = "import runpy, sys; told = runpy.run_path(sys.argv[1])['PRESETS']; print('torch' in sys.modules, *told)"
+    asked = [sys.executable, "-c", code, inspect.getfile(ogen_config)]
+    done = subprocess.run(asked, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", *PRESETS]
 
 
 def test_the_kind_of_a_host_is_its_own_but_for_prompts_on_the_image_side() -> None:
@@ -165,7 +176,7 @@ def test_the_card_makes_the_same_again(names: dict[str, Any]) -> None:
     model = OGEN(host, preset="paper", templates=["{}", "{}"], **names, k=2, zero_shot_share=0.3)
     card = json.loads(json.dumps(model.card()))
     again = OGEN.from_card(host, card)
-    assert again.card() == card and again.config_ == model.config_ and again.groups == model.groups
+    assert again.card() == card and again.config_ == model.config_ and again.scoring.groups == model.scoring.groups
     assert (again.preset, again.others, again.names_known) == ("paper", model.others, model.names_known)
     assert (again.class_weights((*KNOWN, *UNKNOWN)) == model.class_weights((*KNOWN, *UNKNOWN))).all()
 

@@ -86,7 +86,7 @@ def test_weights_of_every_image_are_mixed_the_same_way(share: float) -> None:
 def test_every_unknown_name_is_in_one_group(n_known: int, n_other: int, wanted: int | None, count: int) -> None:
     pool = (*KNOWN, *UNKNOWN, *SPARE)
     others = pool[n_known : n_known + n_other]
-    groups = OGEN(adapter(make_table(), pool[:n_known]), unknown=others, name_groups=wanted).groups
+    groups = OGEN(adapter(make_table(), pool[:n_known]), unknown=others, name_groups=wanted).scoring.groups
     assert len(groups) == count
     assert sorted(name for group in groups for name in group) == sorted(others)
     assert max(map(len, groups)) - min(map(len, groups)) <= 1

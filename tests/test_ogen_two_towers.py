@@ -15,7 +15,8 @@ from ogenlib.data import PixelBank
 from ogenlib.evaluate import scores as evaluate
 from ogenlib.export import export_open_clip, to_linear_head
 from ogenlib.hosts import METHODS, Batch, CoOp, FullFT
-from ogenlib.ogen.scoring import cross_entropy_within, mixed, two_sided, with_made
+from ogenlib.ogen.objective import cross_entropy_within
+from ogenlib.ogen.scoring import mixed, two_sided, with_synthesized
 from ogenlib.ogen.wrapper import OGEN
 from ogenlib.towers import load_backbone
 
@@ -58,10 +59,10 @@ def test_two_sided_weights_give_each_name_the_cosine_of_its_own_features() -> No
 
 def test_made_rows_stand_for_either_tower() -> None:
     z, made = torch.zeros(2, 4), torch.tensor([[1.0, 2.0]])
-    assert with_made(z, made).tolist() == [[0.0] * 4, [0.0] * 4, [1.0, 2.0, 1.0, 2.0]]
-    assert with_made(z[:, :2], made).tolist() == [[0.0] * 2, [0.0] * 2, [1.0, 2.0]]
-    assert with_made(z, None) is z
-    assert with_made(z.bfloat16(), made).dtype == torch.bfloat16
+    assert with_synthesized(z, made).tolist() == [[0.0] * 4, [0.0] * 4, [1.0, 2.0, 1.0, 2.0]]
+    assert with_synthesized(z[:, :2], made).tolist() == [[0.0] * 2, [0.0] * 2, [1.0, 2.0]]
+    assert with_synthesized(z, None) is z
+    assert with_synthesized(z.bfloat16(), made).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("share, expected", [(0.0, [1.0, 0.0]), (0.5, [2**-0.5, 2**-0.5]), (1.0, [0.0, 1.0])])
@@ -73,7 +74,7 @@ def test_mixed_rows(share: float, expected: list[float]) -> None:
 
 
 def test_cross_entropy_within_a_side_ignores_the_other_side() -> None:
-    found = cross_entropy_within(torch.tensor([[0.0, 0.0, 9.0], [9.0, 9.0, 0.0]]), torch.tensor([0, 2]), known=2)
+    found = cross_entropy_within(torch.tensor([[0.0, 0.0, 9.0], [9.0, 9.0, 0.0]]), torch.tensor([0, 2]), n_known=2)
     assert found.item() == pytest.approx(torch.tensor(2.0).log().item() / 2)
 
 

@@ -26,25 +26,12 @@ from ogenlib.hosts.linear_probe import LinearProbe
 from ogenlib.hosts.lipsum import LipsumFT
 from ogenlib.hosts.lp_ft import LPFT
 from ogenlib.hosts.maple import MaPLe
+from ogenlib.hosts.options import learns_pairs, option_names, option_types, takes_anchors, takes_option, takes_texts
 from ogenlib.hosts.prograd import ProGrad
 from ogenlib.hosts.promptkd import PromptKD
 from ogenlib.hosts.promptsrc import PromptSRC
 from ogenlib.hosts.r_adapter import RAdapter
-from ogenlib.hosts.registry import (
-    METHODS,
-    build,
-    import_all,
-    learns_pairs,
-    list_methods,
-    method,
-    method_name,
-    option_names,
-    option_types,
-    register,
-    takes_anchors,
-    takes_option,
-    takes_texts,
-)
+from ogenlib.hosts.registry import METHODS, build, import_all, list_methods, method, method_name, register
 from ogenlib.hosts.ship import SHIP
 from ogenlib.hosts.starft import StarFT
 from ogenlib.hosts.taskres import TaskRes

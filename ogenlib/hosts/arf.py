@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -67,6 +67,7 @@ class ARF(FLYP):
         title="ARF",
         aliases=("anchor-based robust finetuning",),
     )
+    unsaved: ClassVar[frozenset[str]] = frozenset(("captions", "anchors"))  # `made_with` says which
 
     def __init__(
         self,
@@ -186,16 +187,6 @@ class ARF(FLYP):
         pixels = bank.pixels(rows[mine], views[mine])
         own = Batch(rows[mine], pixels=pixels, generator=draws, total=count)
         return own, (len(mine) / count) / (len(batch.labels) / images)
-
-    def config(self) -> dict[str, Any]:
-        own = {
-            "caption_weight": self.caption_weight,
-            "anchor_weight": self.anchor_weight,
-            "anchor_batch": self.anchor_batch,
-            "repeats": self.repeats,
-            "made_with": self.made_with,
-        }
-        return {**super().config(), **own}
 
 
 def _scaled_gradient(rows: Tensor, factor: float) -> Tensor:

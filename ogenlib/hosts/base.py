@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ogenlib.data import FeatureBank
+from ogenlib.hosts.options import saved_options
 from ogenlib.hosts.run_folder import save_run
 from ogenlib.towers import ClipLike
 
@@ -84,7 +85,7 @@ def seeded(generator: torch.Generator | None) -> torch.Generator:
 
 
 class Host(nn.Module):
-    """Base of all methods. Subclasses set `info` and write `class_weights`, `losses` and `config`.
+    """Base of all methods. Subclasses set `info` and write `class_weights` and `losses`.
 
     The backbone is held outside the module tree: a host's parameters, state dict and teachers contain what
     the method added and never a copy of CLIP.
@@ -98,6 +99,7 @@ class Host(nn.Module):
     reads_frozen: ClassVar[bool] = False  # True where losses ask for the frozen tower's features of pixels
     training_free: ClassVar[bool] = False  # True where `prepare` is all that training does
     reads_names: ClassVar[bool] = False  # True where training puts names into sentences, whatever `texts` it is given
+    unsaved: ClassVar[frozenset[str]] = frozenset()  # options that a saved run is built without
     # These three follow from what a class overrides; a wrapper takes them over from the host inside it.
     own_image_side: ClassVar[bool] = False  # True where no image tower, whatever its tensors, gives the image features
     own_logits: ClassVar[bool] = False  # True where logits are more than scaled cosines
@@ -175,8 +177,22 @@ class Host(nn.Module):
         return scaled if bias is None else scaled + bias
 
     def config(self) -> dict[str, Any]:
-        """JSON-able keyword arguments that rebuild this host (without backbone and names)."""
-        raise NotImplementedError
+        """JSON-able keyword arguments that rebuild this host (without backbone and names): its options but for those in
+        `unsaved`, each from the attribute of the same name, tuples as lists.
+
+        Raises:
+            NotImplementedError: there is no such attribute.
+        """
+        return {name: self._option(name) for name in saved_options(type(self))}
+
+    def _option(self, name: str) -> Any:
+        if not hasattr(self, name):
+            raise NotImplementedError(
+                f"{type(self).__name__} does not say what its option {name!r} was; keep it as self.{name}, name it in "
+                "`unsaved`, or write config()"
+            )
+        value = getattr(self, name)
+        return list(value) if isinstance(value, tuple) else value
 
     @classmethod
     def dataset_options(cls, templates: Sequence[str]) -> dict[str, Any]:

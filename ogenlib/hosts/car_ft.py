@@ -76,6 +76,3 @@ class CARFT(PenalisedFT):
         """KL(zero-shot || tuned) over contexts, mean over images."""
         contexts = self.context_weights()
         return kl_divergence(self.logits(z, contexts), self.logits(self.frozen_features(batch), contexts))
-
-    def config(self) -> dict[str, Any]:
-        return {**super().config(), "contexts": list(self.contexts)}

@@ -42,9 +42,9 @@ class CLAP(RowHost):
 
     Args:
         templates: of the zero-shot weights ``t``.
+        extra_names: see `RowHost`.
         adaptive: update the multipliers after every epoch.
         length: of the text features that the probe starts at.
-        extra_names: see `RowHost`.
 
     Attributes:
         multipliers, penalties: ``lambda`` and ``rho``, `(R,)`; set by `prepare`.
@@ -70,9 +70,9 @@ class CLAP(RowHost):
         names: Sequence[str],
         templates: str | Sequence[str] = DEFAULT_TEMPLATES,
         *,
+        extra_names: Sequence[str] = (),
         adaptive: bool = False,
         length: float = LENGTH,
-        extra_names: Sequence[str] = (),
     ) -> None:
         if not (length > 0 and math.isfinite(length)):
             raise ValueError(f"length={length}: must be a positive number (about {LENGTH:g} for OpenAI's models)")
@@ -127,6 +127,3 @@ class CLAP(RowHost):
     def train_settings(self) -> dict[str, Any]:
         """The released optimizer and rate."""
         return {"lr": LR, "optimizer": "sgd", "weight_decay": 0.0}
-
-    def config(self) -> dict[str, Any]:
-        return {**super().config(), "adaptive": self.adaptive, "length": self.length}

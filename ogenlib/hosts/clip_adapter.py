@@ -98,6 +98,3 @@ class CLIPAdapter(AnchoredHost):
     def train_settings(self) -> dict[str, Any]:
         """This library's learning rate."""
         return {"lr": LR}
-
-    def config(self) -> dict[str, Any]:
-        return {"templates": list(self.anchor.templates), "hidden": self.hidden, "ratio": self.ratio}

@@ -117,8 +117,3 @@ class CoCoOp(CoOp):
     def prepare(self, data: FeatureBank, epochs: int, seed: int) -> None:
         """Keep the mean training feature over all views."""
         self.centre.copy_(F.normalize(data.features.float(), dim=-1).mean((0, 1)))
-
-    def config(self) -> dict[str, Any]:
-        kept = super().config()
-        del kept["class_specific"]
-        return {**kept, "image_chunk": self.image_chunk}

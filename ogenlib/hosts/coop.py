@@ -153,10 +153,5 @@ class CoOp(Host):
         return {"lr": PAPER_LR * named.square().mean().sqrt().item() / INIT_STD}
 
     def config(self) -> dict[str, Any]:
-        return {
-            "context": self.words,
-            "n_context": self.n_context,
-            "position": self.position,
-            "class_specific": self.class_specific,
-            "chunk": self.chunk,
-        }
+        """The words for `context`, an attribute that holds the trained tokens."""
+        return {**super().config(), "context": self.words}

@@ -39,8 +39,8 @@ class CrossModal(RowHost):
 
     Args:
         templates: of the zero-shot weights ``t`` and of the text samples.
-        text_rows: `S`; drawn alike on every process, so dividing a batch does not change the step.
         extra_names: see `RowHost`. Their texts are samples too.
+        text_rows: `S`; drawn alike on every process, so dividing a batch does not change the step.
 
     Raises:
         ValueError: `text_rows` below 1, or a name given twice.
@@ -62,8 +62,8 @@ class CrossModal(RowHost):
         names: Sequence[str],
         templates: str | Sequence[str] = DEFAULT_TEMPLATES,
         *,
-        text_rows: int = TEXT_ROWS,
         extra_names: Sequence[str] = (),
+        text_rows: int = TEXT_ROWS,
     ) -> None:
         super().__init__(clip, names, templates, extra_names=extra_names)
         if text_rows < 1:
@@ -99,6 +99,3 @@ class CrossModal(RowHost):
     def train_settings(self) -> dict[str, Any]:
         """A rate that the released code searches."""
         return {"lr": LR}
-
-    def config(self) -> dict[str, Any]:
-        return {**super().config(), "text_rows": self.text_rows}

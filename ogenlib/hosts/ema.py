@@ -80,6 +80,3 @@ class EMA(FullFT):
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         if self._average is not None:
             self._average.load_state_dict(state["average"])
-
-    def config(self) -> dict[str, Any]:
-        return {**super().config(), "decay": self.decay}

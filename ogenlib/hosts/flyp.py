@@ -41,8 +41,8 @@ class FLYP(TunedTowers):
 
     Args:
         templates: of the class weights and, without `texts`, of the training texts.
-        texts: name -> its texts, one of which is drawn for an image at every step; None for the templates.
         chunk: texts encoded at a time for class weights.
+        texts: name -> its texts, one of which is drawn for an image at every step; None for the templates.
         paper_training: `train_settings` gives the released code's settings.
 
     Raises:
@@ -74,8 +74,8 @@ class FLYP(TunedTowers):
         names: Sequence[str],
         templates: str | Sequence[str] = DEFAULT_TEMPLATES,
         *,
-        texts: Texts | None = None,
         chunk: int = 256,
+        texts: Texts | None = None,
         paper_training: bool = False,
     ) -> None:
         super().__init__(clip, names, templates, chunk=chunk)
@@ -105,6 +105,3 @@ class FLYP(TunedTowers):
         if self.paper_training:
             return dict(self.published)
         return {"lr": LR, "weight_decay": 0.1, "schedule": "steps", "warmup_steps": 0.1}
-
-    def config(self) -> dict[str, Any]:
-        return {**super().config(), "texts": self.texts, "paper_training": self.paper_training}

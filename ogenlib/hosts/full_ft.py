@@ -70,6 +70,3 @@ class FullFT(TunedImages, Headed):
         if self.paper_training:
             return dict(self.published)
         return {"lr": LR, "weight_decay": 0.1, "schedule": "steps", "warmup_steps": 0.1, "clip_grad": 1.0}
-
-    def config(self) -> dict[str, Any]:
-        return {**super().config(), "paper_training": self.paper_training}

@@ -63,7 +63,7 @@ class IVLP(DeepPrompts):
         **options: Any,
     ) -> None:
         source = seeded(generator)
-        super().__init__(clip, names, context, source=source, **options)
+        super().__init__(clip, names, context, generator=source, **options)
         count = check_count("n_visual", self.usual_tokens if n_visual is None else n_visual)
         self.visual = random_prompts(self.depth, count, clip.image.width, generator=source, device=clip.device)
 
@@ -75,6 +75,3 @@ class IVLP(DeepPrompts):
     def visual_prompts(self) -> Tensor:
         """`(depth, V, W)`."""
         return self.visual
-
-    def config(self) -> dict[str, Any]:
-        return {**super().config(), "n_visual": self.visual.shape[1]}

@@ -64,6 +64,3 @@ class KD(PenalisedFT):
         with torch.no_grad():
             reference = self.logits(self.frozen_features(batch), self.anchor(self.names))
         return kl_divergence(self.logits(z, w), reference, self.temperature)
-
-    def config(self) -> dict[str, Any]:
-        return {**super().config(), "temperature": self.temperature}

@@ -92,8 +92,3 @@ class KgCoOp(Anchored, CoOp):
         distance = 1 - (w * self.anchor(self.anchored)).sum(-1).mean()
         ce = F.cross_entropy(self.logits(z, w[: len(self.names)]), batch.labels)
         return {"ce": ce, "anchor": self.weight * distance}
-
-    def config(self) -> dict[str, Any]:
-        further = None if self.anchor_names is None else list(self.anchor_names)
-        own = {"weight": self.weight, "templates": list(self.anchor.templates), "anchor_names": further}
-        return {**super().config(), **own}

@@ -89,6 +89,7 @@ class LipsumFT(PenalisedFT):
         **options: Any,
     ) -> None:
         super().__init__(clip, names, *args, **options)
+        self.strings, self.length = strings, length
         self.random_texts = RandomTexts(whole_model(clip).text, strings, length)
 
     @torch.no_grad()
@@ -108,6 +109,3 @@ class LipsumFT(PenalisedFT):
         if self.paper_training:
             return dict(self.published)
         return {name: self.published[name] for name in ("lr", "weight_decay", "schedule", "warmup_steps")}
-
-    def config(self) -> dict[str, Any]:
-        return {**super().config(), "strings": self.random_texts.strings, "length": self.random_texts.length}

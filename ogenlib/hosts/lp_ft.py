@@ -71,6 +71,3 @@ class LPFT(FullFT):
         super().prepare(data, epochs, seed)
         if self.probe_epochs:
             probe(self, data, self.probe_epochs, seed, lr=self.probe_lr)
-
-    def config(self) -> dict[str, Any]:
-        return {**super().config(), "probe_epochs": self.probe_epochs, "probe_lr": self.probe_lr}

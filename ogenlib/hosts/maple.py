@@ -56,7 +56,7 @@ class MaPLe(DeepPrompts):
         **options: Any,
     ) -> None:
         source = seeded(generator)
-        super().__init__(clip, names, context, source=source, **options)
+        super().__init__(clip, names, context, generator=source, **options)
         # Uniform in +-1/sqrt(T), as torch starts a Linear; one start for the first map and one for all others.
         width, wide = clip.image.width, clip.text.width
         start = (2 * torch.rand(2, width, wide + 1, generator=source) - 1) / wide**0.5

@@ -101,10 +101,6 @@ class ProGrad(Anchored, CoOp):
         kl = kl_divergence(logits, reference, self.temperature)
         return {"ce": _Projected.apply((ce, kl), self.strength, *self.trainable().values())}
 
-    def config(self) -> dict[str, Any]:
-        own = {"strength": self.strength, "temperature": self.temperature, "templates": list(self.anchor.templates)}
-        return {**super().config(), **own}
-
 
 def projected(gradient: Tensor, general: Tensor, strength: float) -> Tensor:
     """`gradient` less `strength` times its component along `general`, if they point apart; same shapes."""

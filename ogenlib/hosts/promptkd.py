@@ -79,6 +79,7 @@ class PromptKD(PromptedImages, Host):
         ogen=False,  # it reads no features that OGEN could synthesize
         title="PromptKD",
     )
+    unsaved: ClassVar[frozenset[str]] = frozenset(("teacher", "unlabelled", "templates"))  # `taught_by` says which
     published: ClassVar[dict[str, Any]] = {"lr": 5e-3, "optimizer": "sgd", "epochs": 20, "batch_size": 8}
     teacher_weights: Tensor
     mean: Tensor
@@ -280,17 +281,6 @@ class PromptKD(PromptedImages, Host):
         views = bank.draw(len(rows), batch.generator)
         drawn = Batch(batch.labels, pixels=bank.pixels(rows, views).to(self.device))
         return drawn, self._teacher_rows(drawn) if self._seen is None else self._seen[rows, views]
-
-    def config(self) -> dict[str, Any]:
-        return {
-            "other_names": list(self.other_names),
-            "n_visual": self.visual.shape[1],
-            "depth": self.depth,
-            "weight": self.weight,
-            "temperature": self.temperature,
-            "paper_training": self.paper_training,
-            "taught_by": self.taught_by,
-        }
 
 
 def _uniform(*shape: int, source: torch.Generator, device: torch.device) -> nn.Parameter:

@@ -79,8 +79,9 @@ class PromptSRC(Anchored, IVLP):
         **options: Any,
     ) -> None:
         super().__init__(clip, names, context, **options)
-        self.weights = {"text_weight": text_weight, "image_weight": image_weight, "logit_weight": logit_weight}
-        for name, weight in self.weights.items():
+        self.text_weight, self.image_weight, self.logit_weight = text_weight, image_weight, logit_weight
+        for name in ("text_weight", "image_weight", "logit_weight"):
+            weight = getattr(self, name)
             if not (weight >= 0 and math.isfinite(weight)):
                 raise ValueError(f"{name}={weight}: must be 0 or more (released: {TEXT_WEIGHT}, {IMAGE_WEIGHT}, 1)")
         if mu is not None and not math.isfinite(mu):
@@ -103,7 +104,7 @@ class PromptSRC(Anchored, IVLP):
         w = self.class_weights() if w is None else w
         logits = self.logits(z, w)
         terms = {"ce": F.cross_entropy(logits, batch.labels)}
-        text, image, logit = self.weights.values()
+        text, image, logit = self.text_weight, self.image_weight, self.logit_weight
         anchor = self.anchor(self.names)
         if text:
             terms["text"] = text * F.l1_loss(w, anchor)
@@ -136,7 +137,3 @@ class PromptSRC(Anchored, IVLP):
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         if self._mean is not None:
             self._mean.load_state_dict(state["average"])
-
-    def config(self) -> dict[str, Any]:
-        own = {"average": self.average, "mu": self.mu, "sigma": self.sigma}
-        return {**super().config(), "templates": list(self.anchor.templates), **self.weights, **own}

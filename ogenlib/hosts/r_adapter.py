@@ -290,21 +290,6 @@ class RAdapter(PixelHost, AnchoredHost):
             return dict(self.published)
         return {"lr": self.published["lr"], "weight_decay": 0.0, "schedule": "steps", "warmup_steps": 0.05}
 
-    def config(self) -> dict[str, Any]:
-        return {
-            "templates": list(self.anchor.templates),
-            "texts": self.texts,
-            "rank": self.rank,
-            "drop": self.drop,
-            "accumulation": self.accumulation,
-            "early": self.early,
-            "alpha": self.alpha,
-            "margin": self.margin,
-            "smoothing": self.smoothing,
-            "temperature": self.temperature,
-            "paper_training": self.paper_training,
-        }
-
 
 def _checked_alpha(alpha: float) -> float:
     if not (alpha >= 0 and math.isfinite(alpha)):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from importlib import import_module
 from pkgutil import iter_modules
 from types import MappingProxyType
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 from ogenlib.hosts.base import KINDS, Host, MethodInfo
 from ogenlib.towers import ClipLike
@@ -137,39 +136,6 @@ def build(name: str, clip: ClipLike, names: Sequence[str], **config: Any) -> Hos
     return method(name)(clip, names, **config)
 
 
-def option_names(cls: type[Host]) -> list[str]:
-    """Keyword arguments that a method is made with: its own, then those that it hands on to what it is built on."""
-    return list(dict.fromkeys(name for _, name in _options(cls)))
-
-
-def option_types(cls: type[Host]) -> dict[str, Any]:
-    """The same with their types; of an argument that several constructors have, the method's own."""
-    found: dict[str, Any] = {}
-    for kind, name in _options(cls):
-        found.setdefault(name, get_type_hints(vars(kind)["__init__"]).get(name, Any))
-    return found
-
-
-def takes_option(cls: type[Host], option: str) -> bool:
-    """Whether a method is made with this keyword argument."""
-    return option in option_names(cls)
-
-
-def takes_texts(cls: type[Host]) -> bool:
-    """Whether a method has the option `texts`, name -> its texts: it learns from pairs of image and text."""
-    return takes_option(cls, "texts")
-
-
-def takes_anchors(cls: type[Host]) -> bool:
-    """Whether a method trains with captions of images and with retrieved pairs."""
-    return takes_option(cls, "anchors")
-
-
-def learns_pairs(cls: type[Host]) -> bool:
-    """Whether a method can be trained on images with captions that have no class names."""
-    return takes_texts(cls) and not cls.reads_names
-
-
 def _by_spelling(classes: Mapping[str, type[Host]]) -> dict[str, str]:
     """`plain` spelling -> name."""
     return {plain(s): n for n, cls in classes.items() for s in (n, cls.info.title, *cls.info.aliases)}
@@ -182,15 +148,3 @@ def _written_at(cls: type[Host]) -> str:
 def _place(info: MethodInfo) -> tuple[int, int, int, str]:
     known = ORDER.index(info.name) if info.name in ORDER else len(ORDER)
     return KINDS.index(info.kind), known, info.year, info.name
-
-
-def _options(cls: type[Host]) -> list[tuple[type, str]]:
-    """(the class whose constructor has it, keyword argument), the method's own first."""
-    found: list[tuple[type, str]] = []
-    for kind in cls.__mro__:
-        if "__init__" in vars(kind):
-            own = list(inspect.signature(vars(kind)["__init__"]).parameters.values())
-            found += [(kind, p.name) for p in own if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-            if not any(p.kind is p.VAR_KEYWORD for p in own):
-                break
-    return [(kind, name) for kind, name in found if name not in ("self", "clip", "names", "generator")]

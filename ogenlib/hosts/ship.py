@@ -67,13 +67,13 @@ class SHIP(CoOp):
         names: Sequence[str],
         context: str | None = "a photo of a",
         *,
+        n_context: int | None = None,
+        position: str = "end",
+        chunk: int | None = None,
         new_names: Sequence[str] = (),
         vae_epochs: int = VAE_EPOCHS,
         rows: int = ROWS,
         per_name: int = PER_NAME,
-        n_context: int | None = None,
-        position: str = "end",
-        chunk: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(clip, names, context, n_context=n_context, position=position, chunk=chunk, generator=generator)
@@ -135,14 +135,3 @@ class SHIP(CoOp):
     def unknown_options(cls, unknown: Sequence[str]) -> dict[str, Any]:
         """The unknown names are the new ones."""
         return {"new_names": list(unknown)}
-
-    def config(self) -> dict[str, Any]:
-        kept = super().config()
-        del kept["class_specific"]
-        own = {
-            "new_names": list(self.new_names),
-            "vae_epochs": self.vae_epochs,
-            "rows": self.rows,
-            "per_name": self.per_name,
-        }
-        return {**kept, **own}

@@ -120,6 +120,3 @@ class StarFT(FLYP):
 
     def load_training_state(self, state: Mapping[str, Any]) -> None:
         self._epoch = state["epoch"]
-
-    def config(self) -> dict[str, Any]:
-        return {**super().config(), "spuriosities": list(self.spuriosities), "ratio": self.ratio}

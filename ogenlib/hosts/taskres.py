@@ -30,8 +30,8 @@ class TaskRes(RowHost):
 
     Args:
         templates: of the zero-shot weights ``t``.
-        alpha: weight of the residual.
         extra_names: see `RowHost`.
+        alpha: weight of the residual.
 
     Raises:
         ValueError: an alpha that is not a positive number, or a name given twice.
@@ -52,8 +52,8 @@ class TaskRes(RowHost):
         names: Sequence[str],
         templates: str | Sequence[str] = DEFAULT_TEMPLATES,
         *,
-        alpha: float = 0.5,
         extra_names: Sequence[str] = (),
+        alpha: float = 0.5,
     ) -> None:
         if not (alpha > 0 and math.isfinite(alpha)):
             raise ValueError(f"alpha={alpha}: must be a positive number (the paper's default is 0.5)")
@@ -62,6 +62,3 @@ class TaskRes(RowHost):
     def train_settings(self) -> dict[str, Any]:
         """The released learning rate."""
         return {"lr": LR}
-
-    def config(self) -> dict[str, Any]:
-        return {**super().config(), "alpha": self.alpha}

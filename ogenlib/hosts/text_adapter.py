@@ -68,7 +68,7 @@ class TextAdapter(AnchoredHost):
     ) -> None:
         super().__init__(clip, names, templates)
         width = clip.embed_dim
-        self.hidden, self.ratio = hidden_width(hidden, width), ratio
+        self.hidden, self.ratio, self.bias = hidden_width(hidden, width), ratio, bias
         if not (ratio > 0 and math.isfinite(ratio)):
             raise ValueError(f"ratio={ratio}: must be a positive number (1.0 adds the residual as it is)")
         self.anchor(self.names)  # refuses names without text features before any training
@@ -91,11 +91,3 @@ class TextAdapter(AnchoredHost):
     def train_settings(self) -> dict[str, Any]:
         """This library's learning rate."""
         return {"lr": LR}
-
-    def config(self) -> dict[str, Any]:
-        return {
-            "templates": list(self.anchor.templates),
-            "hidden": self.hidden,
-            "ratio": self.ratio,
-            "bias": self.down_bias is not None,
-        }

@@ -91,6 +91,11 @@ class CacheHost(AnchoredHost):
         """Alpha 1.17 and beta 1, not centred, as released (F variant: 20 epochs with batches of 256)."""
         return cls(clip, names, **{"centred": False, **options})
 
+    @property
+    def size(self) -> int:
+        """`N`."""
+        return len(self.keys)
+
     def _keep(self, keys: Tensor, labels: Tensor) -> None:
         self.register_buffer("keys", keys.to(self.device))
         self.register_buffer("labels", labels.to(self.device))
@@ -149,16 +154,6 @@ class CacheHost(AnchoredHost):
                 if right > best:
                     best, chosen = right, (alpha, self.beta)
         self.alpha, self.beta = chosen
-
-    def config(self) -> dict[str, Any]:
-        return {
-            "templates": list(self.anchor.templates),
-            "alpha": self.alpha,
-            "beta": self.beta,
-            "centred": self.centred,
-            "search": self.search,
-            "size": len(self.keys),
-        }
 
 
 @register

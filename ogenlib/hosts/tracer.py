@@ -83,8 +83,9 @@ class TRACER(SelfDistilled):
     ) -> None:
         weights = {"distill": distill, "joint": joint, "orthogonal": orthogonal}
         super().__init__(clip, names, *args, every=every, **weights, **options)
-        self.weights = {"relation": relation, "features": features, "interaction": interaction, "cross": cross}
-        for name, value in self.weights.items():
+        self.relation, self.features, self.interaction, self.cross = relation, features, interaction, cross
+        for name in ("relation", "features", "interaction", "cross"):
+            value = getattr(self, name)
             if not (value >= 0 and math.isfinite(value)):
                 raise ValueError(f"{name}={value}: must be 0 or more")
         if not (beta > 0 and math.isfinite(beta)):
@@ -108,7 +109,4 @@ class TRACER(SelfDistilled):
             / 2,
             "cross": (kl_divergence(images, teacher) + kl_divergence(texts, teacher.T)) / 2,
         }
-        return sum((self.weights[name] * term for name, term in terms.items()), start=scale.new_zeros(()))
-
-    def config(self) -> dict[str, Any]:
-        return {**super().config(), **self.weights, "beta": self.beta}
+        return sum((getattr(self, name) * term for name, term in terms.items()), start=scale.new_zeros(()))

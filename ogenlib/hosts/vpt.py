@@ -81,11 +81,3 @@ class VPT(PromptedImages, AnchoredHost):
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
         """Unit rows `(C, D)` for any names; zero-shot, never trained."""
         return self.anchor(self.names if names is None else names)
-
-    def config(self) -> dict[str, Any]:
-        return {
-            "templates": list(self.anchor.templates),
-            "n_visual": self.visual.shape[1],
-            "depth": self.depth,
-            "paper_training": self.paper_training,
-        }

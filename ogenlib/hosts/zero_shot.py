@@ -93,6 +93,11 @@ class Anchored(Host):
 
     anchor: ZeroShotAnchor
 
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """Those of its zero-shot weights."""
+        return self.anchor.templates
+
     @classmethod
     def dataset_options(cls, templates: Sequence[str]) -> dict[str, Any]:
         """The dataset's own templates, besides what the host takes anyway."""
@@ -100,7 +105,7 @@ class Anchored(Host):
 
     def reference_templates(self) -> tuple[str, ...]:
         """Those of its zero-shot weights."""
-        return self.anchor.templates
+        return self.templates
 
 
 class AnchoredHost(Anchored):
@@ -136,18 +141,9 @@ class ZeroShot(AnchoredHost):
         aliases=("CLIP",),
     )
 
-    def __init__(
-        self, clip: ClipLike, names: Sequence[str], templates: str | Sequence[str] = DEFAULT_TEMPLATES
-    ) -> None:
-        super().__init__(clip, names, templates)
-        self.templates = self.anchor.templates
-
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
         """Unit rows `(C, D)`; frozen, so computed once for each list of names."""
         return self.anchor(self.names if names is None else names)
 
     def losses(self, batch: Batch, *, z: Tensor | None = None, w: Tensor | None = None) -> dict[str, Tensor]:
         raise ValueError("zero_shot has nothing to train; use evaluate, predict or save directly")
-
-    def config(self) -> dict[str, Any]:
-        return {"templates": list(self.templates)}

@@ -1,4 +1,4 @@
-"""Settings of OGEN and its presets.
+"""Settings of OGEN and its presets. Importing this loads no torch; making an `OGENConfig` does.
 
 "Overcoming the Pitfalls of Vision-Language Model Finetuning for OOD Generalization", Zang et al., ICLR 2024.
 https://arxiv.org/abs/2401.15914
@@ -9,11 +9,9 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
 from typing import Any
-
-from ogenlib.generators import list_variants
 
 _log = logging.getLogger(__name__)
 TEACHERS = ("ema", "mean", "almt")
@@ -95,6 +93,8 @@ class OGENConfig:
     keep_teacher: bool = False
 
     def __post_init__(self) -> None:
+        from ogenlib.generators import list_variants  # not above: it loads torch, and the names of presets need none
+
         for name in (
             "generator_weight",
             "host_weight",
@@ -153,24 +153,27 @@ class OGENConfig:
         return asdict(self)
 
 
+# What each preset has otherwise than `OGENConfig` by default.
 # "paper": what is known of the paper (see docs/ogen.md): joint extrapolation, one random image a neighbour, known
 #   classes split at random, warm-up and joint training as in the released code, cross-entropy on synthesized rows in
 #   the joint label space, consistency with the adaptive local mean teacher. Its weights are this library's.
 # "released-code": its generator, weights and warm-up; no teacher, because the released code never calls one. Branches
 #   U and K together become the synthesized rows of known classes, branch N those of unknown classes.
 # "zero-shot-kl": no generator, no teacher: the baseline that everything is measured against.
-PRESETS: Mapping[str, OGENConfig] = MappingProxyType({
-    "ogenlib": OGENConfig(),
-    "paper": OGENConfig(
-        generator="joint", spread="none", joint=True, warmup=0.2, synthesize="unknown", zero_shot_share=0.0,
-        zero_shot_kl=0.0, synthesized_ce=1.0, teacher="almt", teacher_weight=1.0,
-    ),
-    "released-code": OGENConfig(
-        generator="released", spread="none", joint=True, warmup=0.2, synthesize="all", host_weight=0.25,
-        zero_shot_share=0.0, zero_shot_kl=0.0, synthesized_ce=0.0, synthesized_ce_within=0.5,
-        teacher=None,
-    ),
-    "zero-shot-kl": OGENConfig(generator=None, teacher=None, zero_shot_share=0.0, zero_shot_kl=1.0),
+PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType({
+    "ogenlib": MappingProxyType({}),
+    "paper": MappingProxyType({
+        "generator": "joint", "spread": "none", "joint": True, "warmup": 0.2, "synthesize": "unknown",
+        "zero_shot_share": 0.0, "zero_shot_kl": 0.0, "synthesized_ce": 1.0, "teacher": "almt", "teacher_weight": 1.0,
+    }),
+    "released-code": MappingProxyType({
+        "generator": "released", "spread": "none", "joint": True, "warmup": 0.2, "synthesize": "all",
+        "host_weight": 0.25, "zero_shot_share": 0.0, "zero_shot_kl": 0.0, "synthesized_ce": 0.0,
+        "synthesized_ce_within": 0.5, "teacher": None,
+    }),
+    "zero-shot-kl": MappingProxyType({
+        "generator": None, "teacher": None, "zero_shot_share": 0.0, "zero_shot_kl": 1.0,
+    }),
 })  # fmt: skip
 
 
@@ -204,7 +207,7 @@ def ogen_config(preset: str = "ogenlib", kind: str = "prompt", **overrides: Any)
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             raise ValueError(f"OGEN has no setting {name!r}{f'; did you mean {close[0]!r}?' if close else ''}")
-    return replace(PRESETS[preset], **{**FOR_KIND.get((preset, kind), {}), **overrides})
+    return OGENConfig(**{**PRESETS[preset], **FOR_KIND.get((preset, kind), {}), **overrides})
 
 
 def settings_for(preset: str, settings: Mapping[str, Any], n_known: int) -> dict[str, Any]:

@@ -78,3 +78,10 @@ class SynthesizedRows:
             loss = regression_loss(self.generator, batch_size, source)
         self.generator.eval()
         return loss
+
+
+def draw_labels(config: OGENConfig, n_known: int, n_names: int, draws: torch.Generator | None) -> Tensor:
+    """`(S,)` into the names of a step, known ones first: which classes features are synthesized for."""
+    low = n_known if n_names > n_known and config.synthesize == "unknown" else 0
+    high = n_known if config.synthesize == "known" else n_names
+    return torch.randint(low, high, (config.rows,), generator=draws)

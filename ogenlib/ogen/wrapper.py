@@ -9,14 +9,13 @@ preset is this library's own recipe (docs/ogen.md says what it changes and what 
 ``released-code`` follow their sources as far as those say.
 Not reproduced: what neither paper summary nor code states (teacher weight and decay, what is distilled).
 
-Notation: `B` images, `S` synthesized rows, `C` names, `D` embedding.
+Notation: `B` images, `S` synthesized features, `C` names, `D` embedding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +24,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ogenlib.data import FeatureBank
-from ogenlib.distill import EMA, Teacher, kl_divergence, logit_l2
+from ogenlib.distill import EMA, Teacher
 from ogenlib.distill.named import copy_into
 from ogenlib.generators import ClassConditionalGenerator
 from ogenlib.hosts import Batch, Host, ZeroShotAnchor, build, method
 from ogenlib.hosts.run_folder import GENERATOR
 from ogenlib.ogen.config import ogen_config
 from ogenlib.ogen.generator_file import save_generator
-from ogenlib.ogen.names import name_groups, other_names
-from ogenlib.ogen.scoring import cross_entropy_within, mixed, two_sided, with_made
-from ogenlib.ogen.synthesis import SynthesizedRows
-from ogenlib.ogen.teacher import start_teacher
+from ogenlib.ogen.names import other_names
+from ogenlib.ogen.objective import StepLogits, start_teacher, step_terms, wants_synthesized
+from ogenlib.ogen.scoring import Group, Scoring, with_synthesized
+from ogenlib.ogen.synthesis import SynthesizedRows, draw_labels
 from ogenlib.towers import ClipLike
 
 
@@ -81,7 +80,6 @@ class OGEN(Host):
         super().__init__(host.clip, host.names)
         if not host.trainable():
             raise ValueError(f"{host.info.name} has nothing to train, so OGEN has nothing to add to")
-        self._known = frozenset(self.names)
         self.host = host
         self.info = host.info  # type: ignore[misc]
         # What the host inside says of itself holds for the whole.
@@ -91,9 +89,7 @@ class OGEN(Host):
         self.names_known = unknown is not None
         self.others = others
         self.anchor = ZeroShotAnchor(host.clip, host.reference_templates() if templates is None else templates)
-        frozen = self.config_.frozen_images and self.config_.zero_shot_share == 1
-        self._two_towers = frozen and not host.uses_cached_features
-        self.groups = name_groups(self.others, len(self.names), self.config_.name_groups)
+        self.scoring = Scoring(host, others, self.anchor, self.config_)
         self.teacher: Teacher | None = None
         # Outside the module tree: a saved run, a snapshot and a state dict are the host's.
         object.__setattr__(self, "rows", None)
@@ -125,38 +121,14 @@ class OGEN(Host):
 
     def image_features(self, batch: Batch) -> Tensor:
         """The host's `(B, D)`; with `frozen_images` `(B, 2 D)`, behind them those of the frozen tower."""
-        own = self.host.image_features(batch)
-        return torch.cat([own, Host.image_features(self, batch)], dim=-1) if self._two_towers else own
+        return self.scoring.image_features(batch)
 
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
-        """The host's rows, mixed with zero-shot ones (`zero_shot_share`) for names it has no images of.
+        """The host's, mixed with zero-shot ones (`zero_shot_share`) for names it has no images of.
 
         With `frozen_images` they are `(C, 2 D)` and zero where they meet the features that a name is not scored on.
         """
-        wanted = self.names if names is None else tuple(names)
-        other = self._others_among(wanted)
-        if not self.config_.zero_shot_share or self._known.issuperset(wanted):
-            rows = self.host.class_weights(wanted, z=z)
-        else:
-            rows = self._weights(wanted, self.anchor(wanted), other, z)
-        return two_sided(rows, other) if self._two_towers else rows
-
-    def _others_among(self, names: tuple[str, ...]) -> Tensor:
-        """`(C,)`: which names have no images."""
-        return torch.tensor([n not in self._known for n in names], device=self.device)
-
-    def _weights(self, names: tuple[str, ...], fixed: Tensor, other: Tensor, z: Tensor | None) -> Tensor:
-        """Rows `(C, D)` or `(B, C, D)` of names whose zero-shot weights `fixed` and mask `other` `(C,)` are at hand."""
-        share = self.config_.zero_shot_share
-        if share == 1:  # what the host makes of the others is not needed
-            known = [n for n in names if n in self._known]
-            of_host = self.host.class_weights(known or self.names, z=z)
-            rows = fixed if of_host.ndim == 2 else fixed.expand(len(of_host), -1, -1).clone()
-            if not known:
-                return rows
-            return rows.index_copy(-2, (~other).nonzero()[:, 0], of_host.to(rows.dtype))
-        of_host = self.host.class_weights(names, z=z)
-        return mixed(of_host, fixed, other, share) if share else of_host
+        return self.scoring.class_weights(self.names if names is None else tuple(names), z)
 
     def logits(self, z: Tensor, w: Tensor) -> Tensor:
         return self.host.logits(z, w)
@@ -174,7 +146,7 @@ class OGEN(Host):
         Raises:
             RuntimeError: `prepare` was not called (`ogenlib.fit` does).
         """
-        config, draws = self.config_, batch.generator
+        config, scoring, draws = self.config_, self.scoring, batch.generator
         if config.generator is not None and self.rows is None:
             raise RuntimeError("OGEN has no generator yet; train with ogenlib.fit, or call prepare(bank, epochs, seed)")
         terms: dict[str, Tensor] = {}
@@ -183,121 +155,51 @@ class OGEN(Host):
             if self._warming_up:
                 return terms
         z = self.image_features(batch) if z is None else z
-        group = 0 if len(self.groups) == 1 else int(torch.randint(len(self.groups), (), generator=draws))
-        names, columns, fixed, other = self._in_play[group]
-        made, labels = self._synthesized(columns, draws)
-        every = with_made(z, made)
-        stand_ins = self._stand_ins(draws)
-        weights = self._weights(names, fixed, other, every)
-        weights, scored = self._scored(weights, fixed, other, stand_ins)
-        n, known, dim = len(z), len(self.names), fixed.shape[1]
+        group = scoring.draw_group(draws)
+        synthesized, labels = self._synthesized(group, draws)
+        stand_ins = scoring.draw_stand_ins(draws)
+        features = with_synthesized(z, synthesized)
+        weights, scored = scoring.with_stand_ins(scoring.mixed_weights(group, features), group, stand_ins)
+        n, known, dim = len(z), len(self.names), group.zero_shot.shape[1]
         of_host = weights[:n, :known] if weights.ndim == 3 else weights[:known]
         for name, term in self.host.losses(batch, z=z[:, :dim], w=of_host).items():
             terms[name] = config.host_weight * term
-        logits = self.host.logits(every, scored)
-        reference = self._reference(batch, z, made, fixed)
-        terms |= self._zero_shot_terms(logits[:n], reference[:n], "real", config.zero_shot_kl)
-        if made is not None and labels is not None:
-            terms |= self._zero_shot_terms(logits[n:], reference[n:], "synthesized", config.synthesized_kl)
-            if config.synthesized_ce:
-                terms["synthesized_ce"] = config.synthesized_ce * F.cross_entropy(logits[n:], labels)
-            if config.synthesized_ce_within:
-                within = cross_entropy_within(logits[n:], labels, known)
-                terms["synthesized_ce_within"] = config.synthesized_ce_within * within
-        if self.teacher is not None and self.teacher.t and config.teacher_weight:
-            terms["teacher"] = config.teacher_weight * self._teacher_term(batch, logits, z, made, group, stand_ins)
-        return terms
+        logits = self.host.logits(features, scored)
+        zero_shot = scoring.zero_shot_logits(batch, z, synthesized, group)
+        taught = self.teacher is not None and self.teacher.t and config.teacher_weight
+        teacher = self._teacher_logits(batch, z, synthesized, group, stand_ins) if taught else None
+        return terms | step_terms(StepLogits(logits, zero_shot, teacher, labels, n, known), config)
 
     @property
     def _warming_up(self) -> bool:
         return self.config_.joint and self._epoch <= self.config_.warmup * self._epochs
 
-    @cached_property
-    def _in_play(self) -> list[tuple[tuple[str, ...], Tensor, Tensor, Tensor]]:
-        """For each group: names of the step, their rows among all, their zero-shot weights, which lack images."""
-        plays = []
-        every = (*self.names, *self.others)
-        for group, others in enumerate(self.groups):
-            rows = [*range(len(self.names)), *range(len(self.names) + group, len(every), len(self.groups))]
-            columns = torch.tensor(rows, device=self.device)
-            names = (*self.names, *others)
-            plays.append((names, columns, self.anchor(every)[columns], self._others_among(names)))
-        return plays
-
-    def _stand_ins(self, draws: torch.Generator | None) -> Tensor | None:
-        """Where unknown names are held out: the known names `(C,)` that this step weights as unknown ones will be."""
-        count = round(self.config_.pseudo_unknown * len(self.names))
-        if self.others or not self.config_.zero_shot_share or not count:
-            return None
-        chosen = torch.randperm(len(self.names), generator=draws)[:count].to(self.device)
-        return torch.zeros(len(self.names), dtype=torch.bool, device=self.device).index_fill(0, chosen, True)
-
-    def _scored(self, rows: Tensor, fixed: Tensor, other: Tensor, stand_ins: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Rows `(C, D)` of a step with its stand-ins' zero-shot ones in, and the same as `image_features` meet them."""
-        if stand_ins is not None:
-            rows, other = mixed(rows, fixed, stand_ins, self.config_.zero_shot_share), stand_ins
-        return rows, two_sided(rows, other) if self._two_towers else rows
-
-    def _synthesized(self, columns: Tensor, draws: torch.Generator | None) -> tuple[Tensor | None, Tensor | None]:
-        """Rows `(S, D)` and labels `(S,)` into the names in play."""
-        config = self.config_
-        taught = config.teacher_weight if self.teacher is not None else 0.0
-        weights = (config.synthesized_kl, config.synthesized_ce, config.synthesized_ce_within, taught)
-        if self.rows is None or not any(weights):
+    def _synthesized(self, group: Group, draws: torch.Generator | None) -> tuple[Tensor | None, Tensor | None]:
+        """Features `(S, D)` and labels `(S,)` into the group's names, where a term sees them."""
+        if self.rows is None or not wants_synthesized(self.config_, self.teacher is not None):
             return None, None
-        known = len(self.names)
-        low = known if self.others and config.synthesize == "unknown" else 0
-        high = known if config.synthesize == "known" else len(columns)
-        labels = torch.randint(low, high, (config.rows,), generator=draws).to(columns.device)
-        return self.rows.draw(columns[labels], draws), labels
-
-    @torch.no_grad()
-    def _reference(self, batch: Batch, z: Tensor, made: Tensor | None, fixed: Tensor) -> Tensor:
-        """Zero-shot logits `(B + S, C)`: the same model with the host switched off, on the same views."""
-        if self._two_towers:
-            z = z[:, fixed.shape[1] :]
-        elif not self.uses_cached_features:
-            z = Host.image_features(self, batch)
-        return Host.logits(self, with_made(z, made), fixed)
-
-    def _zero_shot_terms(self, logits: Tensor, reference: Tensor, rows: str, weight: float) -> dict[str, Tensor]:
-        if not weight:
-            return {}
-        return {f"zero_shot_kl_{rows}": weight * kl_divergence(logits, reference, self.config_.temperature)}
+        labels = draw_labels(self.config_, len(self.names), len(group.names), draws).to(group.indices.device)
+        return self.rows.draw(group.indices[labels], draws), labels
 
     # --- teacher ---------------------------------------------------------------------------------------
 
-    def _teacher_term(
-        self, batch: Batch, logits: Tensor, z: Tensor, made: Tensor | None, group: int, stand_ins: Tensor | None
-    ) -> Tensor:
-        """Mean distance to the teacher's predictions: of real rows and of synthesized ones, averaged."""
-        target = self._teacher_logits(batch, z, made, group, stand_ins)
-        config = self.config_
-        parts = [slice(None, len(z))] if made is None else [slice(None, len(z)), slice(len(z), None)]
-        if config.teacher_loss == "l2":
-            terms = [logit_l2(logits[part], target[part]) for part in parts]
-        else:
-            terms = [kl_divergence(logits[part], target[part], config.temperature) for part in parts]
-        # Each part has its own mean: processes share the real rows and all have the same synthesized ones.
-        return torch.stack(terms).mean()
-
     @torch.no_grad()
     def _teacher_logits(
-        self, batch: Batch, z: Tensor, made: Tensor | None, group: int, stand_ins: Tensor | None
+        self, batch: Batch, z: Tensor, synthesized: Tensor | None, group: Group, stand_ins: Tensor | None
     ) -> Tensor:
         """`(B + S, C)`."""
         assert self.teacher is not None
-        names, columns, fixed, other = self._in_play[group]
-        weights = None if self._teacher_weights is None else self._teacher_weights[columns]
+        scoring = self.scoring
+        weights = None if self._teacher_weights is None else self._teacher_weights[group.indices]
         # Weights that were kept are enough for a host that trains nothing else.
         kept = weights is not None and self.uses_cached_features and not self.own_logits
         with nullcontext() if kept else self.teacher.swapped():
             if not self.uses_cached_features:
-                z = torch.cat([self.host.image_features(batch), z[:, fixed.shape[1] :]], dim=-1)
-            rows = with_made(z, made)
+                z = torch.cat([self.host.image_features(batch), z[:, group.zero_shot.shape[1] :]], dim=-1)
+            features = with_synthesized(z, synthesized)
             if weights is None:
-                weights = self._weights(names, fixed, other, rows)
-            return self.host.logits(rows, self._scored(weights, fixed, other, stand_ins)[1])
+                weights = scoring.mixed_weights(group, features)
+            return self.host.logits(features, scoring.with_stand_ins(weights, group, stand_ins)[1])
 
     def on_step_end(self) -> None:
         self.host.on_step_end()
@@ -313,9 +215,8 @@ class OGEN(Host):
         self._teacher_weights = None
         if self.teacher is None or not self.teacher.t:
             return
-        every = (*self.names, *self.others)
         with self.teacher.swapped():
-            weights = self._weights(every, self.anchor(every), self._others_among(every), self._probe)
+            weights = self.scoring.mixed_weights(self.scoring.described(self.scoring.every), self._probe)
         if weights.ndim == 2:
             self._teacher_weights = weights
 
@@ -327,7 +228,7 @@ class OGEN(Host):
         self.host.prepare(data, epochs, seed)
         self._epoch, self._epochs, self._step = 1, epochs, 0
         if config.generator is not None:
-            embeddings = self.anchor((*self.names, *self.others))
+            embeddings = self.anchor(self.scoring.every)
             rows = SynthesizedRows(config, data.features, data.labels, embeddings, seed)
             object.__setattr__(self, "rows", rows)
         self._probe = F.normalize(data.features[:1, 0].float(), dim=-1)

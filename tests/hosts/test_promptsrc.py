@@ -154,7 +154,7 @@ def test_a_killed_training_ends_where_it_would_have(world) -> None:
 def test_presets_and_options(world) -> None:
     paper = PromptSRC.paper(world, NAMES)
     assert len(paper.anchor.templates) == 80 and "a photo of a {}." in paper.anchor.templates
-    assert paper.weights == {"text_weight": 25, "image_weight": 10, "logit_weight": 1} and paper.average
+    assert (paper.text_weight, paper.image_weight, paper.logit_weight, paper.average) == (25, 10, 1, True)
     assert (paper.n_context, paper.visual.shape[1]) == (4, 4)
     options = PromptSRC.dataset_options(TEMPLATES)
     assert options == {"context": "a", "templates": TEMPLATES}

@@ -37,9 +37,6 @@ class Gains(AnchoredHost):
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
         return F.normalize(self.gain * self.anchor(self.names if names is None else names), dim=-1)
 
-    def config(self) -> dict[str, Any]:
-        return {"templates": list(self.anchor.templates)}
-
 
 def named(name: str, **words: Any) -> type[Host]:
     """A class of that name, with these words of its `info`."""

@@ -66,6 +66,11 @@ class PromptedImages(PixelHost):
         """`(depth, V, W)`, the first layer's tokens first."""
         raise NotImplementedError
 
+    @property
+    def n_visual(self) -> int:
+        """`V`."""
+        return self.visual_prompts().shape[1]
+
     def image_features(self, batch: Batch) -> Tensor:
         """Unit rows `(B, D)` of the pixels, with prompts; ValueError as `prompted_features`."""
         return F.normalize(self.prompted_features(batch), dim=-1)
@@ -155,7 +160,7 @@ class DeepPrompts(PromptedImages, DeepText):
     Subclasses set `usual_tokens` and `usual_depth`, and make what the image side needs after the text tokens.
 
     Args:
-        source: of the random start; a subclass draws on from it.
+        generator: of the random start; a subclass draws on from it.
         n_context: `M`; None for `usual_tokens`, or as many as there are words if those are fewer.
         depth: layers with tokens in both towers; None for `usual_depth`, or all of the shallower tower.
         chunk: classes encoded at a time, to bound memory; None for all at once.
@@ -171,7 +176,7 @@ class DeepPrompts(PromptedImages, DeepText):
         names: Sequence[str],
         context: str | None,
         *,
-        source: torch.Generator,
+        generator: torch.Generator,
         n_context: int | None = None,
         depth: int | None = None,
         chunk: int | None = None,
@@ -188,7 +193,7 @@ class DeepPrompts(PromptedImages, DeepText):
             usual=self.usual_tokens,
             depth=self.depth,
             chunk=chunk,
-            generator=source,
+            generator=generator,
         )
 
     def default_settings(self) -> dict[str, Any]:
@@ -199,12 +204,3 @@ class DeepPrompts(PromptedImages, DeepText):
         grow until it suits them. Ours.
         """
         return {"lr": self.published["lr"] * CoOp.train_settings(self)["lr"] / PAPER_LR}
-
-    def config(self) -> dict[str, Any]:
-        return {
-            "context": self.words,
-            "n_context": self.n_context,
-            "depth": self.depth,
-            "chunk": self.chunk,
-            "paper_training": self.paper_training,
-        }

@@ -6,7 +6,6 @@ Notation: `C` classes, `D` embedding, `R` names with a row.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -57,10 +56,3 @@ class Headed(NamedRows):
         if set(wanted) <= set(self.row_names):
             return trained[rows]
         return torch.where(rows[:, None] <= last, trained[rows.clamp(max=last)], self.anchor(wanted))
-
-    def config(self) -> dict[str, Any]:
-        return {
-            "templates": list(self.anchor.templates),
-            "unit_head": self.unit_head,
-            "extra_names": list(self.extra_names),
-        }

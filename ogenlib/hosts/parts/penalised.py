@@ -51,6 +51,3 @@ class PenalisedFT(FullFT):
         w = self.class_weights() if w is None else w
         terms = super().losses(batch, z=z, w=w)
         return {**terms, self.term: self.weight * self.penalty(batch, z, w)} if self.weight else terms
-
-    def config(self) -> dict[str, Any]:
-        return {**super().config(), "weight": self.weight}

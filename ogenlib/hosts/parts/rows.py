@@ -93,6 +93,3 @@ class RowHost(NamedRows):
         wanted = self.names if names is None else tuple(names)
         x = F.pad(self.residual, (0, 0, 0, 1))[self.rows_of(wanted)]  # the last row, all zero, is of every other name
         return F.normalize(self.anchor(wanted) + self.alpha * x, dim=-1)
-
-    def config(self) -> dict[str, Any]:
-        return {"templates": list(self.anchor.templates), "extra_names": list(self.extra_names)}

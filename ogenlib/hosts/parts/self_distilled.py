@@ -152,7 +152,3 @@ class SelfDistilled(FLYP):
             self.teacher = None
         elif self.teacher is not None:
             self.teacher.load_state_dict(state["teacher"])
-
-    def config(self) -> dict[str, Any]:
-        own = {"distill": self.distill, "joint": self.joint, "orthogonal": self.orthogonal, "every": self.every}
-        return {**super().config(), **own}

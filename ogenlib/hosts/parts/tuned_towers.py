@@ -143,6 +143,3 @@ class TunedTowers(TunedImages, Anchored):
 
     def checkpointed(self) -> list[Any]:
         return [self.model]
-
-    def config(self) -> dict[str, Any]:
-        return {"templates": list(self.anchor.templates), "chunk": self.chunk}
