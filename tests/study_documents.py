@@ -10,7 +10,7 @@ from benchmarks.robust.base_to_new import search_variants as robust_search_varia
 from benchmarks.robust.rates import chosen
 from benchmarks.robust.study import costs as robust_costs
 from benchmarks.robust.study import tables as robust_tables_of
-from ogenlib.results.robustness import MEASURES
+from ogenlib.results.types import ROBUST_METRICS
 
 
 def entry(variant: Variant, family: str, domain: str = "", **scores: float) -> dict[str, Any]:
@@ -147,8 +147,8 @@ def robust_document() -> dict[str, Any]:
             start = {"val": 41.0, "id": 40.0, "ood": 30.0, "zero_shot": 70.0}
             curve = None
             if ends is not None:
-                half = {"val": 90.0, **{k: (start[k] + e) / 2 + 1 for k, e in zip(MEASURES, ends, strict=True)}}
-                end = {"val": 60.0, **dict(zip(MEASURES, ends, strict=True))}
+                half = {"val": 90.0, **{k: (start[k] + e) / 2 + 1 for k, e in zip(ROBUST_METRICS, ends, strict=True)}}
+                end = {"val": 60.0, **dict(zip(ROBUST_METRICS, ends, strict=True))}
                 curve = [{"alpha": 0.0, **start}, {"alpha": 0.5, **half}, {"alpha": 1.0, **end}]
             others = {"VRF, paper": {**start, "ood": 33.0}} if host == "vpt" else {}
             rows.append(

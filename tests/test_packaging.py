@@ -97,6 +97,7 @@ def test_the_wheel_holds_data_model_types_and_licence(wheel: Path) -> None:
     assert sum(re.fullmatch(r"ogenlib/data/emoji_bundle/[\w-]+\.zip", name) is not None for name in names) == 12
     assert {
         "ogenlib/py.typed",
+        "ogenlib/report/style.css",
         "ogenlib/data/emoji_bundle/concepts.csv",
         "ogenlib/data/emoji_bundle/ATTRIBUTION.md",
         "ogenlib/towers/ogen_tiny/open_clip_config.json",

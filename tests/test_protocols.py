@@ -19,7 +19,7 @@ from ogenlib.bench.runner import BenchConfig, run_bench
 from ogenlib.data import FeatureBank, ImageSet, Item, base_new_split, load_dataset
 from ogenlib.evaluate import scores as evaluate
 from ogenlib.evaluate.label_space import LabelSpace, label_spaces
-from ogenlib.report.html import label
+from ogenlib.report.format import label
 from ogenlib.report.page import build_report
 from ogenlib.report.sections.beside import shots_section
 from ogenlib.report.text import LISTED, summary_text

@@ -6,13 +6,21 @@ import math
 
 import pytest
 
+from ogenlib.detect import measures
 from ogenlib.results import tables as results
+from ogenlib.results import types
 
 
 def row(host: str, seed: int, base: float, new: float, ogen: bool = False) -> dict:
     h = results.harmonic_mean(base, new)
     scores = dict.fromkeys(results.METRICS, 50.0) | {"base": base, "new": new, "H": h, "joint_H": h}
     return {"dataset": "d", "domain": "x", "host": host, "ogen": ogen, "seed": seed, "seconds": 1.0, **scores}
+
+
+def test_every_metric_is_a_key_of_rows_and_of_summaries() -> None:
+    metrics = {*types.METRICS, *types.RETRIEVAL_METRICS, *types.DETECTION_METRICS, "seconds"}
+    assert set(types.Measures.__annotations__) == set(types.Means.__annotations__) == metrics
+    assert (*measures.METRICS, "flagged") == types.DETECTION_METRICS
 
 
 def test_mean_and_sample_deviation() -> None:

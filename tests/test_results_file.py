@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.common.places import RESULTS
 from ogenlib.cli.main import main
+from ogenlib.results import SCHEMA, read_results
 from ogenlib.utils.documents import DIGEST, digest_of
 
 
@@ -70,3 +72,13 @@ def test_report_refuses_parts_of_another_type(
     (tmp_path / "results.json").write_text(json.dumps({**document(), **change}))
     assert main(["report", str(tmp_path), "--out", str(tmp_path), "--quiet"]) == 2
     assert "name a results.json that ogen bench wrote" in said(capsys)
+
+
+def test_published_documents_open_whole() -> None:
+    opened = 0
+    for path in RESULTS.glob("*.json"):
+        content = json.loads(path.read_text())
+        if content["schema"] == SCHEMA:
+            assert read_results(path) == content
+            opened += 1
+    assert opened >= 2

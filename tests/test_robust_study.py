@@ -22,7 +22,7 @@ from ogenlib.data import ImageSet, PixelBank, few_shot, load_dataset
 from ogenlib.data.dataset import Item
 from ogenlib.hosts import METHODS, build
 from ogenlib.merge.vrf import VRF
-from ogenlib.results.robustness import MEASURES
+from ogenlib.results.types import ROBUST_METRICS
 from ogenlib.towers import load_backbone
 
 
@@ -83,7 +83,7 @@ def test_a_finished_run_is_read_again(tmp_path: Path) -> None:
     rows = robust_study.run_all(cells, tmp_path)
     assert robust_study.run_all(cells, tmp_path) == rows and len(list(tmp_path.glob("*.json"))) == 2
     zero, tuned = rows
-    assert {k: tuned["curve"][0][k] for k in MEASURES} == {k: zero[k] for k in MEASURES}
+    assert {k: tuned["curve"][0][k] for k in ROBUST_METRICS} == {k: zero[k] for k in ROBUST_METRICS}
     assert zero["parameters"] == 0 and tuned["parameters"] == pytest.approx(51 * 128)
     assert robust_study.tables(rows)["summary"][0]["host"] == "zero_shot"
     assert "lr" not in tuned and len(robust_study.run_all(cells, tmp_path, {"taskres": 1e-5})) == 2
@@ -105,7 +105,7 @@ def test_scores_of_kept_features_are_those_of_the_judge(tmp_path: Path) -> None:
         pairs = ((here.scores(host, seen), host), (points, VRF(host, bank, "paper")))
         for found, plain in pairs:
             expected = here.judge.scores(plain, pixels)
-            assert [found[k] for k in MEASURES] == pytest.approx([expected[k] for k in MEASURES], abs=0.3)
+            assert [found[k] for k in ROBUST_METRICS] == pytest.approx([expected[k] for k in ROBUST_METRICS], abs=0.3)
 
 
 def test_known_features_are_those_of_the_pixels(tmp_path: Path) -> None:

@@ -62,9 +62,9 @@ def fetch(package: str, folder: Path) -> Path:
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         subprocess.run(["npm", "pack", "--silent", f"{package}@{version}"], cwd=folder, check=True)
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != digest:
-        raise SystemExit(f"{path}: sha256 is {found}, expected {digest}; delete the file and run again")
+    actual = hashlib.sha256(path.read_bytes()).hexdigest()
+    if actual != digest:
+        raise SystemExit(f"{path}: sha256 is {actual}, expected {digest}; delete the file and run again")
     return path
 
 
@@ -139,7 +139,7 @@ def match(tarball: Path, tables: list[dict[str, str]], known: set[str]) -> dict[
     """Concept id -> icon record for one set. Code tables beat names; names beat aliases."""
     data = member(tarball, "icons.json")
     icons, aliases = data["icons"], data.get("aliases", {})
-    found: dict[str, dict[str, Any]] = {}
+    matched: dict[str, dict[str, Any]] = {}
 
     def resolve(name: str) -> dict[str, Any] | None:
         if name in icons:
@@ -151,11 +151,11 @@ def match(tarball: Path, tables: list[dict[str, str]], known: set[str]) -> dict[
         return None
 
     def take(concept: str | None, name: str) -> None:
-        if concept in known and concept not in found:
+        if concept in known and concept not in matched:
             icon = resolve(name)
             if icon is not None:
                 width, height = data.get("width", 16), data.get("height", 16)
-                found[str(concept)] = {"width": width, "height": height, **icon, "name": name}
+                matched[str(concept)] = {"width": width, "height": height, **icon, "name": name}
 
     for code, name in optional_member(tarball, "chars.json").items():
         take(hexkey(code), name)
@@ -167,7 +167,7 @@ def match(tarball: Path, tables: list[dict[str, str]], known: set[str]) -> dict[
     for table in tables:
         for name in icons:
             take(table.get(key(re.sub(r"-\d$", "", name))), name)
-    return found
+    return matched
 
 
 def draw(icon: dict[str, Any]) -> Image.Image:
@@ -254,9 +254,9 @@ def main() -> None:
     rows: dict[str, dict[str, Any]] = {}
     seen: dict[str, list[str]] = {c["id"]: [] for c in concepts}
     for name, tarball in icons.items():
-        found = match(tarball, tables, known)
-        order = [c["id"] for c in concepts if c["id"] in found]
-        pictures = ((f"{i}.webp", webp(draw(found[i]))) for i in tqdm(order, desc=name, leave=False))
+        matched = match(tarball, tables, known)
+        order = [c["id"] for c in concepts if c["id"] in matched]
+        pictures = ((f"{i}.webp", webp(draw(matched[i]))) for i in tqdm(order, desc=name, leave=False))
         count = write_zip(args.out / f"{name}.zip", pictures)
         for i in order:
             seen[i].append(name)

@@ -14,13 +14,12 @@ from typing import Any
 import torch
 
 from benchmarks.common.options import parser_of
-from benchmarks.common.origin import origin
+from benchmarks.common.results_file import write_results
 from ogenlib.data import FeatureBank, ImageSet, Item, base_new_split, load_dataset
 from ogenlib.data.emoji import PRETRAINING_SETS, TEMPLATES, UNSEEN_SETS, concepts, open_drawing
 from ogenlib.evaluate.scores import base_to_new
 from ogenlib.hosts import ZeroShot
 from ogenlib.towers import load_backbone
-from ogenlib.utils.documents import write_json
 
 
 def drawings(icon_set: str) -> ImageSet:
@@ -60,21 +59,16 @@ def main() -> None:
     data = load_dataset("emoji-categories")
     split = base_new_split(data.classnames)
     scores = base_to_new(ZeroShot(clip, split.base, data.templates), data.test, split).domains
-    document: dict[str, Any] = {
-        "schema": "ogenlib.zero-shot/1",
-        "protocol": {
-            "name": "zero-shot",
-            "backbone": clip.fingerprint(),
-            "template": TEMPLATES[0],
-            "concepts": len(concepts()),
-            "categories_hash": data.hash(),
-            **origin("bundle.zero_shot_tiny"),
-        },
-        "sets": sets,
-        "categories": {d: {k: s[k] for k in ("base", "new", "H", "joint_H")} for d, s in scores.items()},
+    card = {
+        "name": "zero-shot",
+        "backbone": clip.fingerprint(),
+        "template": TEMPLATES[0],
+        "concepts": len(concepts()),
+        "categories_hash": data.hash(),
     }
-    write_json(args.out, document)
-    for domain, row in document["categories"].items():
+    categories = {d: {k: s[k] for k in ("base", "new", "H", "joint_H")} for d, s in scores.items()}
+    write_results(args.out, "ogenlib.zero-shot/1", "bundle.zero_shot_tiny", card, sets=sets, categories=categories)
+    for domain, row in categories.items():
         print(f"categories, {domain:<28} base {row['base']:5.1f}  new {row['new']:5.1f}")
 
 

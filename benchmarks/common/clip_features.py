@@ -43,13 +43,13 @@ class ClipFeatures:
 
 def add_option(parser: argparse.ArgumentParser) -> None:
     """`--features DIR`, by default the environment variable or None."""
-    found = os.environ.get(VARIABLE)
+    folder = os.environ.get(VARIABLE)
     parser.add_argument(
         "--features",
         type=Path,
-        default=Path(found) if found else None,
+        default=Path(folder) if folder else None,
         metavar="DIR",
-        help=f"folder of the real CLIP features (default: environment variable {VARIABLE}, now {found or 'not set'})",
+        help=f"folder of the real CLIP features (default: environment variable {VARIABLE}, now {folder or 'not set'})",
     )
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from benchmarks.common.results_file import read_results
 from ogenlib.data.dataset import short_hash
 from ogenlib.utils.documents import write_json
 
@@ -21,7 +21,7 @@ def kept_rows(
     *,
     prefix: str = "",
     about: str = "study",
-) -> list[dict[str, Any]]:
+) -> list[Any]:
     """The row of every cell: that of a file in `work` whose name is made of everything that `decides` it.
 
     It is made first if the file is not there, and read in both cases, so that a fresh row equals one that is found
@@ -33,5 +33,5 @@ def kept_rows(
         if not path.exists():
             work.mkdir(parents=True, exist_ok=True)
             write_json(path, make(*cell))
-        rows.append(json.loads(path.read_text(encoding="utf-8")))
+        rows.append(read_results(path))
     return rows

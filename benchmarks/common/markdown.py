@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ogenlib.hosts import list_methods
+from ogenlib.report import format as report
+
+COLUMNS = {"base": "base", "new": "new", "H": "H", "joint_H": "joint H"}  # of tables, with their headings
 
 
 def in_a_line(title: str) -> str:
@@ -38,10 +41,34 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def number(value: float | None, digits: int = 1, unit: str = "") -> str:
-    return "–" if value is None else f"{value:.{digits}f}{unit}"
+    """As in reports, with a hyphen for their minus."""
+    return _hyphens(report.number(value, digits)) + (unit if value is not None else "")
 
 
-def spread(value: Sequence[float | None]) -> str:
+def whole(value: float | None) -> str:
+    """`1,234`."""
+    return report.DASH if value is None else f"{value:,.0f}"
+
+
+def difference(value: float) -> str:
+    """`+1.2`."""
+    return f"{value:+.1f}"
+
+
+def plus_minus(value: object, write: Callable[[Any], str] = report.number) -> str:
     """`[mean, std]` as `mean ± std`; a single run has no std."""
-    mean, std = value
-    return number(mean) if mean is None or std is None else f"{mean:.1f} ± {std:.1f}"
+    return _hyphens(report.plus_minus(value, write))
+
+
+def scores_of(entry: Mapping[str, Any]) -> list[str]:
+    """The cells of `COLUMNS`."""
+    return [plus_minus(entry[score]) for score in COLUMNS]
+
+
+def over_seeds(document: Mapping[str, Any], what: str = "Means", more: str = "") -> str:
+    """The line below a table of means."""
+    return f"\n{what} over seeds {seeds_of(document)}, ± standard deviation.{more}\n"
+
+
+def _hyphens(text: str) -> str:
+    return text.replace(report.MINUS, "-")

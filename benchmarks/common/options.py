@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from benchmarks.common.places import RESULTS
+from ogenlib.train.config import PRECISIONS
 
+SEEDS = (1, 2, 3)
 Cell = TypeVar("Cell")
 
 
@@ -24,6 +26,35 @@ def parser_of(about: str | None, results: str | None = None) -> argparse.Argumen
             help=f"what is written (benchmarks/results/{results})",
         )
     return parser
+
+
+def add_many(parser: argparse.ArgumentParser, flag: str, default: Sequence[Any], about: str, **more: Any) -> None:
+    """Several values of a flag, of the type that its default has."""
+    kind = type(default[0]) if default else str
+    parser.add_argument(flag, type=kind, nargs="+", default=list(default), help=about, **more)
+
+
+def add_names(
+    parser: argparse.ArgumentParser, flag: str, known: Iterable[str], default: Sequence[str] | None, about: str
+) -> None:
+    """Some of the names that are known."""
+    parser.add_argument(flag, nargs="+", choices=list(known), default=default, metavar="NAME", help=about)
+
+
+def add_number(parser: argparse.ArgumentParser, flag: str, default: int, about: str) -> None:
+    """A whole number."""
+    parser.add_argument(flag, type=int, default=default, metavar="N", help=f"{about} ({default:,})")
+
+
+def add_seeds(parser: argparse.ArgumentParser) -> None:
+    """``--seeds``."""
+    add_many(parser, "--seeds", SEEDS, f"seeds ({' '.join(map(str, SEEDS))})", metavar="N")
+
+
+def add_training(parser: argparse.ArgumentParser, epochs: int, precision: str) -> None:
+    """``--epochs`` and ``--precision``."""
+    add_number(parser, "--epochs", epochs, "passes over the training images")
+    parser.add_argument("--precision", choices=list(PRECISIONS), default=precision, help=f"({precision})")
 
 
 def add_work(parser: argparse.ArgumentParser, folder: str, *, parts: bool = True) -> None:

@@ -12,20 +12,22 @@ the three others, noto among them. Every method has the settings this library gi
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from benchmarks.common.child import said_by
-from benchmarks.common.options import add_work, parser_of, part
-from benchmarks.common.origin import origin
-from benchmarks.ogen.study import SCORES, SEEDS, Variant, run_all, summarize
+from benchmarks.common.groups import grouped
+from benchmarks.common.options import add_names, add_number, add_seeds, add_work, parser_of, part
+from benchmarks.common.results_file import read_results, write_results
+from benchmarks.ogen.study import Variant, mean_scores, run_all, summarize
 from benchmarks.ogen.tasks import StudyTask, emoji_tasks, task_card
 from ogenlib.data.emoji import emoji_datasets
 from ogenlib.hosts import METHODS, method
 from ogenlib.results import tables as results
+from ogenlib.results.types import Score
 from ogenlib.utils.documents import write_json
 
 SCHEMA = "ogenlib.hosts/1"
@@ -40,12 +42,12 @@ def compared_hosts() -> list[str]:
 
 def host_variants(hosts: Sequence[str]) -> list[Variant]:
     """Each method alone, then with OGEN where it takes it."""
-    found = []
+    variants = []
     for host in hosts:
-        found.append(Variant("host alone", host))
+        variants.append(Variant("host alone", host))
         if method(host).info.ogen:
-            found.append(Variant("ogenlib", host, {}))
-    return found
+            variants.append(Variant("ogenlib", host, {}))
+    return variants
 
 
 def epochs_of(host: str, args: argparse.Namespace) -> int:
@@ -58,8 +60,7 @@ def epochs_of(host: str, args: argparse.Namespace) -> int:
 def with_other_sets(row: dict[str, Any]) -> dict[str, Any]:
     """The row with the mean of its scores on every icon set but noto as one more domain."""
     others = [scores for domain, scores in row["domains"].items() if domain != HOME]
-    mean = {k: sum(s[k] for s in others) / len(others) for k in SCORES}
-    return {**row, "domains": {**row["domains"], OTHERS: mean}}
+    return {**row, "domains": {**row["domains"], OTHERS: mean_scores(others)}}
 
 
 def gains(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -69,64 +70,50 @@ def gains(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     are not independent. Those of a single dataset are its seeds.
     """
     tests = []
-    for family in dict.fromkeys(r["family"] for r in rows):
-        own = [r for r in rows if r["family"] == family]
+    for family, own in grouped(rows, "family").items():
         unit = "task" if len({r["task"] for r in own}) > 1 else "seed"
         for domain in (HOME, OTHERS):
-            cells: dict[tuple[str, bool, Any], list[dict[str, float]]] = {}
-            for r in own:
-                cells.setdefault((r["host"], r["variant"] == "ogenlib", r[unit]), []).append(r["domains"][domain])
-            means = [
-                {
-                    "host": host,
-                    "ogen": ogen,
-                    "domain": domain,
-                    "seed": value,
-                    **{k: sum(s[k] for s in scores) / len(scores) for k in SCORES},
-                }
-                for (host, ogen, value), scores in cells.items()
-            ]
-            for host in dict.fromkeys(r["host"] for r in own):
-                pair = [m for m in means if m["host"] == host]
-                for test in results.paired_tests(pair, domain, reference=""):
-                    tests.append(
-                        {
-                            "family": family,
-                            "host": host,
-                            "pairs": unit,
-                            **{k: test[k] for k in ("domain", "metric", "difference", "p", "n")},
-                        }
-                    )
+            means: list[Score] = []
+            for (host, variant, value), runs in grouped(own, "host", "variant", unit).items():
+                means.append({"host": host, "ogen": variant == "ogenlib", "domain": domain, "seed": value})
+                means[-1].update(mean_scores([run["domains"][domain] for run in runs]))
+            for host, pair in grouped(means, "host").items():
+                tests += [
+                    {
+                        "family": family,
+                        "host": host,
+                        "pairs": unit,
+                        **{k: test[k] for k in ("domain", "metric", "difference", "p", "n")},
+                    }
+                    for test in results.paired_tests(pair, domain, reference="")
+                ]
     return tests
 
 
 def costs(rows: Sequence[dict[str, Any]], peaks: dict[str, float]) -> list[dict[str, Any]]:
-    """Of each method alone and with OGEN: trained parameters and seconds of training, means over the runs on the
-    family of a single dataset (or the first), and the peak memory that was measured apart."""
+    """Of each method alone and with OGEN on the family of a single dataset (or the first): what training took, and
+    the peak memory that was measured apart."""
     first = rows[0]["family"]
-    found = []
-    for host, variant in dict.fromkeys((r["host"], r["variant"]) for r in rows):
-        own = [r for r in rows if (r["host"], r["variant"], r["family"]) == (host, variant, first)]
-        if not own:
-            continue
-        found.append(
-            {
-                "host": host,
-                "variant": variant,
-                "family": first,
-                "epochs": own[0]["epochs"],
-                "parameters": max(r["parameters"] for r in own),
-                "seconds": sum(r["seconds_fit"] for r in own) / len(own),
-                "peak_mib": peaks.get(f"{host} {variant}"),
-            }
-        )
-    return found
+    methods = grouped((row for row in rows if row["family"] == first), "host", "variant")
+    return [
+        {"host": host, "variant": variant, "family": first, **cost_of(own), "peak_mib": peaks.get(f"{host} {variant}")}
+        for (host, variant), own in methods.items()
+    ]
+
+
+def cost_of(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Epochs, trained parameters, and the mean of the seconds of training."""
+    return {
+        "epochs": runs[0]["epochs"],
+        "parameters": max(run["parameters"] for run in runs),
+        "seconds": mean(run["seconds_fit"] for run in runs),
+    }
 
 
 def measure_peaks(variants: Sequence[Variant], work: Path) -> dict[str, float]:
     """MiB of each variant, by a program of its own each; kept in `work`."""
     keep = ("--keep", str((work / "banks").resolve()))
-    found: dict[str, float] = {}
+    peaks: dict[str, float] = {}
     prepared = False
     for variant in variants:
         path = work / f"peak-{variant.host}-{variant.name.replace(' ', '-')}.json"
@@ -136,8 +123,8 @@ def measure_peaks(variants: Sequence[Variant], work: Path) -> dict[str, float]:
                 prepared = True
             ogen = [] if variant.ogen is None else ["--ogen"]
             write_json(path, said_by("hosts.peak_memory", *keep, variant.host, *ogen))
-        found[f"{variant.host} {variant.name}"] = json.loads(path.read_text(encoding="utf-8"))["peak_mib"]
-    return found
+        peaks[f"{variant.host} {variant.name}"] = read_results(path)["peak_mib"]
+    return peaks
 
 
 def datasets_card(task: StudyTask) -> dict[str, Any]:
@@ -150,28 +137,12 @@ def datasets_card(task: StudyTask) -> dict[str, Any]:
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = parser_of(__doc__, "hosts.json")
-    parser.add_argument(
-        "--hosts", nargs="+", choices=list(METHODS), default=compared_hosts(), help="methods (all but fine-tuning)"
-    )
-    parser.add_argument(
-        "--datasets",
-        nargs="+",
-        choices=emoji_datasets(),
-        default=emoji_datasets(),
-        metavar="NAME",
-        help="emoji-categories and emoji-concepts/* (all)",
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="seeds (1 2 3)")
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"on cached features ({EPOCHS})")
-    parser.add_argument(
-        "--pixel-epochs",
-        type=int,
-        default=PIXEL_EPOCHS,
-        help=f"of methods that change the image side, at most --epochs ({PIXEL_EPOCHS})",
-    )
-    parser.add_argument(
-        "--cocoop-epochs", type=int, default=COCOOP_EPOCHS, help=f"of CoCoOp, at most --epochs ({COCOOP_EPOCHS})"
-    )
+    add_names(parser, "--hosts", METHODS, compared_hosts(), "methods (all but fine-tuning)")
+    add_names(parser, "--datasets", emoji_datasets(), emoji_datasets(), "emoji-categories and emoji-concepts/* (all)")
+    add_seeds(parser)
+    add_number(parser, "--epochs", EPOCHS, "on cached features")
+    add_number(parser, "--pixel-epochs", PIXEL_EPOCHS, "of methods that change the image side, at most --epochs")
+    add_number(parser, "--cocoop-epochs", COCOOP_EPOCHS, "of CoCoOp, at most --epochs")
     add_work(parser, "runs/hosts")
     return parser.parse_args(argv)
 
@@ -190,36 +161,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         cards[name], backbone = datasets_card(tasks[args.seeds[0]]), tasks[args.seeds[0]].clip.fingerprint()
     if args.part is not None:
         return
-    document = {
-        "schema": SCHEMA,
-        "protocol": {
-            "study": "hosts",
-            "backbone": backbone,
-            "datasets": cards,
-            "shots": 16,
-            "views": 8,
-            "seeds": args.seeds,
-            "epochs": {h: epochs_of(h, args) for h in args.hosts},
-            "settings": "each method's own in this library; OGEN's default preset; none chosen on these tests",
-            "selection": "none: the last epoch is tested",
-            "new_names_known_in_training": "by OGEN, without images",
-            "why_fewer_epochs": "a step on pixels takes some 25 times as long as CoOp's with 26 names, CoCoOp's 20 to "
-            "40 times with 26 to 96 names",
-            "seconds_of": "one training with what precedes its first epoch; other programs ran on the same machine",
-            "memory": "highest resident set of a process that trains two epochs on emoji-categories, MiB",
-            "arguments": {
-                "hosts": list(args.hosts),
-                "cocoop_epochs": args.cocoop_epochs,
-                "pixel_epochs": args.pixel_epochs,
-            },
-            **origin("hosts.study", began),
-        },
-        "rows": rows,
-        "summary": summarize(rows),
-        "gains": gains(rows),
-        "costs": costs(rows, measure_peaks(variants, args.work)),
+    card = {
+        "study": "hosts",
+        "backbone": backbone,
+        "datasets": cards,
+        "shots": 16,
+        "views": 8,
+        "seeds": args.seeds,
+        "epochs": {h: epochs_of(h, args) for h in args.hosts},
+        "settings": "each method's own in this library; OGEN's default preset; none chosen on these tests",
+        "selection": "none: the last epoch is tested",
+        "new_names_known_in_training": "by OGEN, without images",
+        "why_fewer_epochs": "a step on pixels takes some 25 times as long as CoOp's with 26 names, CoCoOp's 20 to "
+        "40 times with 26 to 96 names",
+        "seconds_of": "one training with what precedes its first epoch; other programs ran on the same machine",
+        "memory": "highest resident set of a process that trains two epochs on emoji-categories, MiB",
+        "arguments": {k: getattr(args, k) for k in ("hosts", "cocoop_epochs", "pixel_epochs")},
     }
-    write_json(args.out, document)
+    parts = {"gains": gains(rows), "costs": costs(rows, measure_peaks(variants, args.work))}
+    write_results(args.out, SCHEMA, "hosts.study", card, began=began, rows=rows, summary=summarize(rows), **parts)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.common.markdown import named, number, seeds_of, spread, table
-
-HOME, OTHERS = "noto", "other sets"
-COLUMNS = ("base", "new", "H", "joint_H")
+from benchmarks.common.groups import grouped
+from benchmarks.common.markdown import COLUMNS, difference, named, number, over_seeds, plus_minus, scores_of, table
+from benchmarks.hosts.study import HOME, OTHERS
 
 
 def categories(document: dict[str, Any]) -> str:
@@ -22,12 +21,10 @@ def concepts(document: dict[str, Any]) -> str:
 
 def cost(document: dict[str, Any]) -> str:
     """Trained parameters, seconds and peak memory, alone and with OGEN."""
-    by_host: dict[str, dict[str, dict[str, Any]]] = {}
-    for entry in document["costs"]:
-        by_host.setdefault(entry["host"], {})[entry["variant"]] = entry
     lines = []
-    for host, found in by_host.items():
-        alone, added = found["host alone"], found.get("ogenlib", {})
+    for host, entries in grouped(document["costs"], "host").items():
+        of = {entry["variant"]: entry for entry in entries}
+        alone, added = of["host alone"], of.get("ogenlib", {})
         trains = alone["epochs"] if alone["parameters"] else None
         lines.append(
             [
@@ -54,19 +51,19 @@ def scores(document: dict[str, Any], family: str) -> str:
             _gain(added[host, domain, metric]) if ogen else ""
             for domain, metric in ((HOME, "H"), (HOME, "joint_H"), (OTHERS, "H"))
         ]
-        lines.append([named(host, ogen), *[spread(near[c]) for c in COLUMNS], spread(far["H"]), *gain])
-    header = ["on noto", "base", "new", "H", "joint H", "H, other sets"]
-    header += ["OGEN adds to H", "to joint H", "to H, other sets"]
+        lines.append([named(host, ogen), *scores_of(near), plus_minus(far["H"]), *gain])
+    gains = ("OGEN adds to H", "to joint H", "to H, other sets")
+    header = ["on noto", *COLUMNS.values(), "H, other sets", *gains]
     pairs = next((g for g in document["gains"] if g["family"] == family), None)
     over = "" if pairs is None else f" In brackets p of a paired t-test over the {pairs['n']} {pairs['pairs']}s."
     over = over.replace("tasks", "datasets")
-    return table(header, lines) + f"\nPercent, means over seeds {seeds_of(document)}, ± standard deviation.{over}\n"
+    return table(header, lines) + over_seeds(document, "Percent, means", over)
 
 
 def _gain(gain: dict[str, Any]) -> str:
     p = gain["p"]
     chance = "" if p is None else " (<0.001)" if p < 0.001 else f" ({p:.3f})" if p < 0.1 else f" ({p:.2f})"
-    return f"{gain['difference']:+.1f}{chance}"
+    return difference(gain["difference"]) + chance
 
 
 BLOCKS = {

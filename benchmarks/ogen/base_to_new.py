@@ -11,17 +11,15 @@ The same thing as ``ogen bench`` with its defaults; thumbnails are left out of t
 
 from __future__ import annotations
 
-import json
-import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common.bench import bench
 from benchmarks.common.options import parser_of
-from benchmarks.common.origin import command
 from benchmarks.common.places import IMAGES, RESULTS
-from ogenlib.bench.runner import BenchConfig, run_bench
-from ogenlib.report.plots.lines import Curve, mean_curve, spread
+from benchmarks.common.results_file import read_results
+from ogenlib.bench.runner import BenchConfig
+from ogenlib.report.plots.lines import Curve, mean_curve, write_labels
 from ogenlib.utils.documents import write_json
 from ogenlib.utils.files import atomic_write
 
@@ -31,8 +29,7 @@ HOST, NAME = "coop", "CoOp"
 
 
 def run(config: BenchConfig, results: Path, work: Path | None) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        document = run_bench(config, work or Path(scratch), command=command("ogen.base_to_new"), progress=True)
+    document = bench(config, "ogen.base_to_new", work)
     for pair in document["confusions"]:
         pair.pop("thumbnails")
     write_json(results, document)
@@ -40,14 +37,14 @@ def run(config: BenchConfig, results: Path, work: Path | None) -> None:
 
 def curves(document: dict[str, Any]) -> dict[str, Curve]:
     """Mean curves by name: the host alone, then with OGEN, each if it was run."""
-    found = {}
+    by_name = {}
     for ogen, name in ((False, NAME), (True, f"{NAME} + OGEN")):
         own = [c for c in document["curves"] if c["host"] == HOST and c["ogen"] == ogen]
         if own:
-            found[name] = mean_curve(own)
-    if not found:
+            by_name[name] = mean_curve(own)
+    if not by_name:
         raise ValueError(f"the results have no curves of {HOST}; run without --picture")
-    return found
+    return by_name
 
 
 def draw(document: dict[str, Any], path: Path) -> None:
@@ -82,7 +79,7 @@ def draw(document: dict[str, Any], path: Path) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_ylim(*axes.get_ylim())  # what is drawn decides; labels only move within it
-    write_labels(axes, labels)
+    write_labels(axes, labels, gap=0.06, at=1.03, size=9.5)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
@@ -101,26 +98,6 @@ def title(card: dict[str, Any], *, with_ogen: bool) -> str:
     return text + "\nOGEN was given " + ("the new names, but no image of them" if given else "base names only")
 
 
-def write_labels(axes: Any, labels: Sequence[tuple[float, str, str, str]]) -> None:
-    """Names of the lines at their right ends (height, text, colour, weight), moved apart where they would overlap."""
-    low, high = axes.get_ylim()
-    heights = spread([height for height, *_ in labels], 0.06 * (high - low))
-    for (end, text, colour, weight), height in zip(labels, heights, strict=True):
-        axes.annotate(
-            text,
-            (1.0, end),
-            xycoords=("axes fraction", "data"),
-            xytext=(1.03, height),
-            va="center",
-            fontsize=9.5,
-            textcoords=("axes fraction", "data"),
-            color=colour,
-            fontweight=weight,
-            annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "shrinkA": 2, "shrinkB": 0, "relpos": (0, 0.5)},
-        )
-
-
 def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--results", type=Path, default=TABLE, help="results file")
@@ -135,7 +112,7 @@ def main() -> None:
         config = BenchConfig(hosts=(HOST,), epochs=args.epochs, held_out=args.held_out_names)
         run(config, args.results, args.work)
     if image is not None:
-        draw(json.loads(args.results.read_text(encoding="utf-8")), image)
+        draw(read_results(args.results), image)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.options import parser_of
-from benchmarks.common.origin import origin
+from benchmarks.common.results_file import write_results
 from benchmarks.ogen.study import Variant, make_host
 from benchmarks.ogen.tasks import StudyTask, emoji_tasks
 from ogenlib.hosts import Batch, Host
 from ogenlib.ogen.wrapper import OGEN
-from ogenlib.utils.documents import write_json
 
 CASES: dict[str, dict[str, Any]] = {
     "ogenlib": {}, "ogenlib, one group of names": {"name_groups": 1}, "without teacher": {"teacher": None},
@@ -44,8 +43,8 @@ def stepper(host: Host, task: StudyTask) -> Iterator[float]:
     while True:
         began = time.perf_counter()
         for _ in range(STEPS):
-            rows = torch.randint(len(data), (BATCH,), generator=draws)
-            batch = Batch(data.labels[rows], features=data.view(rows, draws), generator=draws)
+            indices = torch.randint(len(data), (BATCH,), generator=draws)
+            batch = Batch(data.labels[indices], features=data.view(indices, draws), generator=draws)
             optimizer.zero_grad(set_to_none=True)
             torch.stack(list(host.losses(batch).values())).sum().backward()
             optimizer.step()
@@ -92,23 +91,16 @@ def main() -> None:
                 }
             )
             print({k: round(v, 5) if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
-    write_json(
-        args.out,
-        {
-            "schema": "ogenlib.cost/1",
-            "protocol": {
-                "task": task.name,
-                "backbone": task.clip.fingerprint(),
-                "n_base": len(task.split.base),
-                "n_new": len(task.split.new),
-                "batch": BATCH,
-                "repetitions": REPETITIONS,
-                "steps": STEPS,
-                **origin("ogen.cost"),
-            },
-            "rows": rows,
-        },
-    )
+    card = {
+        "task": task.name,
+        "backbone": task.clip.fingerprint(),
+        "n_base": len(task.split.base),
+        "n_new": len(task.split.new),
+        "batch": BATCH,
+        "repetitions": REPETITIONS,
+        "steps": STEPS,
+    }
+    write_results(args.out, "ogenlib.cost/1", "ogen.cost", card, rows=rows)
 
 
 if __name__ == "__main__":

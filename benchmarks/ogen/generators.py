@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.clip_features import DATASETS, add_option, file_hashes, load_clip_features
-from benchmarks.common.options import parser_of
-from benchmarks.common.origin import origin
+from benchmarks.common.groups import grouped
+from benchmarks.common.options import add_seeds, parser_of
+from benchmarks.common.results_file import write_results
 from ogenlib.data import FeatureBank, base_new_split, few_shot, load_dataset
 from ogenlib.generators import (
     class_cosine,
@@ -34,7 +35,6 @@ from ogenlib.generators import (
 from ogenlib.hosts.zero_shot import zero_shot_weights
 from ogenlib.results import tables as results
 from ogenlib.towers import Backbone, load_backbone
-from ogenlib.utils.documents import write_json
 
 SCHEMA = "ogenlib.generators/1"
 DOMAIN, SHOTS, VIEWS = "noto", 16, 8
@@ -70,8 +70,8 @@ def emoji_task(clip: Backbone, seed: int) -> Task:
 
     def bank(names: Sequence[str]) -> tuple[Tensor, Tensor]:
         picked = few_shot(data.train, SHOTS, seed).of_classes(names)
-        found = FeatureBank.extract(clip, picked, views=VIEWS, seed=seed)
-        return found.features.flatten(0, 1), found.labels.repeat_interleave(found.features.shape[1])
+        extracted = FeatureBank.extract(clip, picked, views=VIEWS, seed=seed)
+        return extracted.features.flatten(0, 1), extracted.labels.repeat_interleave(extracted.features.shape[1])
 
     test = FeatureBank.extract(clip, data.test.of_classes(split.new))
     known, unknown = (zero_shot_weights(clip, names, data.templates) for names in (split.base, split.new))
@@ -91,9 +91,9 @@ def emoji_task(clip: Backbone, seed: int) -> Task:
 
 def clip_task(name: str, folder: Path) -> Task:
     """DTD or Stanford Cars: the first half of the names is known."""
-    found = load_clip_features(name, folder)
-    n_known = len(base_new_split(found.classnames).base)
-    train, test = found.train_y < n_known, found.test_y < n_known
+    data = load_clip_features(name, folder)
+    n_known = len(base_new_split(data.classnames).base)
+    train, test = data.train_y < n_known, data.test_y < n_known
     card = {
         "backbone": "OpenAI CLIP ViT-B/32, precomputed features",
         "sha256": file_hashes(name, folder),
@@ -102,11 +102,11 @@ def clip_task(name: str, folder: Path) -> Task:
     }
     return _task(
         name,
-        (found.train_x[train], found.train_y[train]),
-        found.text[:n_known],
-        (found.test_x[~test], found.test_y[~test] - n_known),
-        found.text[n_known:],
-        (found.train_x[~train], found.train_y[~train] - n_known),
+        (data.train_x[train], data.train_y[train]),
+        data.text[:n_known],
+        (data.test_x[~test], data.test_y[~test] - n_known),
+        data.text[n_known:],
+        (data.train_x[~train], data.train_y[~train] - n_known),
         card,
     )
 
@@ -137,22 +137,22 @@ def measure(task: Task, seed: int, variants: Sequence[str]) -> list[dict[str, An
         percent = {k: 100 * v if k in PERCENT else v for k, v in numbers.items()}
         return {"dataset": task.name, "variant": variant, "spread": spread, "seed": seed, "seconds": seconds, **percent}
 
-    def everything(rows: Tensor, labels: Tensor) -> dict[str, float]:
-        return measure_synthesized(rows, labels, task.real, task.real_labels, task.text)
+    def everything(features: Tensor, labels: Tensor) -> dict[str, float]:
+        return measure_synthesized(features, labels, task.real, task.real_labels, task.text)
 
     rows = [row("real", None, everything(task.spare, task.spare_labels)), row("text", None, text_only(task))]
-    wanted = torch.bincount(task.spare_labels)
-    labels = torch.arange(len(wanted)).repeat_interleave(int(wanted.max()))
-    place = torch.arange(len(labels)) % int(wanted.max())
-    kept = place < wanted[labels]  # as many rows of every class as the row `real` has
+    counts = torch.bincount(task.spare_labels)
+    labels = torch.arange(len(counts)).repeat_interleave(int(counts.max()))
+    place = torch.arange(len(labels)) % int(counts.max())
+    kept = place < counts[labels]  # as many rows of every class as the row `real` has
     for variant in variants:
         began = time.perf_counter()
         generator = fit_generator(task.known, task.known_labels, task.known_text, variant, seed=seed)
         seconds = time.perf_counter() - began
         for generator.spread in ("residual", "none"):
             draws = torch.Generator().manual_seed(seed)
-            made = generator.synthesize(task.text, int(wanted.max()), generator=draws)
-            rows.append(row(variant, generator.spread, everything(made[kept], labels[kept]), seconds))
+            synthesized = generator.synthesize(task.text, int(counts.max()), generator=draws)
+            rows.append(row(variant, generator.spread, everything(synthesized[kept], labels[kept]), seconds))
     return rows
 
 
@@ -169,11 +169,8 @@ def text_only(task: Task) -> dict[str, float]:
 
 def summarize(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """[mean, std] over seeds of every metric for each dataset, variant and spread in order of appearance."""
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["dataset"], row["variant"], row["spread"]), []).append(row)
     summary = []
-    for (dataset, variant, spread), members in groups.items():
+    for (dataset, variant, spread), members in grouped(rows, "dataset", "variant", "spread").items():
         entry = {"dataset": dataset, "variant": variant, "spread": spread, "n_seeds": len(members)}
         metrics = [m for m in (*DISTANCES, *PERCENT, "seconds") if m in members[0]]
         summary.append(entry | {m: results.mean_std([r[m] for r in members]) for m in metrics})
@@ -183,7 +180,7 @@ def summarize(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def main() -> None:
     parser = parser_of(__doc__, "generators.json")
     add_option(parser)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="seeds (default 1 2 3)")
+    add_seeds(parser)
     args = parser.parse_args()
     began = time.perf_counter()
     clip = load_backbone("ogen-tiny")
@@ -198,21 +195,16 @@ def main() -> None:
             cards[name] = task.card
             rows += measure(task, seed, list_variants())
             print(f"{name}, seed {seed}: {time.perf_counter() - began:.0f} s", flush=True)
-    document = {
-        "schema": SCHEMA,
-        "protocol": {
-            "name": "generators",
-            "datasets": cards,
-            "seeds": args.seeds,
-            "k_coverage": 5,
-            "selection": "none",
-            "unknown_images_seen_in_training": False,
-            **origin("ogen.generators", began),
-        },
-        "rows": rows,
-        "summary": summarize(rows),
+    card = {
+        "name": "generators",
+        "datasets": cards,
+        "seeds": args.seeds,
+        "k_coverage": 5,
+        "selection": "none",
+        "unknown_images_seen_in_training": False,
     }
-    write_json(args.out, document)
+    parts = {"rows": rows, "summary": summarize(rows)}
+    write_results(args.out, SCHEMA, "ogen.generators", card, began=began, **parts)
 
 
 if __name__ == "__main__":

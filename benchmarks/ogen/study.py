@@ -15,7 +15,7 @@ Finished rows of an interrupted run are kept in `--work` and read again.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,22 +23,22 @@ from typing import Any
 
 from benchmarks.common.clip_features import DATASETS, add_option, file_hashes
 from benchmarks.common.kept_rows import kept_rows
-from benchmarks.common.options import add_work, parser_of
-from benchmarks.common.origin import origin
+from benchmarks.common.options import SEEDS, add_work, parser_of
 from benchmarks.common.places import RESULTS
+from benchmarks.common.results_file import write_results
 from benchmarks.ogen.tasks import StudyTask, emoji_tasks, real_tasks, selection_tasks, task_card
 from ogenlib.evaluate import scores as evaluate
 from ogenlib.hosts import Host, build, method
 from ogenlib.ogen.wrapper import OGEN
 from ogenlib.results import tables as results
+from ogenlib.results.types import Measures, SideMetric
 from ogenlib.train.loop import fit
-from ogenlib.utils.documents import write_json
 
 SCHEMA = "ogenlib.study/1"
-SCORES = ("base", "new", "H", "joint_base", "joint_new", "joint_H")
-SEEDS = (1, 2, 3)
+SCORES: tuple[SideMetric, ...] = ("base", "new", "H", "joint_base", "joint_new", "joint_H")
 PIXEL_HOSTS, PIXEL_EPOCHS = ("vpt", "ivlp"), 10
 ADAPTERS = ("taskres", "cross_modal", "clap", "clip_adapter")
+GENERATORS = {f"generator {g}": {"generator": g} for g in ("joint", "per-class", "released", "shift", "joint-shift")}
 ANCHORED, ANCHORED_PIXELS, PIXELS_BESIDE = ("prograd",), ("promptsrc", "ivlp"), ("vpt", "maple")
 
 
@@ -57,9 +57,14 @@ class Variant:
     names: str = "known"
 
 
-def zero_shot_kl(weight: float, **more: Any) -> dict[str, Any]:
-    """OGEN's arguments for the baseline: KL to zero-shot over all names, nothing else."""
-    return {"preset": "zero-shot-kl", "zero_shot_kl": weight, **more}
+def changed(host: str, changes: Mapping[str, Mapping[str, Any]]) -> list[Variant]:
+    """The host with OGEN once for each change of its arguments."""
+    return [Variant(name, host, change) for name, change in changes.items()]
+
+
+def tuned_baseline(host: str, *weights: float) -> list[Variant]:
+    """The host with KL to zero-shot over all names and nothing else, for each weight of it."""
+    return changed(host, {f"KL {w}": {"preset": "zero-shot-kl", "zero_shot_kl": w} for w in weights})
 
 
 def make_host(variant: Variant, task: StudyTask) -> Host:
@@ -91,22 +96,39 @@ def run_one(variant: Variant, task: StudyTask, seed: int, epochs: int, curve: bo
         seconds = sum(history.column("seconds"))
     seconds_fit = time.perf_counter() - began
     outcome = evaluate.base_to_new(host, test, task.split)
-    row: dict[str, Any] = {
+    row = row_of(variant, task, seed, epochs, host, outcome, seconds=seconds, seconds_fit=seconds_fit, began=began)
+    if curve and history is not None:
+        row["curve"] = {k: history.column(k) for k in ("epoch", "base", "new", "H", "joint_H")}
+    return row
+
+
+def row_of(
+    variant: Variant,
+    task: StudyTask,
+    seed: int,
+    epochs: int,
+    host: Host,
+    outcome: evaluate.BaseToNew,
+    began: float,
+    **more: Any,
+) -> dict[str, Any]:
+    """What was run, `more`, the seconds since it `began`, and the scores."""
+    return {
         "variant": variant.name,
         "host": variant.host,
         "task": task.name,
         "family": task.family,
         "seed": seed,
         "epochs": epochs,
-        "seconds": seconds,
-        "seconds_fit": seconds_fit,
+        **more,
         "seconds_all": time.perf_counter() - began,
-        "parameters": sum(p.numel() for p in host.trainable().values()),
+        "parameters": trained_parameters(host),
         "domains": {d: {k: s[k] for k in SCORES} for d, s in outcome.domains.items()},
     }
-    if curve and history is not None:
-        row["curve"] = {k: history.column(k) for k in ("epoch", "base", "new", "H", "joint_H")}
-    return row
+
+
+def trained_parameters(host: Host) -> int:
+    return sum(p.numel() for p in host.trainable().values())
 
 
 def run_all(
@@ -125,6 +147,14 @@ def of_task(variant: Variant, task: StudyTask) -> tuple[Any, ...]:
     return (asdict(variant), task.name, task.bank.fingerprint, task.test.fingerprint, task.clip.weights_hash)
 
 
+def mean_scores(runs: Sequence[Mapping[str, float]]) -> Measures:
+    """`SCORES`, each the mean over the runs."""
+    means: Measures = {}
+    for score in SCORES:
+        means[score] = sum(run[score] for run in runs) / len(runs)
+    return means
+
+
 def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Mean and std over the seeds of each (host, variant, family, domain); tasks of a family are averaged first."""
     cells: dict[tuple[str, str, str, str], dict[int, list[dict[str, float]]]] = {}
@@ -135,7 +165,7 @@ def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             seeds.setdefault(row["seed"], []).append(scores)
     summary = []
     for (host, variant, family, domain), seeds in cells.items():
-        means = [{k: sum(s[k] for s in group) / len(group) for k in SCORES} for group in seeds.values()]
+        means = [mean_scores(tasks) for tasks in seeds.values()]
         entry = {
             "host": host,
             "variant": variant,
@@ -153,16 +183,16 @@ def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def search_variants(host: str) -> list[Variant]:
     """Recipes on the selection tasks. What was tried only in scratch trials is named in docs/ogen.md."""
-    found = [Variant("host alone", host)]
-    found += [Variant(f"KL {w}", host, zero_shot_kl(w)) for w in (0.1, 0.3, 1.0, 3.0)]
+    variants = [Variant("host alone", host)]
+    variants += tuned_baseline(host, 0.1, 0.3, 1.0, 3.0)
     only = {"zero_shot_share": 0.0, "zero_shot_kl": 0.0, "teacher": None, "synthesized_ce": 1.0}
-    found.append(Variant("CE on synthesized features, nothing else", host, only))
+    variants.append(Variant("CE on synthesized features, nothing else", host, only))
     for share in (0.0, 0.5, 1.0):
         for ce in (0.0, 0.3, 1.0):
             for kl in (0.1, 0.3):
                 grid = {"zero_shot_share": share, "zero_shot_kl": kl, "synthesized_ce": ce}
                 name = f"share {share:g}, KL {kl}, " + (f"CE {ce:g}" if ce else "no generator")
-                found.append(Variant(name, host, grid if ce else {**grid, "generator": None}))
+                variants.append(Variant(name, host, grid if ce else {**grid, "generator": None}))
     changes: dict[str, dict[str, Any]] = {
         "KL 1": {"zero_shot_kl": 1.0},
         "no teacher": {"teacher": None},
@@ -175,8 +205,8 @@ def search_variants(host: str) -> list[Variant]:
         "shift": {"generator": "shift"},
         "KL on synthesized": {"synthesized_kl": 1.0},
     }
-    found.append(Variant("ogenlib", host, {}))
-    return found + [Variant(f"ogenlib, {name}", host, change) for name, change in changes.items()]
+    variants.append(Variant("ogenlib", host, {}))
+    return variants + changed(host, {f"ogenlib, {name}": change for name, change in changes.items()})
 
 
 def search(folder: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[StudyTask]]:
@@ -223,7 +253,7 @@ def anchored_variants(host: str) -> list[Variant]:
         "no generator, no KL": {"generator": None, "zero_shot_kl": 0.0},
         "zero-shot for new names, nothing else": {"generator": None, "zero_shot_kl": 0.0, "teacher": None},
     }
-    return [Variant("host alone", host), *(Variant(name, host, change) for name, change in changes.items())]
+    return [Variant("host alone", host), *changed(host, changes)]
 
 
 def adapter_variants(host: str) -> list[Variant]:
@@ -231,7 +261,7 @@ def adapter_variants(host: str) -> list[Variant]:
     changes: dict[str, dict[str, Any]] = {"ogenlib": {}}
     changes |= {f"share {share:g}": {"zero_shot_share": share} for share in (0.0, 0.6, 1.0)}
     changes |= {"no generator": {"generator": None}, "no KL": {"zero_shot_kl": 0.0}}
-    return [Variant("host alone", host), *(Variant(name, host, change) for name, change in changes.items())]
+    return [Variant("host alone", host), *changed(host, changes)]
 
 
 def hosts(folder: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[StudyTask]]:
@@ -249,17 +279,14 @@ def hosts(folder: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[S
 def emoji_variants() -> list[Variant]:
     """Rows of the reported emoji tables."""
     rows = [Variant("zero-shot", "zero_shot"), Variant("host alone", "coop")]
-    rows += [Variant(f"KL {w}", "coop", zero_shot_kl(w)) for w in (0.3, 1.0, 3.0)]
+    rows += tuned_baseline("coop", 0.3, 1.0, 3.0)
     rows += [Variant("KgCoOp", "kgcoop"), Variant("KgCoOp, all names", "kgcoop", names="all")]
     rows += [Variant("ogenlib", "coop", {}), Variant("ogenlib, names held out", "coop", {}, names="held out")]
     rows += [Variant(p, "coop", {"preset": p}) for p in ("paper", "released-code")]
     for host in ("coop", "text_adapter"):
         rows += [Variant("host alone", host), Variant("ogenlib", host, {})] if host != "coop" else []
-        rows += [Variant(name, host, change) for name, change in ablation().items()]
-    rows += [
-        Variant(f"generator {g}", "coop", {"generator": g})
-        for g in ("joint", "per-class", "released", "shift", "joint-shift")
-    ]
+        rows += changed(host, ablation())
+    rows += changed("coop", GENERATORS)
     rows += [Variant(f"joint-shift, K {k}", "coop", {"generator": "joint-shift", "k": k}) for k in (1, 2, 4, 5)]
     rows += [Variant("teacher ema", "coop", {"teacher": "ema", "decay": 0.99})]  # of steps, not epochs
     rows.append(Variant("teacher mean", "coop", {"teacher": "mean"}))
@@ -285,13 +312,10 @@ def real(folder: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[St
     cells = [(Variant("zero-shot", "zero_shot"), task, s, task.epochs) for task in tasks for s in SEEDS]
     for host in ("text_adapter", "taskres"):
         rows = [Variant("host alone", host)]
-        rows += [Variant(f"KL {w}", host, zero_shot_kl(w)) for w in (0.1, 0.3, 1.0, 3.0)]
+        rows += tuned_baseline(host, 0.1, 0.3, 1.0, 3.0)
         rows += [Variant("ogenlib", host, {}), Variant("ogenlib, names held out", host, {}, names="held out")]
-        rows += [Variant(name, host, change) for name, change in ablation().items()]
-        rows += [
-            Variant(f"generator {g}", host, {"generator": g})
-            for g in ("joint", "per-class", "released", "shift", "joint-shift")
-        ]
+        rows += changed(host, ablation())
+        rows += changed(host, GENERATORS)
         cells += [(v, task, s, task.epochs) for v in rows for task in tasks for s in SEEDS]
     return run_all(cells, work), tasks
 
@@ -317,20 +341,15 @@ def main() -> None:
     rows, tasks = STUDIES[args.study](args.features, args.work)
     uses_features = args.features is not None and args.study in ("real", "search", "hosts")
     hashes = {name: file_hashes(name, args.features) for name in DATASETS} if uses_features else {}
-    document = {
-        "schema": SCHEMA,
-        "protocol": {
-            "study": args.study,
-            "tasks": {task.name: task_card(task) for task in tasks},
-            "feature_files": hashes,
-            "seeds": sorted({row["seed"] for row in rows}),
-            "selection": "none: the last epoch is tested",
-            **origin("ogen.study", began),
-        },
-        "rows": rows,
-        "summary": summarize(rows),
+    card = {
+        "study": args.study,
+        "tasks": {task.name: task_card(task) for task in tasks},
+        "feature_files": hashes,
+        "seeds": sorted({row["seed"] for row in rows}),
+        "selection": "none: the last epoch is tested",
     }
-    write_json(args.out or RESULTS / f"ogen-{args.study}.json", document)
+    path = args.out or RESULTS / f"ogen-{args.study}.json"
+    write_results(path, SCHEMA, "ogen.study", card, began=began, rows=rows, summary=summarize(rows))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.common.markdown import METHOD_NAMES, named, number, seeds_of, spread, table
+from benchmarks.common.groups import grouped
+from benchmarks.common.markdown import (
+    COLUMNS,
+    METHOD_NAMES,
+    difference,
+    named,
+    number,
+    over_seeds,
+    plus_minus,
+    scores_of,
+    seeds_of,
+    table,
+)
 
-COLUMNS = ("base", "new", "H", "joint_H")
 ABLATION = ("host alone", "none", "generator", "teacher", "ogenlib")
 ABLATION_NAMES = {
     "none": "distillation from zero-shot", "generator": "+ generator", "teacher": "+ ALMT",
@@ -29,8 +40,8 @@ def base_to_new(document: dict[str, Any]) -> str:
     rows = [row for row in document["summary"] if row["domain"] == home]
     if not rows:
         raise ValueError(f"the results have no summary rows for domain {home!r}")
-    lines = [[named(row["host"], row["ogen"]), *[spread(row[column]) for column in COLUMNS]] for row in rows]
-    body = table(["method", "base", "new", "H", "joint H"], lines)
+    lines = [[named(row["host"], row["ogen"]), *scores_of(row)] for row in rows]
+    body = table(["method", *COLUMNS.values()], lines)
     backbone = card["backbone"]
     tested = f", trained and tested on {home}" if home else ""
     known = ""
@@ -72,12 +83,12 @@ def emoji_main(document: dict[str, Any]) -> str:
         lines.append(
             [
                 shown.get(variant, variant),
-                *[spread(entry[c]) for c in COLUMNS],
+                *scores_of(entry),
                 *[number(find(document, host, variant, "emoji", d)["H"][0]) for d in others],
             ]
         )
-    header = ["on noto", "base", "new", "H", "joint H", *[f"H, {d}" for d in others]]
-    return table(header, lines) + _seeds(document)
+    header = ["on noto", *COLUMNS.values(), *[f"H, {d}" for d in others]]
+    return table(header, lines) + over_seeds(document)
 
 
 def emoji_ablation(document: dict[str, Any]) -> str:
@@ -87,8 +98,8 @@ def emoji_ablation(document: dict[str, Any]) -> str:
         for variant in ABLATION:
             alone = f"{_title('emoji')}: {METHOD_NAMES[host]} alone"
             scores = find(document, host, variant, "emoji", "noto")
-            lines.append([ABLATION_NAMES.get(variant, alone), *[spread(scores[c]) for c in COLUMNS]])
-    return table(["", "base", "new", "H", "joint H"], lines) + _seeds(document)
+            lines.append([ABLATION_NAMES.get(variant, alone), *scores_of(scores)])
+    return table(["", *COLUMNS.values()], lines) + over_seeds(document)
 
 
 def emoji_parts(document: dict[str, Any]) -> str:
@@ -98,12 +109,12 @@ def emoji_parts(document: dict[str, Any]) -> str:
     lines = [
         [
             name if name != "ogenlib" else "default: `text-only`, K 3, ALMT with m_max 9",
-            *[spread(find(document, "coop", name, "emoji", "noto")[c]) for c in COLUMNS],
+            *scores_of(find(document, "coop", name, "emoji", "noto")),
         ]
         for name in names
         if name == "ogenlib" or name.startswith(wanted[1:])
     ]
-    return table(["CoOp + OGEN on noto", "base", "new", "H", "joint H"], lines) + _seeds(document)
+    return table(["CoOp + OGEN on noto", *COLUMNS.values()], lines) + over_seeds(document)
 
 
 def real(document: dict[str, Any]) -> str:
@@ -111,7 +122,7 @@ def real(document: dict[str, Any]) -> str:
     lines = []
     for family in ("dtd", "stanford_cars"):
         entry = find(document, "zero_shot", "zero-shot", family)
-        lines.append([f"**{_title(family)}**: zero-shot", *[spread(entry[c]) for c in COLUMNS]])
+        lines.append([f"**{_title(family)}**: zero-shot", *scores_of(entry)])
         for host in ("text_adapter", "taskres"):
             for variant in (
                 "host alone",
@@ -131,8 +142,8 @@ def real(document: dict[str, Any]) -> str:
                 "generator joint-shift",
             ):
                 entry = find(document, host, variant, family)
-                lines.append([f"{METHOD_NAMES[host]}{_real_name(variant)}", *[spread(entry[c]) for c in COLUMNS]])
-    return table(["", "base", "new", "H", "joint H"], lines) + _seeds(document)
+                lines.append([f"{METHOD_NAMES[host]}{_real_name(variant)}", *scores_of(entry)])
+    return table(["", *COLUMNS.values()], lines) + over_seeds(document)
 
 
 def _real_name(variant: str) -> str:
@@ -185,8 +196,8 @@ def pixels(document: dict[str, Any]) -> str:
     for name in dict.fromkeys(e["variant"] for e in entries):
         cells = []
         for host in hosts:
-            found = [e for e in entries if e["variant"] == name and e["host"] in (host, "zero_shot")]
-            cells += [number(sum(e[c][0] for e in found) / len(found)) for c in COLUMNS]
+            own = [e for e in entries if e["variant"] == name and e["host"] in (host, "zero_shot")]
+            cells += [number(sum(e[c][0] for e in own) / len(own)) for c in COLUMNS]
         lines.append([name, *cells])
     header = [f"{METHOD_NAMES[h]}: {c}" if c == "base" else c.replace("_", " ") for h in hosts for c in COLUMNS]
     return table(["", *header], lines) + f"\nMeans over {len(document['protocol']['tasks'])} tasks, one seed.\n"
@@ -197,10 +208,11 @@ def hosts_tried(document: dict[str, Any]) -> str:
     entries = document["summary"]
     families = list(dict.fromkeys(e["family"] for e in entries))
     lines = []
-    for host, name in dict.fromkeys((e["host"], e["variant"]) for e in entries):
-        found = {e["family"]: e for e in entries if (e["host"], e["variant"]) == (host, name)}
+    for (host, name), own in grouped(entries, "host", "variant").items():
+        by_family = {e["family"]: e for e in own}
         cells = [
-            f"{number(found[f]['H'][0])} / {number(found[f]['joint_H'][0])}" if f in found else "–" for f in families
+            f"{number(by_family[f]['H'][0])} / {number(by_family[f]['joint_H'][0])}" if f in by_family else "–"
+            for f in families
         ]
         lines.append([f"{METHOD_NAMES[host]}, {name}", *cells])
     return table(["H / joint H", *families], lines) + "\nMeans over the tasks and seeds of a family.\n"
@@ -229,12 +241,12 @@ def long_run(document: dict[str, Any]) -> str:
                 name,
                 f"{new[best]:.1f} (epoch {best + 1})",
                 f"{new[-1]:.1f}",
-                f"{new[-1] - new[best]:+.1f}",
+                difference(new[-1] - new[best]),
                 *[f"{last[c]:.1f}" for c in ("base", "H", "joint_H")],
             ]
         )
     header = ["200 epochs on noto", "best new", "new at the end", "change", "base at the end", "H", "joint H"]
-    return table(header, lines) + _seeds(document)
+    return table(header, lines) + over_seeds(document)
 
 
 def generators(document: dict[str, Any]) -> str:
@@ -249,22 +261,18 @@ def generators(document: dict[str, Any]) -> str:
             if row["dataset"] == name:
                 means = [number(row.get(key, [None])[0], 2 if key == "density" else 3) for key in distances]
                 single = row["spread"] is None  # real rows and names: what varies with the seed is not a generator
-                shown = [number(row[k][0]) if single else spread(row[k]) for k in shares if k in row]
+                shown = [number(row[k][0]) if single else plus_minus(row[k]) for k in shares if k in row]
                 shown += ["–"] * (len(shares) - len(shown))
                 passes = number(row.get("pass_rate", [None])[0])
                 lines.append([row["variant"], row["spread"] or "–", *means, passes, *shown])
         zero = next(row for row in document["summary"] if row["dataset"] == name)["zero_shot"]
         counts = f"{card['n_known']} known and {card['n_unknown']} unknown classes, {card['n_real_rows']} real rows"
         parts.append(f"**{name}**: {counts}; zero-shot {number(zero[0])} %\n\n" + table(header, lines))
-    return "\n".join(parts) + f"\nMeans over seeds {seeds_of(document)}, ± standard deviation.\n"
+    return "\n".join(parts) + over_seeds(document)
 
 
 def _title(family: str) -> str:
     return {"emoji": "emoji-categories", "dtd": "DTD", "stanford_cars": "Stanford Cars"}.get(family, family)
-
-
-def _seeds(document: dict[str, Any]) -> str:
-    return f"\nMeans over seeds {seeds_of(document)}, ± standard deviation.\n"
 
 
 BLOCKS = {

@@ -17,11 +17,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.common.clip_features import load_clip_features
+from benchmarks.common.clip_features import as_labels, load_arrays, load_clip_features
 from ogenlib.data import BaseNewSplit, FeatureBank, ImageSet, PixelBank, base_new_split, few_shot, load_dataset
 from ogenlib.data.dataset import Item, short_hash
 from ogenlib.data.emoji import TEMPLATES, Concept, concepts, open_drawing
@@ -107,13 +106,11 @@ def real_tasks(folder: Path | None) -> list[StudyTask]:
     """DTD and Stanford Cars; the first half of the names is base."""
     tasks = []
     for name in ("dtd", "stanford_cars"):
-        found = load_clip_features(name, folder)
-        split = base_new_split(found.classnames)
-        names = found.classnames
+        data = load_clip_features(name, folder)
+        split = base_new_split(data.classnames)
+        names = data.classnames
         tasks.append(
-            _features(
-                name, name, names, found.text, split, (found.train_x, found.train_y), (found.test_x, found.test_y)
-            )
+            _features(name, name, names, data.text, split, (data.train_x, data.train_y), (data.test_x, data.test_y))
         )
     return tasks
 
@@ -143,7 +140,7 @@ def tag_task(clip: Backbone, icon_set: str, seed: int, *, apart: bool) -> StudyT
     if apart:
         pools = (first, second) if seed % 2 else (second, first)
         base, new = (_exclusive_tags(pool, TAGS // 2, rng) for pool in pools)
-        new = {tag: found for tag, found in new.items() if tag not in base}
+        new = {tag: carriers for tag, carriers in new.items() if tag not in base}
     else:
         both = list(_exclusive_tags(drawn, TAGS, rng).items())
         rng.shuffle(both)
@@ -152,8 +149,8 @@ def tag_task(clip: Backbone, icon_set: str, seed: int, *, apart: bool) -> StudyT
     names = (*base, *new)
     train: list[Item] = []
     test: list[Item] = []
-    for label, found in enumerate([*base.values(), *new.values()]):
-        order = sorted(found, key=lambda c: c.id)
+    for label, carriers in enumerate([*base.values(), *new.values()]):
+        order = sorted(carriers, key=lambda c: c.id)
         rng.shuffle(order)
         cut = min(MAX_TRAIN, len(order) // 2)
         items = [Item(open_drawing(icon_set, c.id), label, icon_set, f"{icon_set}/{c.id}") for c in order]
@@ -171,33 +168,33 @@ def tag_task(clip: Backbone, icon_set: str, seed: int, *, apart: bool) -> StudyT
     return StudyTask(f"{family} {icon_set} {seed}", family, clip, split, bank, seen, TEMPLATES, pixels=cache(pixels))
 
 
-def _exclusive_tags(pool: Sequence[Concept], wanted: int, rng: random.Random) -> dict[str, list[Concept]]:
-    """Up to `wanted` random tags, each with the concepts that carry it and none of the others."""
+def _exclusive_tags(pool: Sequence[Concept], count: int, rng: random.Random) -> dict[str, list[Concept]]:
+    """Up to `count` random tags, each with the concepts that carry it and none of the others."""
     counts = Counter(tag for c in pool for tag in sorted(set(c.tags)))
     candidates = [tag for tag, n in counts.items() if MIN_CONCEPTS <= n <= MAX_CONCEPTS]
     rng.shuffle(candidates)
 
     def divide(tags: Sequence[str]) -> dict[str, list[Concept]]:
-        found: dict[str, list[Concept]] = {tag: [] for tag in tags}
+        carriers: dict[str, list[Concept]] = {tag: [] for tag in tags}
         for concept in pool:
             carried = [tag for tag in tags if tag in concept.tags]
             if len(carried) == 1:
-                found[carried[0]].append(concept)
-        return found
+                carriers[carried[0]].append(concept)
+        return carriers
 
     chosen: list[str] = []
     for tag in candidates:
-        if min(len(found) for found in divide([*chosen, tag]).values()) >= MIN_CONCEPTS:
+        if min(len(carriers) for carriers in divide([*chosen, tag]).values()) >= MIN_CONCEPTS:
             chosen.append(tag)
-        if len(chosen) == wanted:
+        if len(chosen) == count:
             break
     return divide(chosen)
 
 
 def _base_half(name: str, folder: Path, seed: int) -> StudyTask:
-    """Base names and training rows of a reported dataset, both divided again at random."""
-    found = load_clip_features(name, folder)
-    n_base = len(base_new_split(found.classnames).base)
+    """Base names and training images of a reported dataset, both divided again at random."""
+    data = load_clip_features(name, folder)
+    n_base = len(base_new_split(data.classnames).base)
     rng = random.Random(seed)
     order = list(range(n_base))
     rng.shuffle(order)
@@ -205,23 +202,22 @@ def _base_half(name: str, folder: Path, seed: int) -> StudyTask:
     train: list[int] = []
     test: list[int] = []
     for label in range(n_base):
-        rows = (found.train_y == label).nonzero()[:, 0].tolist()
-        rng.shuffle(rows)
-        train += rows[: len(rows) // 2]
-        test += rows[len(rows) // 2 :]
-    split = BaseNewSplit(*(tuple(found.classnames[i] for i in part) for part in (order[:half], order[half:])))
-    rows = [(found.train_x[part], found.train_y[part]) for part in (train, test)]
-    return _features(f"{name} base {seed}", f"{name} base", found.classnames, found.text, split, *rows)
+        indices = (data.train_y == label).nonzero()[:, 0].tolist()
+        rng.shuffle(indices)
+        train += indices[: len(indices) // 2]
+        test += indices[len(indices) // 2 :]
+    split = BaseNewSplit(*(tuple(data.classnames[i] for i in part) for part in (order[:half], order[half:])))
+    sides = [(data.train_x[part], data.train_y[part]) for part in (train, test)]
+    return _features(f"{name} base {seed}", f"{name} base", data.classnames, data.text, split, *sides)
 
 
 def _imagenet(folder: Path, seed: int) -> StudyTask:
     """200 classes that follow each other in ImageNet's order, so that they are alike; 4 shots."""
-    paths = (folder / "imas_vitb32_imagenet.npz", folder / "text_vitb32_imagenet1k.npz")
-    with np.load(paths[0]) as images, np.load(paths[1]) as texts:
-        train, labels = torch.tensor(images["train4_x"]).float(), torch.tensor(images["train4_y"]).long()
-        test = torch.cat([torch.tensor(images[f"train{k}_x"]).float() for k in (1, 2)])
-        truth = torch.cat([torch.tensor(images[f"train{k}_y"]).long() for k in (1, 2)])
-        text = torch.tensor(texts["text_b"]).float()
+    images = load_arrays("imas_vitb32_imagenet.npz", folder)
+    train, labels = torch.tensor(images["train4_x"]).float(), as_labels(images["train4_y"])
+    test = torch.cat([torch.tensor(images[f"train{k}_x"]).float() for k in (1, 2)])
+    truth = torch.cat([as_labels(images[f"train{k}_y"]) for k in (1, 2)])
+    text = torch.tensor(load_arrays("text_vitb32_imagenet1k.npz", folder)["text_b"]).float()
     rng = random.Random(seed)
     start = rng.randrange(0, 800)
     order = list(range(start, start + 200))

@@ -50,15 +50,15 @@ def on_logits(kind: Any) -> Callable[[Task, Mapping[str, Any]], Scores]:
 
 
 def on_features(kind: Any, needs: str = "", piece: int | None = None) -> Callable[[Task, Mapping[str, Any]], Scores]:
-    """A detector on features, which may want the head; rows are scored `piece` at a time where it needs much memory.
+    """A detector on features, which may want the head; those are scored `piece` at a time where it needs much memory.
 
     fDBD divides by the distance between class weights and so gives NaN where two names are written alike, as three
     pairs of ImageNet's are (crane, cardigan, maillot): such a row counts as a middling one.
     """
 
-    def score(detector: Any, rows: Tensor) -> Tensor:
-        found = detector.predict_features(rows)
-        return found.nan_to_num(nan=float(found.nanmedian())) if kind is theirs.fDBD else found
+    def score(detector: Any, features: Tensor) -> Tensor:
+        scores = detector.predict_features(features)
+        return scores.nan_to_num(nan=float(scores.nanmedian())) if kind is theirs.fDBD else scores
 
     def make(task: Task, settings: Mapping[str, Any]) -> Scores:
         layer = head(task)
@@ -68,7 +68,7 @@ def on_features(kind: Any, needs: str = "", piece: int | None = None) -> Callabl
         detector = kind(None, **more, **settings)
         if detector.requires_fit:
             detector.fit_features(task.fit_x, task.fit_y)
-        return lambda z: torch.cat([score(detector, rows) for rows in z.split(piece or len(z))])
+        return lambda z: torch.cat([score(detector, features) for features in z.split(piece or len(z))])
 
     return make
 
@@ -80,8 +80,8 @@ def mcm(task: Task, settings: Mapping[str, Any]) -> Scores:
 def mix(task: Task, settings: Mapping[str, Any]) -> Scores:
     """The simple mix that the library set out to beat: cosine to the name plus some of that to the class mean."""
     total = torch.zeros_like(task.names).index_add_(0, task.fit_y, task.fit_x)
-    rows = task.names + settings["share"] * nn.functional.normalize(total, dim=-1)
-    return lambda z: -(z @ rows.T).amax(dim=1)
+    prototypes = task.names + settings["share"] * nn.functional.normalize(total, dim=-1)
+    return lambda z: -(z @ prototypes.T).amax(dim=1)
 
 
 def text_minus_mean(task: Task, settings: Mapping[str, Any]) -> Scores:
@@ -131,7 +131,7 @@ def each(**values: tuple[Any, ...]) -> tuple[dict[str, Any], ...]:
 
 def entries(vocabulary: Tensor) -> dict[str, Entry]:
     """All detectors by name; MCM first, at pytorch-ood's temperature."""
-    found = {
+    detectors = {
         "MCM": Entry("names", mcm),
         "MCM, temperature chosen": Entry("names", mcm, each(temperature=(1.0, 0.1, 0.03, 0.01))),
         "MaxSoftmax": Entry("names", on_logits(theirs.MaxSoftmax), each(t=(1.0, 10.0, 100.0))),
@@ -161,4 +161,4 @@ def entries(vocabulary: Tensor) -> dict[str, Entry]:
         "RMD": Entry("images", on_features(theirs.RMD)),
         "GMM": Entry("images", on_features(theirs.GMM, piece=64)),  # it keeps rows x classes x dimensions
     }
-    return found
+    return detectors

@@ -7,14 +7,12 @@ The same as ``ogen bench --protocol ood`` with these methods; what only a report
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.common.options import parser_of
-from benchmarks.common.origin import command
-from ogenlib.bench.runner import BenchConfig, run_bench
+from benchmarks.common.bench import bench
+from benchmarks.common.options import add_seeds, parser_of
+from ogenlib.bench.runner import BenchConfig
 from ogenlib.utils.documents import write_json
 
 HOSTS = ("coop", "kgcoop", "text_adapter", "taskres")
@@ -22,7 +20,7 @@ MEASURES = ("base", "auroc", "aupr_in", "aupr_out", "fpr95_ood_positive", "fpr95
 PLACE = ("dataset", "domain", "task", "detector", "host", "ogen")
 
 
-def slim(document: dict[str, Any]) -> dict[str, Any]:
+def slim(document: Mapping[str, Any]) -> dict[str, Any]:
     """What tables are made of: card, means over the seeds, and each seed's own measures."""
     return {
         "schema": document["schema"],
@@ -35,14 +33,11 @@ def slim(document: dict[str, Any]) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = parser_of(__doc__, "ood-emoji.json")
     parser.add_argument("--hosts", nargs="+", default=list(HOSTS), metavar="NAME", help=f"({' '.join(HOSTS)})")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(1 2 3)")
+    add_seeds(parser)
     parser.add_argument("--smoke", action="store_true", help="in a minute, to see that it runs")
     args = parser.parse_args(argv)
     config = BenchConfig(protocol="ood", hosts=tuple(args.hosts), seeds=tuple(args.seeds))
-    with tempfile.TemporaryDirectory() as scratch:
-        config = config.smoke() if args.smoke else config
-        document = run_bench(config, Path(scratch), command=command("ood.emoji"), progress=True)
-    write_json(args.out, slim(document))
+    write_json(args.out, slim(bench(config.smoke() if args.smoke else config, "ood.emoji")))
 
 
 if __name__ == "__main__":

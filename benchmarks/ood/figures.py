@@ -19,6 +19,7 @@ from typing import Any
 
 from benchmarks.common.options import parser_of
 from benchmarks.common.places import ROOT
+from benchmarks.common.results_file import read_results
 from benchmarks.ood.tables import TASKS
 
 KNOWN, UNKNOWN, LINES = "#0072b2", "#c24e00", ("#5c6470", "#0072b2", "#c24e00")
@@ -32,19 +33,19 @@ def pictures(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
     Raises:
         ValueError: the results hold none, or not of every task.
     """
-    found: dict[str, dict[str, Any]] = document.get("pictures") or {}
-    lacking = [name for name, of in found.items() if set(of) != set(TASKS)]
-    if not found or lacking:
+    drawn: dict[str, dict[str, Any]] = document.get("pictures") or {}
+    lacking = [name for name, of in drawn.items() if set(of) != set(TASKS)]
+    if not drawn or lacking:
         raise ValueError(
             f"the results have no pictures of {', '.join(lacking) or 'any detector'}; run benchmarks/ood/study.py"
         )
-    return found
+    return drawn
 
 
-def scores(found: dict[str, dict[str, Any]]) -> Any:
+def scores(drawn: dict[str, dict[str, Any]]) -> Any:
     """Detectors down, tasks across: how the scores of known and unknown images are spread."""
-    figure, panels = _panels(len(found), len(TASKS), (10.5, 0.45 + 1.15 * len(found)))
-    for row, (detector, of) in enumerate(found.items()):
+    figure, panels = _panels(len(drawn), len(TASKS), (10.5, 0.45 + 1.15 * len(drawn)))
+    for row, (detector, of) in enumerate(drawn.items()):
         for column, (task, title) in enumerate(TASKS.items()):
             axes, picture = panels[row][column], of[task]
             for group, colour in (("known", KNOWN), ("unknown", UNKNOWN)):
@@ -73,13 +74,13 @@ def scores(found: dict[str, dict[str, Any]]) -> Any:
     return figure
 
 
-def curves(found: dict[str, dict[str, Any]]) -> Any:
+def curves(drawn: dict[str, dict[str, Any]]) -> Any:
     """A panel for each task: unknown caught over known flagged."""
     figure, panels = _panels(2, 3, (9.0, 5.6))
     for index, (task, title) in enumerate(TASKS.items()):
         axes = panels[index // 3][index % 3]
         axes.plot([0, 100], [0, 100], color=RULE, lw=1)
-        for place, ((detector, of), colour) in enumerate(zip(found.items(), LINES, strict=False)):
+        for place, ((detector, of), colour) in enumerate(zip(drawn.items(), LINES, strict=False)):
             curve = of[task]["roc"]
             axes.plot(
                 [100 * i / (len(curve) - 1) for i in range(len(curve))],
@@ -89,7 +90,7 @@ def curves(found: dict[str, dict[str, Any]]) -> Any:
             )
             if index == 0:
                 axes.text(
-                    97, 5 + 9 * (len(found) - 1 - place), detector, color=colour, fontsize=8, ha="right", weight="bold"
+                    97, 5 + 9 * (len(drawn) - 1 - place), detector, color=colour, fontsize=8, ha="right", weight="bold"
                 )
         axes.set_title(title, fontsize=9, color=INK)
         axes.set_xlim(0, 100)
@@ -118,8 +119,8 @@ def _panels(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, An
     return figure, panels
 
 
-def mark(found: dict[str, dict[str, Any]]) -> str:
-    return MARK.format(hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:16])
+def mark(drawn: dict[str, dict[str, Any]]) -> str:
+    return MARK.format(hashlib.sha256(json.dumps(drawn, sort_keys=True).encode()).hexdigest()[:16])
 
 
 def svg(figure: Any, marked: str) -> str:
@@ -137,20 +138,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a picture is of other results")
     parser.add_argument("--root", type=Path, default=ROOT, help="the repository")
     args = parser.parse_args(argv)
-    document = json.loads((args.root / "benchmarks" / "results" / "ood.json").read_text(encoding="utf-8"))
+    document = read_results(args.root / "benchmarks" / "results" / "ood.json")
     try:
-        found = pictures(document)
+        drawn = pictures(document)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
     folder, stale = args.root / "docs" / "images", False
     for name, draw in DRAWN.items():
         path = folder / name
-        current = path.is_file() and path.read_text(encoding="utf-8").endswith(mark(found) + "\n")
+        current = path.is_file() and path.read_text(encoding="utf-8").endswith(mark(drawn) + "\n")
         stale |= not current
         if not args.check:
             folder.mkdir(parents=True, exist_ok=True)
-            path.write_text(svg(draw(found), mark(found)), encoding="utf-8")
+            path.write_text(svg(draw(drawn), mark(drawn)), encoding="utf-8")
         print(f"{'current  ' if current else 'stale    ' if args.check else 'written  '} docs/images/{name}")
     return 1 if args.check and stale else 0
 

@@ -29,9 +29,10 @@ from benchmarks.common.child import said_by
 from benchmarks.common.options import parser_of
 from benchmarks.common.origin import origin
 from benchmarks.common.resident import clear_mark, status
+from benchmarks.common.results_file import read_results
 from ogenlib.detect import OGENDetector
 from ogenlib.detect.base import PIECE
-from ogenlib.utils.documents import read_json, write_json
+from ogenlib.utils.documents import write_json
 
 SCHEMA = "ogenlib.ood-speed/1"
 ROWS, CLASSES, DIM, SHOTS = 1_000_000, 1000, 512, 4
@@ -128,8 +129,8 @@ def run_fitting(document: dict[str, Any], rows: int, path: Path) -> dict[str, An
     card = document["protocol"]
     size = ["--classes", str(card["classes"]), "--dim", str(card["dimensions"])]
     counts = (str(max(1, round(FEWER * rows))), str(rows))
-    found = [said_by("ood.speed", "--child", FITTED, "--rows", count, *size) for count in counts]
-    document["fitting"] = {"protocol": origin("ood.speed"), "rows": found}
+    fitted = [said_by("ood.speed", "--child", FITTED, "--rows", count, *size) for count in counts]
+    document["fitting"] = {"protocol": origin("ood.speed"), "rows": fitted}
     write_json(path, document)
     return document
 
@@ -180,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif args.child:
         print(json.dumps(memory(args.child, args.rows, args.classes, args.dim)))
     elif args.only:
-        document = read_json(args.out, dict[str, Any], what="a document of this script", fix="run it without --only")
+        document = read_results(args.out)
         print(json.dumps(run_fitting(document, args.rows, args.out)["fitting"]["rows"], indent=1))
     else:
         document = run(args.rows, args.classes, args.dim, args.threads, args.out)

@@ -23,8 +23,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.common.clip_features import add_option
-from benchmarks.common.options import parser_of
+from benchmarks.common.groups import grouped
+from benchmarks.common.options import add_seeds, parser_of
 from benchmarks.common.origin import origin
+from benchmarks.common.results_file import read_results
 from benchmarks.ood.detectors import Entry, Scores, entries
 from benchmarks.ood.tasks import FAR, NEAR, VOCABULARY, Task, test_tasks, validation_tasks, vocabulary
 from ogenlib.detect.measures import METRICS, histogram, measures, roc
@@ -42,22 +44,22 @@ class Scored:
 
     def __init__(self, entry: Entry, settings: Mapping[str, Any]) -> None:
         self.entry, self.settings = entry, settings
-        self.made: dict[str, Scores] = {}
-        self.found: dict[tuple[str, str], Tensor] = {}
+        self.scorers: dict[str, Scores] = {}
+        self.scores: dict[tuple[str, str], Tensor] = {}
 
     @torch.no_grad()
     def sides(self, task: Task) -> tuple[Tensor, Tensor]:
-        """Scores of the known and of the unknown rows."""
+        """Scores of the known and of the unknown features."""
         others = () if task.others is None else (task.others,)
         fitted = content(task.names, *others, task.fit_x, task.fit_y)
-        if fitted not in self.made:
-            self.made[fitted] = self.entry.make(task, self.settings)
+        if fitted not in self.scorers:
+            self.scorers[fitted] = self.entry.make(task, self.settings)
         sides = []
-        for rows in (task.known, task.unknown):
-            key = fitted, content(rows)
-            if key not in self.found:
-                self.found[key] = self.made[fitted](rows).float()
-            sides.append(self.found[key])
+        for features in (task.known, task.unknown):
+            key = fitted, content(features)
+            if key not in self.scores:
+                self.scores[key] = self.scorers[fitted](features).float()
+            sides.append(self.scores[key])
         return sides[0], sides[1]
 
     def measures(self, task: Task) -> dict[str, float]:
@@ -70,8 +72,8 @@ class Scored:
         return {**histogram({"known": known, "unknown": unknown}), "roc": curve}
 
 
-def content(*rows: Tensor) -> str:
-    return hashlib.sha256(b"".join(r.contiguous().numpy().tobytes() for r in rows)).hexdigest()
+def content(*tensors: Tensor) -> str:
+    return hashlib.sha256(b"".join(tensor.contiguous().numpy().tobytes() for tensor in tensors)).hexdigest()
 
 
 def choose(entry: Entry, tasks: list[Task]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -79,8 +81,8 @@ def choose(entry: Entry, tasks: list[Task]) -> tuple[dict[str, Any], list[dict[s
     fitting = [t for t in tasks if entry.setting != "unknown names" or (t.others is not None and len(t.others))]
     tried: list[dict[str, Any]] = []
     for settings in entry.choices:
-        found = [Scored(entry, settings).measures(task) for task in fitting]
-        means = {key: mean(f[key] for f in found) for key in METRICS}
+        measured = [Scored(entry, settings).measures(task) for task in fitting]
+        means = {key: mean(one[key] for one in measured) for key in METRICS}
         tried.append({"settings": dict(settings), "tasks": len(fitting), **means})
     return dict(max(tried, key=lambda t: t["auroc"])["settings"]), tried
 
@@ -126,8 +128,8 @@ def run(folder: Path, seeds: Sequence[int], only: Sequence[str] | None, path: Pa
                     document["pictures"].setdefault(name, {})[task.name] = detector.picture(fitted)
         if entry.setting != "unknown names":
             for task in plain:
-                found = detector.measures(task)
-                document["without_exclusions"].append({"detector": name, "task": task.name, **found})
+                measured = detector.measures(task)
+                document["without_exclusions"].append({"detector": name, "task": task.name, **measured})
 
     for name, entry in every.items():
         if only and name not in only:
@@ -182,14 +184,14 @@ def started(card: dict[str, Any], path: Path | None) -> dict[str, Any]:
     }
     if path is None or not path.is_file():
         return empty
-    found = json.loads(path.read_text(encoding="utf-8"))
+    earlier = read_results(path)
     same = ("seeds", "shots", "vocabulary", "excluded", "rows", "selection")
-    other = [key for key in same if found.get("protocol", {}).get(key) != card[key]]
-    if found.get("schema") != SCHEMA or other:
+    other = [key for key in same if earlier.get("protocol", {}).get(key) != card[key]]
+    if earlier.get("schema") != SCHEMA or other:
         raise ValueError(
             f"{path} was measured otherwise ({', '.join(other) or 'schema'}); leave --only out, or name another --out"
         )
-    return {key: found.get(key, value) for key, value in empty.items()} | {"protocol": card}
+    return {key: earlier.get(key, value) for key, value in empty.items()} | {"protocol": card}
 
 
 def forget(document: dict[str, Any], name: str) -> None:
@@ -203,12 +205,11 @@ def forget(document: dict[str, Any], name: str) -> None:
 def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Mean of each metric over the far and over the near tasks, each task's seeds averaged first."""
     summary = []
-    for name in dict.fromkeys(r["detector"] for r in rows):
-        own = [r for r in rows if r["detector"] == name]
+    for name, own in grouped(rows, "detector").items():
         for group, tasks in (("far", FAR), ("near", NEAR)):
             of = {t: [r for r in own if r["task"] == t] for t in tasks}
             if all(of.values()):
-                means = {m: mean(mean(r[m] for r in found) for found in of.values()) for m in METRICS}
+                means = {m: mean(mean(r[m] for r in runs) for runs in of.values()) for m in METRICS}
                 summary.append({"detector": name, "setting": own[0]["setting"], "tasks": group, **means})
     return summary
 
@@ -216,7 +217,7 @@ def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = parser_of(__doc__, "ood.json")
     add_option(parser)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], metavar="N", help="of the fitted rows")
+    add_seeds(parser)
     parser.add_argument(
         "--only",
         nargs="+",

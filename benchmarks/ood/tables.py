@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
-from benchmarks.common.markdown import named, number, seeds_of, spread, table
+from benchmarks.common.groups import grouped
+from benchmarks.common.markdown import named, number, plus_minus, seeds_of, table, whole
 
 TASKS = {
     "imagenet-dtd": "ImageNet: DTD", "imagenet-ucf101": "UCF101", "imagenet-flowers": "Flowers",
@@ -30,18 +32,18 @@ def _pair(row: dict[str, Any] | None) -> str:
     return "–" if row is None else f"{number(row['auroc'])} / {number(row['fpr95_ood_positive'])}"
 
 
+def _mean(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    return {key: mean(row[key] for row in rows) for key in ("auroc", "fpr95_ood_positive")}
+
+
 def tasks(document: dict[str, Any]) -> str:
     """AUROC / FPR95 of each detector on each task, by what the detector is told."""
     parts = []
     for setting, title in SETTINGS.items():
-        names = dict.fromkeys(r["detector"] for r in document["rows"] if r["setting"] == setting)
         lines = []
-        for name in names:
-            cells = []
-            for task in TASKS:
-                rows = [r for r in document["rows"] if r["detector"] == name and r["task"] == task]
-                keys = ("auroc", "fpr95_ood_positive")
-                cells.append(_pair({k: mean(r[k] for r in rows) for k in keys} if rows else None))
+        for name, own in grouped((r for r in document["rows"] if r["setting"] == setting), "detector").items():
+            of = grouped(own, "task")
+            cells = [_pair(_mean(of[task]) if task in of else None) for task in TASKS]
             groups = {s["tasks"]: s for s in document["summary"] if s["detector"] == name}
             lines.append([name, *cells, _pair(groups.get("far")), _pair(groups.get("near"))])
         if lines:
@@ -66,10 +68,9 @@ def unexcluded(document: dict[str, Any]) -> str:
     """The far tasks with all classes left in."""
     names = list(TASKS)[:3]
     lines = []
-    for name in dict.fromkeys(r["detector"] for r in document["without_exclusions"]):
-        of = {r["task"]: r for r in document["without_exclusions"] if r["detector"] == name}
-        whole = {k: mean(of[t][k] for t in names) for k in ("auroc", "fpr95_ood_positive")}
-        lines.append([name, *[_pair(of[t]) for t in names], _pair(whole)])
+    for name, own in grouped(document["without_exclusions"], "detector").items():
+        of = {r["task"]: r for r in own}
+        lines.append([name, *[_pair(of[t]) for t in names], _pair(_mean([of[t] for t in names]))])
     return table(["detector", *[TASKS[t] for t in names], "mean"], lines)
 
 
@@ -82,10 +83,10 @@ def excluded(document: dict[str, Any]) -> str:
 def validation(document: dict[str, Any]) -> str:
     """What was tried on the validation tasks; the chosen setting is bold."""
     lines = []
-    for name, found in document["validation"].items():
-        for trial in found["tried"]:
+    for name, of in document["validation"].items():
+        for trial in of["tried"]:
             text = ", ".join(f"{k} {v:g}" for k, v in trial["settings"].items()) or "default"
-            text = f"**{text}**" if trial["settings"] == found["chosen"] else text
+            text = f"**{text}**" if trial["settings"] == of["chosen"] else text
             lines.append([name, text, str(trial["tasks"]), _pair(trial)])
     return table(["detector", "setting", "tasks", "AUROC / FPR95"], lines)
 
@@ -112,8 +113,8 @@ def speed(document: dict[str, Any]) -> str:
     for name in dict.fromkeys(row["detector"] for row in document["throughput"]):
         rates = {row["threads"]: row for row in document["throughput"] if row["detector"] == name}
         peaks = {row["rows"]: row["peak_over_features_mib"] for row in document["memory"] if row["detector"] == name}
-        cells = [f"{rates[count]['rows_a_second']:,}" for count in threads]
-        lines.append([name, *cells, *[f"{peaks[n]:,}" if n in peaks else "–" for n in rows_of]])
+        cells = [whole(rates[count]["rows_a_second"]) for count in threads]
+        lines.append([name, *cells, *[whole(peaks.get(n)) for n in rows_of]])
     header = ["detector", *[f"features/s, {n} thread{'s' * (n > 1)}" for n in threads]]
     header += [f"MiB, {n:,} features" for n in rows_of]
     card, first = document["protocol"], document["throughput"][0]
@@ -152,7 +153,7 @@ def emoji(document: dict[str, Any]) -> str:
             if own:
                 # A kind with several tasks has a row of their mean; it goes before its tasks.
                 own = sorted(own, key=lambda r: r["dataset"] != "average")
-                cells = [spread(next(r for r in own if r["task"] == task)[measure]) for task, measure in columns]
+                cells = [plus_minus(next(r for r in own if r["task"] == task)[measure]) for task, measure in columns]
                 lines.append([f"{title}: {named(host, ogen)}", *cells])
     header = ["detector: method", "near AUROC", "near FPR95", "far AUROC", "full-spectrum AUROC", "shifted, flagged"]
     return table(header, lines) + (

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -41,29 +41,20 @@ class Task:
     excluded: tuple[str, ...] = ()
 
     def first(self, shots: int, seed: int) -> Task:
-        """With at most `shots` fitted rows of a class, drawn by `seed`."""
+        """With at most `shots` fitted images of a class, drawn by `seed`."""
         draws = torch.Generator().manual_seed(seed)
         chosen = torch.cat(
             [
-                rows[torch.randperm(len(rows), generator=draws)[:shots]]
-                for rows in ((self.fit_y == c).nonzero()[:, 0] for c in range(len(self.names)))
+                indices[torch.randperm(len(indices), generator=draws)[:shots]]
+                for indices in ((self.fit_y == c).nonzero()[:, 0] for c in range(len(self.names)))
             ]
         )
-        return Task(
-            self.name,
-            self.names,
-            self.others,
-            self.fit_x[chosen],
-            self.fit_y[chosen],
-            self.known,
-            self.unknown,
-            self.excluded,
-        )
+        return replace(self, fit_x=self.fit_x[chosen], fit_y=self.fit_y[chosen])
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Fitted and test rows of a dataset with names, and how many of its classes are base."""
+class Features:
+    """Fitted and test features of a dataset with names, and how many of its classes are base."""
 
     names: Tensor
     fit_x: Tensor
@@ -73,21 +64,21 @@ class Rows:
     base: int
 
 
-def load_rows(folder: Path) -> dict[str, Rows]:
+def load_features(folder: Path) -> dict[str, Features]:
     """ImageNet, DTD and Cars."""
-    found = {}
+    datasets = {}
     for short, name in (("dtd", "dtd"), ("cars", "stanford_cars")):
         data = load_clip_features(name, folder)
         base = (len(data.classnames) + 1) // 2
-        found[short] = Rows(data.text, data.train_x, data.train_y, data.test_x, data.test_y, base)
+        datasets[short] = Features(data.text, data.train_x, data.train_y, data.test_x, data.test_y, base)
     images = load_arrays("imas_vitb32_imagenet.npz", folder)
     fit_x = unit(images["train4_x"])
     test_x = torch.cat([unit(images[f"train{k}_x"]) for k in (1, 2)])
     test_y = torch.cat([as_labels(images[f"train{k}_y"]) for k in (1, 2)])
     fresh = (test_x @ fit_x.T).amax(dim=1) < DUPLICATE
     text = unit(load_arrays("text_vitb32_imagenet1k.npz", folder)["text_b"])
-    found["imagenet"] = Rows(text, fit_x, as_labels(images["train4_y"]), test_x[fresh], test_y[fresh], 500)
-    return found
+    datasets["imagenet"] = Features(text, fit_x, as_labels(images["train4_y"]), test_x[fresh], test_y[fresh], 500)
+    return datasets
 
 
 def vocabulary(folder: Path) -> Tensor:
@@ -99,8 +90,8 @@ def vocabulary(folder: Path) -> Tensor:
 def test_tasks(folder: str | os.PathLike[str], *, exclude: bool = True) -> list[Task]:
     """The six test tasks; `exclude` leaves classes out that share a name with ImageNet."""
     folder = Path(folder)
-    rows = load_rows(folder)
-    whole = rows["imagenet"]
+    datasets = load_features(folder)
+    whole = datasets["imagenet"]
     lemmas = tuple(str(n) for n in load_arrays("text_vitb32_imagenet1k.npz", folder)["wordnet_labels"])
     tasks = []
     for task, file in zip(FAR, ("dtd", "ucf101", "oxford_flowers"), strict=True):
@@ -113,7 +104,7 @@ def test_tasks(folder: str | os.PathLike[str], *, exclude: bool = True) -> list[
         left = tuple(n for n, gone in zip(names, out.tolist(), strict=True) if gone)
         tasks.append(Task(task, whole.names, None, whole.fit_x, whole.fit_y, whole.test_x, unknown, left))
     for task, name in zip(NEAR, ("dtd", "cars", "imagenet"), strict=True):
-        data = rows[name]
+        data = datasets[name]
         b, fitted, known = data.base, data.fit_y < data.base, data.test_y < data.base
         tasks.append(
             Task(
@@ -139,16 +130,16 @@ def flower_names(folder: Path, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(by_label.get(i, name) for i, name in enumerate(names))
 
 
-def divided(name: str, data: Rows, known: list[int], unknown: list[int], hold: int, seed: int = 0) -> Task:
-    """A validation task: `hold` fitted rows of each known class are tested against all of the unknown ones."""
+def divided(name: str, data: Features, known: list[int], unknown: list[int], hold: int, seed: int = 0) -> Task:
+    """A validation task: `hold` fitted images of each known class are tested against all of the unknown ones."""
     draws = torch.Generator().manual_seed(seed)
     fit_x, fit_y, tested = [], [], []
     for number, c in enumerate(known):
-        rows = (data.fit_y == c).nonzero()[:, 0]
-        rows = rows[torch.randperm(len(rows), generator=draws)]
-        tested.append(data.fit_x[rows[:hold]])
-        fit_x.append(data.fit_x[rows[hold:]])
-        fit_y += [number] * (len(rows) - hold)
+        indices = (data.fit_y == c).nonzero()[:, 0]
+        indices = indices[torch.randperm(len(indices), generator=draws)]
+        tested.append(data.fit_x[indices[:hold]])
+        fit_x.append(data.fit_x[indices[hold:]])
+        fit_y += [number] * (len(indices) - hold)
     away = torch.isin(data.fit_y, torch.tensor(unknown, dtype=torch.long))
     return Task(
         name,
@@ -166,8 +157,8 @@ def validation_tasks(folder: str | os.PathLike[str]) -> list[Task]:
 
     ImageNet's first names are animals (birds and the like, then mammals), from number 398 on things.
     """
-    rows = load_rows(Path(folder))
-    image, dtd, cars = rows["imagenet"], rows["dtd"], rows["cars"]
+    datasets = load_features(Path(folder))
+    image, dtd, cars = datasets["imagenet"], datasets["dtd"], datasets["cars"]
 
     def span(*pairs: tuple[int, int]) -> list[int]:
         return [i for low, high in pairs for i in range(low, high)]
@@ -189,7 +180,7 @@ def validation_tasks(folder: str | os.PathLike[str]) -> list[Task]:
         "dtd": divided("", dtd, span((0, 24)), [], 8),
         "cars": divided("", cars, span((0, 98)), [], 4),
     }
-    seen = {name: data.fit_x[data.fit_y < data.base] for name, data in rows.items()}
+    seen = {name: data.fit_x[data.fit_y < data.base] for name, data in datasets.items()}
     for name, other in (
         ("imagenet", "cars"),
         ("dtd", "imagenet"),

@@ -19,19 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common.kept_rows import kept_rows
-from benchmarks.common.options import add_work, parser_of, part
-from benchmarks.common.origin import origin
+from benchmarks.common.options import add_names, add_number, add_seeds, add_training, add_work, parser_of, part
 from benchmarks.common.places import RESULTS
+from benchmarks.common.results_file import write_results
 from benchmarks.hosts.study import datasets_card, gains, host_variants, with_other_sets
-from benchmarks.ogen.study import SCORES, SEEDS, Variant, make_host, of_task, summarize
+from benchmarks.ogen.study import Variant, make_host, of_task, row_of, summarize
 from benchmarks.ogen.tasks import TAG_SETS, StudyTask, emoji_tasks, tag_task, task_card
-from benchmarks.robust.rates import EPOCHS, PRECISION, RATES, chosen_rates
+from benchmarks.robust.rates import EPOCHS, PRECISION, RATES, chosen_rates, rate_of
 from benchmarks.robust.world import KnownPixels, Seen, encoded, trained
 from ogenlib.data import PixelBank
 from ogenlib.evaluate import scores as evaluate
 from ogenlib.towers import load_backbone
-from ogenlib.train.config import PRECISIONS
-from ogenlib.utils.documents import write_json
 
 SCHEMA = "ogenlib.robust-base-to-new/1"
 HOSTS = ("full_ft", "flyp", "r_adapter", "lipsum_ft")
@@ -71,19 +69,7 @@ def run_one(
         seconds = time.perf_counter() - began
     seen = encoded(host, task.test, pixels[1], precision)
     outcome = evaluate.base_to_new(Seen(host), seen, task.split)
-    return {
-        "variant": variant.name,
-        "host": variant.host,
-        "task": task.name,
-        "family": task.family,
-        "seed": seed,
-        "epochs": epochs,
-        **settings,
-        "seconds_fit": seconds,
-        "seconds_all": time.perf_counter() - began,
-        "parameters": sum(p.numel() for p in host.trainable().values()),
-        "domains": {d: {k: s[k] for k in SCORES} for d, s in outcome.domains.items()},
-    }
+    return row_of(variant, task, seed, epochs, host, outcome, began, **settings, seconds_fit=seconds)
 
 
 def run_all(
@@ -92,14 +78,11 @@ def run_all(
     """All rows, each kept under a name made of everything that decides it."""
     pixels_of = cache(lambda task: task.pixels())
 
-    def settings(variant: Variant) -> dict[str, float]:
-        return {"lr": rates[variant.host]} if variant.host in rates else {}
-
     def decides(variant: Variant, task: StudyTask, seed: int) -> tuple[Any, ...]:
-        return ("base-to-new", *of_task(variant, task), seed, args.epochs, args.precision, settings(variant))
+        return ("base-to-new", *of_task(variant, task), seed, args.epochs, args.precision, rate_of(variant.host, rates))
 
     def train(variant: Variant, task: StudyTask, seed: int) -> dict[str, Any]:
-        return run_one(variant, task, pixels_of(task), seed, args.epochs, args.precision, settings(variant))
+        return run_one(variant, task, pixels_of(task), seed, args.epochs, args.precision, rate_of(variant.host, rates))
 
     return kept_rows(cells, args.work, decides, train, prefix="new-", about="base-to-new")
 
@@ -112,27 +95,23 @@ def some_selection_tasks(count: int) -> list[StudyTask]:
 
 def search_variants(hosts: Sequence[str]) -> list[Variant]:
     """Zero-shot, each method alone, and with every setting that is tried for it."""
-    found = [Variant("zero-shot", "zero_shot")]
+    variants = [Variant("zero-shot", "zero_shot")]
     for host in hosts:
-        found += [Variant("host alone", host), *(Variant(name, host, dict(more)) for name, more in TRIED[host].items())]
-    return found
+        variants += [
+            Variant("host alone", host),
+            *(Variant(name, host, dict(more)) for name, more in TRIED[host].items()),
+        ]
+    return variants
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = parser_of(__doc__)
     parser.add_argument("what", nargs="?", choices=("table", "choose"), default="table", help="(table)")
-    parser.add_argument(
-        "--hosts",
-        nargs="+",
-        default=None,
-        choices=sorted({*HOSTS, *TRIED}),
-        metavar="NAME",
-        help=f"methods ({', '.join(HOSTS)}; choose: {', '.join(CHOSEN_ON)})",
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="seeds (1 2 3)")
-    parser.add_argument("--tasks", type=int, default=4, help="selection tasks (4)")
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"passes over the training images ({EPOCHS})")
-    parser.add_argument("--precision", choices=PRECISIONS, default=PRECISION, help=f"({PRECISION})")
+    about = f"methods ({', '.join(HOSTS)}; choose: {', '.join(CHOSEN_ON)})"
+    add_names(parser, "--hosts", sorted({*HOSTS, *TRIED}), None, about)
+    add_seeds(parser)
+    add_number(parser, "--tasks", 4, "selection tasks")
+    add_training(parser, EPOCHS, PRECISION)
     parser.add_argument("--rates", type=Path, default=RATES, help="of the learning rates, by robust.rates")
     add_work(parser, "runs/robust")
     parser.add_argument("--out", type=Path, default=None, help="results file")
@@ -157,32 +136,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not choose:
         rows = [with_other_sets(row) for row in rows]
     cards = {task.name: task_card(task) if choose else datasets_card(task) for task in tasks}
-    document: dict[str, Any] = {
-        "schema": SCHEMA,
-        "protocol": {
-            "study": f"robust-base-to-new, {args.what}",
-            "backbone": tasks[0].clip.fingerprint(),
-            "datasets": cards,
-            "shots": 16,
-            "views": 8,
-            "seeds": sorted({row["seed"] for row in rows}),
-            "epochs": args.epochs,
-            "precision": args.precision,
-            "rates": {host: rates[host] for host in hosts if host in rates},
-            "settings": "each method's own in this library, but for the rates: chosen by robust.rates on validation "
-            "images of emoji-categories; OGEN's default preset",
-            "selection": "none: the last epoch is tested",
-            "new_names_known_in_training": "by OGEN, without images",
-            "arguments": {"hosts": list(hosts), "epochs": args.epochs, "precision": args.precision},
-            **origin("robust.base_to_new", began),
-        },
-        "rows": rows,
-        "summary": summarize(rows),
+    card = {
+        "study": f"robust-base-to-new, {args.what}",
+        "backbone": tasks[0].clip.fingerprint(),
+        "datasets": cards,
+        "shots": 16,
+        "views": 8,
+        "seeds": sorted({row["seed"] for row in rows}),
+        "epochs": args.epochs,
+        "precision": args.precision,
+        "rates": {host: rates[host] for host in hosts if host in rates},
+        "settings": "each method's own in this library, but for the rates: chosen by robust.rates on validation "
+        "images of emoji-categories; OGEN's default preset",
+        "selection": "none: the last epoch is tested",
+        "new_names_known_in_training": "by OGEN, without images",
+        "arguments": {"hosts": list(hosts), "epochs": args.epochs, "precision": args.precision},
     }
-    if not choose:
-        document["gains"] = gains(rows)
-    name = "robust-ogen-search.json" if choose else "robust-base-to-new.json"
-    write_json(args.out or RESULTS / name, document)
+    path = args.out or RESULTS / ("robust-ogen-search.json" if choose else "robust-base-to-new.json")
+    parts = {} if choose else {"gains": gains(rows)}
+    write_results(path, SCHEMA, "robust.base_to_new", card, began=began, rows=rows, summary=summarize(rows), **parts)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ from benchmarks.common.child import said_by
 from benchmarks.common.options import parser_of
 from benchmarks.common.origin import command
 from benchmarks.common.resident import status
+from benchmarks.common.results_file import read_results
+from benchmarks.ogen.study import trained_parameters
 from ogenlib.anchors import AnchorPairs, EmojiCaptions, caption_table, emoji_pool
 from ogenlib.data import Dataset, PixelBank, few_shot, load_dataset
 from ogenlib.hosts import METHODS, Host, build, takes_anchors
@@ -84,8 +86,8 @@ class Setting:
         names, options = self.bank.classnames, dict(case.options)
         if takes_anchors(METHODS[case.host]):
             images = self.data.train.of_classes(names)
-            found, told = emoji_pool(self.data, ["twemoji"])
-            pairs = PixelBank.load(self.clip, found.subset(range(len(names))))
+            pool, told = emoji_pool(self.data, ["twemoji"])
+            pairs = PixelBank.load(self.clip, pool.subset(range(len(names))))
             options["captions"] = caption_table(images, EmojiCaptions(self.data))
             options["anchors"] = AnchorPairs(pairs, told)
         return build(case.host, self.clip, names, templates=self.data.templates, **options)
@@ -100,11 +102,11 @@ def steps(host: Host, bank: PixelBank) -> Iterator[float]:
     settings = {**asdict(TrainConfig()), **host.train_settings()}
     parameters = list(host.trainable().values())
     optimizer = torch.optim.AdamW(parameters, settings["lr"], weight_decay=settings["weight_decay"])
-    draws, rows = torch.Generator().manual_seed(1), torch.arange(len(data))
+    draws, indices = torch.Generator().manual_seed(1), torch.arange(len(data))
     host.train()
     while True:
         began = time.perf_counter()
-        batch = data.batch(rows, rows, draws)
+        batch = data.batch(indices, indices, draws)
         assert batch is not None
         optimizer.zero_grad(set_to_none=True)
         torch.stack(list(host.losses(batch).values())).sum().backward()
@@ -121,22 +123,22 @@ def timed(setting: Setting, chosen: Sequence[Case], rounds: int) -> list[dict[st
     hosts = [setting.host(case) for case in every]
     running = [steps(host, setting.bank) for host in hosts]
     turns = [[next(run) for run in running] for _ in range(rounds + 1)][1:]
-    found = []
+    timings = []
     for i, (case, host) in enumerate(zip(every, hosts, strict=True)):
         seconds = [turn[i] for turn in turns]
         ratios = [turn[i] / turn[0] for turn in turns]
-        found.append(
+        timings.append(
             {
                 "case": case.name,
                 "host": case.host,
                 "options": case.options,
-                "parameters": sum(p.numel() for p in host.trainable().values()),
+                "parameters": trained_parameters(host),
                 "seconds": statistics.median(seconds),
                 "ratio": statistics.median(ratios),
                 "ratios": ratios,
             }
         )
-    return found
+    return timings
 
 
 def peak(model: str, case: Case) -> float:
@@ -169,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     chosen = cases() if args.cases is None else [known[name] for name in args.cases]
     git, began = results.git_revision(), time.perf_counter()
-    others = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {"protocol": {"models": {}}}
+    others = read_results(args.out) if args.out.is_file() else {"protocol": {"models": {}}}
     again = [*known] if args.cases is None else args.cases
     old = ((row["model"], row["case"], row) for row in others.get("rows", []))
     rows = {(model, case): row for model, case, row in old if model not in args.models or case not in again}
@@ -206,9 +208,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     for model in args.models:
         for start in range(0, len(chosen), TOGETHER):
-            found = timed(Setting.load(model), chosen[start : start + TOGETHER], args.rounds or ROUNDS[model])
+            timings = timed(Setting.load(model), chosen[start : start + TOGETHER], args.rounds or ROUNDS[model])
             # of the reference, the first group's rounds are shown; ratios are each group's own
-            fresh = [row for row in ({"case": LOADED, "host": LOADED}, *found) if (model, row["case"]) not in rows]
+            fresh = [row for row in ({"case": LOADED, "host": LOADED}, *timings) if (model, row["case"]) not in rows]
             for row in fresh:
                 row |= {"model": model, "peak_mib": None}
                 print({k: row[k] for k in ("case", "seconds", "ratio") if k in row}, flush=True)

@@ -15,7 +15,8 @@ from benchmarks.common.places import IMAGES
 from benchmarks.robust.rates import FAMILIES
 from ogenlib.report.html import CSS
 from ogenlib.report.plots import lines as plots
-from ogenlib.report.sections.robust import SIDES, end_of, path_of
+from ogenlib.report.sections.robust import HEIGHTS, draw_path, end_of, path_of
+from ogenlib.results.types import Robustness, RobustnessSummary
 from ogenlib.utils.files import atomic_write
 
 REFERENCE = ("full_ft", False)
@@ -25,15 +26,15 @@ Key = tuple[str, bool]
 
 def pictures(document: Mapping[str, Any]) -> dict[str, list[Key]]:
     """File name -> methods in it, full fine-tuning first; at most as many as there are colours."""
-    found = list(dict.fromkeys((row["host"], row["ogen"]) for row in document["rows"] if row.get("curve")))
-    rest = [key for key in found if not key[1] and key != REFERENCE and key[0] not in PAPERS]
+    methods = list(dict.fromkeys((row["host"], row["ogen"]) for row in document["rows"] if row.get("curve")))
+    rest = [key for key in methods if not key[1] and key != REFERENCE and key[0] not in PAPERS]
     groups = {
-        "robust-methods": [key for key in found if not key[1] and key[0] in PAPERS],
-        "robust-ogen": [key for key in found if key[1]],
+        "robust-methods": [key for key in methods if not key[1] and key[0] in PAPERS],
+        "robust-ogen": [key for key in methods if key[1]],
         "robust-baselines": [key for key in rest if FAMILIES.get(key[0]) != "flyp"],
         "robust-contrastive": [key for key in rest if FAMILIES.get(key[0]) == "flyp"],
     }
-    first = [REFERENCE] if REFERENCE in found else []
+    first = [REFERENCE] if REFERENCE in methods else []
     return {name: [*first, *keys][: len(plots.HOSTS)] for name, keys in groups.items() if keys}
 
 
@@ -52,19 +53,17 @@ def draw(document: Mapping[str, Any], folder: Path = IMAGES) -> list[Path]:
     return written
 
 
-def picture(
-    name: str, keys: Sequence[Key], rows: Sequence[Mapping[str, Any]], summary: Sequence[Mapping[str, Any]]
-) -> str:
+def picture(name: str, keys: Sequence[Key], rows: Sequence[Robustness], summary: Sequence[RobustnessSummary]) -> str:
     """Two panels, a key below, and the colours that the page would give. -> SVG."""
     from matplotlib.lines import Line2D
 
     figure = plots.new_figure(8.6, 4.6)
-    for at, (side, words) in enumerate(SIDES.items()):
+    for at, (side, words) in enumerate(HEIGHTS.items()):
         axes = figure.add_axes((0.055 + 0.5 * at, 0.255, 0.43, 0.68))
         for index, key in enumerate(keys):
             path = path_of([row for row in rows if (row["host"], row["ogen"]) == key], side)
             if path:
-                _line(axes, path, end_of(summary, key, "chosen", side), index)
+                draw_path(axes, path, end_of(summary, key, "chosen", side), index)
         axes.margins(0.07)
         axes.set_title(f"{words}, %", fontsize=10, loc="left", color=plots.INK)
         axes.set_xlabel("ID accuracy, %", fontsize=9, color=plots.SOFT)
@@ -91,15 +90,6 @@ def picture(
         va="center",
     )
     return standalone(plots.to_svg(figure, name, "mean OOD and mean zero-shot accuracy over ID accuracy"))
-
-
-def _line(axes: Any, path: Sequence[tuple[float, float, float]], ring: tuple[float, float] | None, index: int) -> None:
-    colour, marker = plots.HOSTS[index % len(plots.HOSTS)], plots.MARKERS[index % len(plots.MARKERS)]
-    across, up = [at for _, at, _ in path], [height for _, _, height in path]
-    axes.plot(across, up, color=colour, lw=1.5, marker="o", ms=2.6, zorder=2 + index)
-    axes.plot(across[-1:], up[-1:], color=colour, marker=marker, ms=7, lw=0, zorder=20 + index)
-    if ring is not None:
-        axes.scatter([ring[0]], [ring[1]], s=160, facecolors="none", edgecolors=colour, linewidths=1.4, zorder=40)
 
 
 def standalone(svg: str) -> str:

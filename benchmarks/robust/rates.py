@@ -13,7 +13,6 @@ Methods that add terms or an average to full fine-tuning or to FLYP have its rat
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -23,16 +22,14 @@ from typing import Any
 import torch
 
 from benchmarks.common.kept_rows import kept_rows
-from benchmarks.common.options import add_work, parser_of, part
-from benchmarks.common.origin import origin
+from benchmarks.common.options import add_names, add_training, add_work, parser_of, part
 from benchmarks.common.places import RESULTS
+from benchmarks.common.results_file import read_results, write_results
 from benchmarks.ogen.study import Variant
 from benchmarks.robust.world import MOST, VIEWS, World, encoded, make_host, trained, world
 from ogenlib.data import FeatureBank
 from ogenlib.evaluate import scores as evaluate
 from ogenlib.merge import states as merge
-from ogenlib.train.config import PRECISIONS
-from ogenlib.utils.documents import write_json
 
 RATES = RESULTS / "robust-rates.json"
 SCHEMA = "ogenlib.rates/1"
@@ -74,16 +71,16 @@ def chosen(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 
     The methods of a family have one rate in this library, so they share the product too.
     """
-    found: dict[str, dict[str, Any]] = {}
+    best: dict[str, dict[str, Any]] = {}
     for host in dict.fromkeys(row["host"] for row in rows):
         own = {row["factor"]: row for row in rows if row["host"] == host and row["val"] is not None}
         if own:
             factor = merge.best_alpha([(factor, row["val"]) for factor, row in own.items()])
-            found[host] = {"factor": factor, "lr": own[factor]["lr"], "of": host}
+            best[host] = {"factor": factor, "lr": own[factor]["lr"], "of": host}
     for host, member in FAMILIES.items():
-        if host not in found and member in found:
-            found[host] = dict(found[member])
-    return found
+        if host not in best and member in best:
+            best[host] = dict(best[member])
+    return best
 
 
 def chosen_rates(path: Path = RATES) -> dict[str, float]:
@@ -94,8 +91,12 @@ def chosen_rates(path: Path = RATES) -> dict[str, float]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there; run python -m benchmarks.robust.rates first")
-    document = json.loads(path.read_text(encoding="utf-8"))
-    return {host: entry["lr"] for host, entry in document["chosen"].items()}
+    return {host: entry["lr"] for host, entry in read_results(path)["chosen"].items()}
+
+
+def rate_of(host: str, rates: Mapping[str, float]) -> dict[str, float]:
+    """The setting of its training; empty for a host whose own rate counts."""
+    return {"lr": rates[host]} if host in rates else {}
 
 
 def run_all(cells: Sequence[tuple[str, float]], here: World, epochs: int, work: Path) -> list[dict[str, Any]]:
@@ -121,16 +122,8 @@ def run_all(cells: Sequence[tuple[str, float]], here: World, epochs: int, work: 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = parser_of(__doc__, RATES.name)
-    parser.add_argument(
-        "--hosts",
-        nargs="+",
-        choices=list(FACTORS),
-        default=list(FACTORS),
-        metavar="NAME",
-        help="methods (all that have factors)",
-    )
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"passes over the training images ({EPOCHS})")
-    parser.add_argument("--precision", choices=PRECISIONS, default=PRECISION, help=f"({PRECISION})")
+    add_names(parser, "--hosts", FACTORS, list(FACTORS), "methods (all that have factors)")
+    add_training(parser, EPOCHS, PRECISION)
     add_work(parser, "runs/robust")
     args = parser.parse_args(argv)
     # What the protocol needs besides; none of it is tested here.
@@ -146,28 +139,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = run_all(part(cells, args.part), here, args.epochs, args.work)
     if args.part is not None:
         return
-    document = {
-        "schema": SCHEMA,
-        "protocol": {
-            "study": "robust-rates",
-            "backbone": here.clip.fingerprint(),
-            "dataset": DATASET,
-            "data_hash": here.plan.source.hash(),
-            "train_images": len(here.plan.source.train),
-            "validation": here.plan.card["validation"],
-            "seed": SEED,
-            "epochs": args.epochs,
-            "views": VIEWS,
-            "precision": args.precision,
-            "families": FAMILIES,
-            "selection": "the factor of the highest accuracy on the validation images, of equals the smallest",
-            "arguments": {"epochs": args.epochs, "precision": args.precision, "hosts": args.hosts},
-            **origin("robust.rates", began),
-        },
-        "rows": rows,
-        "chosen": chosen(rows),
+    card = {
+        "study": "robust-rates",
+        "backbone": here.clip.fingerprint(),
+        "dataset": DATASET,
+        "data_hash": here.plan.source.hash(),
+        "train_images": len(here.plan.source.train),
+        "validation": here.plan.card["validation"],
+        "seed": SEED,
+        "epochs": args.epochs,
+        "views": VIEWS,
+        "precision": args.precision,
+        "families": FAMILIES,
+        "selection": "the factor of the highest accuracy on the validation images, of equals the smallest",
+        "arguments": {"epochs": args.epochs, "precision": args.precision, "hosts": args.hosts},
     }
-    write_json(args.out, document)
+    write_results(args.out, SCHEMA, "robust.rates", card, began=began, rows=rows, chosen=chosen(rows))
 
 
 if __name__ == "__main__":

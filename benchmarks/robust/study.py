@@ -16,34 +16,53 @@ Finished runs are kept in `--work` and read again: an interrupted study goes on,
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common.groups import grouped
 from benchmarks.common.kept_rows import kept_rows
-from benchmarks.common.options import add_work, parser_of, part
-from benchmarks.common.origin import origin
+from benchmarks.common.options import (
+    add_many,
+    add_names,
+    add_number,
+    add_seeds,
+    add_training,
+    add_work,
+    parser_of,
+    part,
+)
 from benchmarks.common.places import RESULTS
-from benchmarks.hosts.study import host_variants
-from benchmarks.ogen.study import SEEDS, Variant
+from benchmarks.common.results_file import read_results, write_results
+from benchmarks.hosts.study import cost_of, host_variants
+from benchmarks.ogen.study import Variant, trained_parameters
 from benchmarks.robust.pictures import draw
-from benchmarks.robust.rates import EPOCHS, PRECISION, RATES, chosen_rates
+from benchmarks.robust.rates import EPOCHS, PRECISION, RATES, chosen_rates, rate_of
 from benchmarks.robust.world import MOST, VIEWS, World, make_host, trained, world
 from ogenlib.bench.config import ALPHAS
 from ogenlib.data.emoji import emoji_datasets
 from ogenlib.hosts import METHODS, Host
 from ogenlib.merge.wise import interpolated, obstacle, start_state
 from ogenlib.results.robustness import ZERO_SHOT, robustness_tables
+from ogenlib.results.types import Robustness
 from ogenlib.runs.config import ALL_SHOTS
-from ogenlib.train.config import PRECISIONS
-from ogenlib.utils.documents import write_json
 
 SCHEMA = "ogenlib.robust/2"
 FIRST = ("full_ft", "lipsum_ft", "r_adapter", "flyp", "arf")
 WITH_OGEN = ("full_ft", "lipsum_ft", "r_adapter", "flyp", "arf")
+
+
+class Row(Robustness):
+    """One training of the study, tested."""
+
+    task: str
+    variant: str
+    epochs: int
+    seconds_fit: float
+    seconds_all: float
+    parameters: int
 
 
 def fine_tuning_hosts() -> list[str]:
@@ -77,7 +96,7 @@ def run_one(variant: Variant, here: World, seed: int, epochs: int, settings: Map
         **settings,
         "seconds_fit": seconds,
         "seconds_all": time.perf_counter() - began,
-        "parameters": sum(p.numel() for p in host.trainable().values()),
+        "parameters": trained_parameters(host),
         **end,
         "curve": curve,
         "why_no_curve": reason,
@@ -103,11 +122,9 @@ def curve_of(host: Host, here: World, end: dict[str, Any]) -> tuple[list[dict[st
 
 def run_all(
     cells: Sequence[tuple[Variant, World, int, int]], work: Path, rates: Mapping[str, float] | None = None
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """All rows, each kept in `work` under a name made of everything that decides it."""
-
-    def settings(variant: Variant) -> dict[str, float]:
-        return {"lr": rates[variant.host]} if rates and variant.host in rates else {}
+    rates = rates or {}
 
     def decides(variant: Variant, here: World, seed: int, epochs: int) -> tuple[Any, ...]:
         card = {k: v for k, v in here.plan.card.items() if k != "effective_robustness"}  # of the table, not of a run
@@ -117,7 +134,7 @@ def run_all(
             card,
             source.hash(),
             source.train.hash(),
-            settings(variant),
+            rate_of(variant.host, rates),
             here.clip.weights_hash,
             here.shots,
             seed,
@@ -129,38 +146,25 @@ def run_all(
         )
 
     def train(variant: Variant, here: World, seed: int, epochs: int) -> dict[str, Any]:
-        return run_one(variant, here, seed, epochs, settings(variant))
+        return run_one(variant, here, seed, epochs, rate_of(variant.host, rates))
 
     return kept_rows(cells, work, decides, train)
 
 
-def tables(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def tables(rows: Sequence[Row]) -> dict[str, Any]:
     """Rows with their points, and the means over seeds, by dataset."""
     done: dict[str, Any] = {"rows": [], "summary": []}
-    for task in dict.fromkeys(row["task"] for row in rows):
-        found = robustness_tables([row for row in rows if row["task"] == task])
-        done["rows"] += found["robustness"]
-        done["summary"] += [{"task": task, **entry} for entry in found["robustness_summary"]]
+    for task, own in grouped(rows, "task").items():
+        own_tables = robustness_tables(own)
+        done["rows"] += own_tables["robustness"]
+        done["summary"] += [{"task": task, **entry} for entry in own_tables["robustness_summary"]]
     return done
 
 
-def costs(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of each method alone and with OGEN: trained parameters and seconds of training, means over the first dataset."""
-    found = []
-    for host, ogen in dict.fromkeys((r["host"], r["ogen"]) for r in rows):
-        own = [r for r in rows if (r["host"], r["ogen"], r["task"]) == (host, ogen, rows[0]["task"])]
-        if own:
-            seconds = sum(r["seconds_fit"] for r in own) / len(own)
-            found.append(
-                {
-                    "host": host,
-                    "ogen": ogen,
-                    "epochs": own[0]["epochs"],
-                    "seconds": seconds,
-                    "parameters": max(r["parameters"] for r in own),
-                }
-            )
-    return found
+def costs(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Of each method alone and with OGEN: what training took on the first dataset."""
+    methods = grouped((row for row in rows if row["task"] == rows[0]["task"]), "host", "ogen")
+    return [{"host": host, "ogen": ogen, **cost_of(own)} for (host, ogen), own in methods.items()]
 
 
 def study_variants(hosts: Sequence[str], with_ogen: Sequence[str]) -> list[Variant]:
@@ -171,14 +175,8 @@ def study_variants(hosts: Sequence[str], with_ogen: Sequence[str]) -> list[Varia
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = parser_of(__doc__)
-    parser.add_argument(
-        "--hosts",
-        nargs="+",
-        choices=list(METHODS),
-        default=fine_tuning_hosts(),
-        metavar="NAME",
-        help="methods (zero-shot, linear probe and all of fine-tuning)",
-    )
+    about = "methods (zero-shot, linear probe and all of fine-tuning)"
+    add_names(parser, "--hosts", METHODS, fine_tuning_hosts(), about)
     parser.add_argument(
         "--ogen",
         nargs="*",
@@ -187,27 +185,18 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="NAME",
         help=f"methods that are run with OGEN too ({', '.join(WITH_OGEN)})",
     )
-    parser.add_argument(
-        "--datasets",
-        nargs="+",
-        choices=emoji_datasets(),
-        default=["emoji-categories"],
-        metavar="NAME",
-        help="trained on, each by itself (emoji-categories)",
-    )
+    about = "trained on, each by itself (emoji-categories)"
+    add_names(parser, "--datasets", emoji_datasets(), ["emoji-categories"], about)
     parser.add_argument(
         "--concepts", action="store_true", help="the papers' methods on each of the emoji-concepts, without OGEN"
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="seeds (1 2 3)")
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"passes over the training images ({EPOCHS})")
+    add_seeds(parser)
+    add_training(parser, EPOCHS, PRECISION)
     parser.add_argument("--shots", type=int, default=ALL_SHOTS, help="training images of a class, 0 for all (0)")
-    parser.add_argument(
-        "--alphas", type=float, nargs="+", default=list(ALPHAS), help=f"of WiSE-FT ({', '.join(map(str, ALPHAS))})"
-    )
+    add_many(parser, "--alphas", ALPHAS, f"of WiSE-FT ({', '.join(map(str, ALPHAS))})")
     parser.add_argument("--domains", nargs="+", default=None, help="icon sets to test on (all)")
     parser.add_argument("--retention", nargs="+", default=[], help="datasets of other things (all embedded ones)")
-    parser.add_argument("--most", type=int, default=MOST, help=f"test images of a shift or another dataset ({MOST})")
-    parser.add_argument("--precision", choices=PRECISIONS, default=PRECISION, help=f"({PRECISION})")
+    add_number(parser, "--most", MOST, "test images of a shift or another dataset")
     parser.add_argument("--rates", type=Path, default=RATES, help="of the learning rates, by robust.rates")
     parser.add_argument("--picture", action="store_true", help="only draw the pictures from the results file")
     add_work(parser, "runs/robust")
@@ -223,11 +212,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse(argv)
     if args.picture:
-        draw(json.loads(args.out.read_text(encoding="utf-8")))
+        draw(read_results(args.out))
         return
     began = time.perf_counter()
     variants, rates = study_variants(args.hosts, args.ogen), chosen_rates(args.rates)
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     cards: dict[str, Any] = {}
     backbone: dict[str, Any] = {}
     for name in args.datasets:
@@ -245,34 +234,29 @@ def main(argv: Sequence[str] | None = None) -> None:
         backbone = here.clip.fingerprint()
     if args.part is not None:
         return
-    document = {
-        "schema": SCHEMA,
-        "protocol": {
-            "study": "robust",
-            "backbone": backbone,
-            "datasets": cards,
-            "shots": args.shots or "all",
-            "views": VIEWS,
-            "seeds": args.seeds,
-            "epochs": args.epochs,
-            "alphas": args.alphas,
-            "precision": args.precision,
-            "test_images": f"all of the domain of training; of a shift or another dataset at most {args.most}, drawn "
-            "once by their keys",
-            "rates": {host: rates[host] for host in args.hosts if host in rates},
-            "settings": "each method's own in this library, but for the rates: chosen by robust.rates on validation "
-            "images of emoji-categories; OGEN's default preset; none chosen on these tests",
-            "selection": "the last epoch is tested; WiSE-FT's alpha and VRF's temperatures are those of validation "
-            "images of the domain of training",
-            "seconds_of": "one training with what precedes its first epoch, features of the frozen tower at hand; "
-            "other programs ran on the same machine",
-            "arguments": arguments(args),
-            **origin("robust.study", began),
-        },
-        **tables(rows),
-        "costs": costs(rows),
+    card = {
+        "study": "robust",
+        "backbone": backbone,
+        "datasets": cards,
+        "shots": args.shots or "all",
+        "views": VIEWS,
+        "seeds": args.seeds,
+        "epochs": args.epochs,
+        "alphas": args.alphas,
+        "precision": args.precision,
+        "test_images": f"all of the domain of training; of a shift or another dataset at most {args.most}, drawn "
+        "once by their keys",
+        "rates": {host: rates[host] for host in args.hosts if host in rates},
+        "settings": "each method's own in this library, but for the rates: chosen by robust.rates on validation "
+        "images of emoji-categories; OGEN's default preset; none chosen on these tests",
+        "selection": "the last epoch is tested; WiSE-FT's alpha and VRF's temperatures are those of validation "
+        "images of the domain of training",
+        "seconds_of": "one training with what precedes its first epoch, features of the frozen tower at hand; "
+        "other programs ran on the same machine",
+        "arguments": arguments(args),
     }
-    write_json(args.out, document)
+    parts = {**tables(rows), "costs": costs(rows)}
+    document = write_results(args.out, SCHEMA, "robust.study", card, began=began, **parts)
     if args.out == RESULTS / "robust.json":
         draw(document)
 

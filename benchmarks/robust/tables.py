@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from statistics import mean
 from typing import Any
 
-from benchmarks.common.markdown import named, number, seeds_of, spread, table
+from benchmarks.common.groups import grouped
+from benchmarks.common.markdown import difference, named, number, over_seeds, plus_minus, seeds_of, table
 from benchmarks.hosts import tables as hosts_tables
 from ogenlib.results import tables as results
 
@@ -16,36 +18,37 @@ REFERENCE, ZERO_SHOT = ("full_ft", False), ("zero_shot", False)
 
 def trained(document: dict[str, Any]) -> str:
     """The end of every training, and what its shifts gain on full fine-tuning's."""
-    parts = []
-    for task in document["protocol"]["datasets"]:
+
+    def of(task: str) -> str:
         at = _points(document, task, "trained")
         reference = at.get(REFERENCE)
         lines = []
         for key, entry in at.items():
             gain = "–"
             if reference is not None and key not in (REFERENCE, ZERO_SHOT):
-                gain = f"{entry['ood'][0] - reference['ood'][0]:+.1f}"
-            lines.append([named(*key), *[spread(entry[m]) for m in MEASURES], gain])
-        parts.append(_part(document, task, table(["", *MEASURES.values(), "OOD, over full fine-tuning"], lines)))
-    return _said(document, parts)
+                gain = difference(entry["ood"][0] - reference["ood"][0])
+            lines.append([named(*key), *_measures(entry), gain])
+        return table(["", *MEASURES.values(), "OOD, over full fine-tuning"], lines)
+
+    return _by_dataset(document, of) + over_seeds(document, "Percent, means")
 
 
 def concepts(document: dict[str, Any]) -> str:
     """The end of every training, and WiSE-FT of each at the chosen alpha: means over the datasets."""
     tasks = list(document["protocol"]["datasets"])
-    wanted = [(point, key) for point in ("trained", "chosen") for key in _points(document, tasks[0], point)]
+    points = [(point, key) for point in ("trained", "chosen") for key in _points(document, tasks[0], point)]
     reference = [_points(document, task, "trained")[REFERENCE] for task in tasks]
     lines = []
-    for point, key in wanted:
+    for point, key in points:
         entries = [_points(document, task, point)[key] for task in tasks]
-        found = {m: [entry[m][0] for entry in entries] for m in SIDES}
-        gains = [mean(values) - mean(entry[m][0] for entry in reference) for m, values in found.items()]
+        values_of = {m: [entry[m][0] for entry in entries] for m in SIDES}
+        gains = [mean(values) - mean(entry[m][0] for entry in reference) for m, values in values_of.items()]
         shown = key != ZERO_SHOT and (point, key) != ("trained", REFERENCE)
         lines.append(
             [
                 named(*key) + (" · WiSE-FT" if point == "chosen" else ""),
-                *[spread(results.mean_std(values)) for values in found.values()],
-                " / ".join(f"{gain:+.1f}" for gain in gains) if shown else "–",
+                *[plus_minus(results.mean_std(values)) for values in values_of.values()],
+                " / ".join(map(difference, gains)) if shown else "–",
             ]
         )
     header = ["", "ID", "mean OOD", "mean zero-shot", "over full fine-tuning"]
@@ -57,35 +60,34 @@ def concepts(document: dict[str, Any]) -> str:
 
 def over(document: dict[str, Any]) -> str:
     """What the end of every training has over full fine-tuning's, and over WiSE-FT of it: ID / OOD / zero-shot."""
-    parts = []
-    for task in document["protocol"]["datasets"]:
+
+    def of(task: str) -> str:
         beside = [_points(document, task, point).get(REFERENCE) for point in ("trained", "chosen")]
-        lines = []
-        for key, entry in _points(document, task, "trained").items():
-            if key not in (REFERENCE, ZERO_SHOT):
-                lines.append([named(*key), *[_differences(entry, one) for one in beside]])
-        header = ["ID / mean OOD / mean zero-shot, over", "full fine-tuning", "its WiSE-FT, alpha chosen"]
-        parts.append(_part(document, task, table(header, lines)))
-    return "\n".join(parts)
+        lines = [
+            [named(*key), *[_differences(entry, one) for one in beside]]
+            for key, entry in _points(document, task, "trained").items()
+            if key not in (REFERENCE, ZERO_SHOT)
+        ]
+        return table(["ID / mean OOD / mean zero-shot, over", "full fine-tuning", "its WiSE-FT, alpha chosen"], lines)
+
+    return _by_dataset(document, of)
 
 
 def _differences(entry: dict[str, Any], other: dict[str, Any] | None) -> str:
     if other is None:
         return "–"
-    return " / ".join(f"{entry[m][0] - other[m][0]:+.1f}" for m in SIDES)
+    return " / ".join(difference(entry[m][0] - other[m][0]) for m in SIDES)
 
 
 def paired(document: dict[str, Any]) -> str:
     """What the end of every training has over full fine-tuning's of the same seed."""
     seeds = document["protocol"]["seeds"]
-    of: dict[tuple[str, bool], dict[int, Any]] = {}
-    for row in document["rows"]:
-        of.setdefault((row["host"], row["ogen"]), {})[row["seed"]] = row
+    of = {key: {row["seed"]: row for row in own} for key, own in grouped(document["rows"], "host", "ogen").items()}
     lines = []
     for key, own in of.items():
         if key not in (REFERENCE, ZERO_SHOT):
             gains = [results.mean_std([own[s][m] - of[REFERENCE][s][m] for s in seeds]) for m in SIDES]
-            lines.append([named(*key), *[f"{gain[0]:+.1f} ± {number(gain[1])}" for gain in gains]])
+            lines.append([named(*key), *[plus_minus(gain, difference) for gain in gains]])
     return table(["over full fine-tuning", *(MEASURES[m] for m in SIDES)], lines) + (
         f"\nPoints, means ± standard deviation of the differences over {len(seeds)} seeds.\n"
     )
@@ -103,19 +105,17 @@ def vrf(document: dict[str, Any]) -> str:
 
 def curves(document: dict[str, Any]) -> str:
     """ID / mean OOD / mean zero-shot at every alpha, means over seeds."""
-    parts = []
     alphas = document["protocol"]["alphas"]
-    for task in document["protocol"]["datasets"]:
-        found: dict[tuple[str, bool], list[list[dict[str, Any]]]] = {}
-        for row in document["rows"]:
-            if row["task"] == task and row.get("curve"):
-                found.setdefault((row["host"], row["ogen"]), []).append(row["curve"])
+
+    def of(task: str) -> str:
+        rows = [row for row in document["rows"] if row["task"] == task and row.get("curve")]
         lines = [
-            [named(*key), *[_triple([curve[i] for curve in own]) for i in range(len(alphas))]]
-            for key, own in found.items()
+            [named(*key), *[_triple([row["curve"][i] for row in own]) for i in range(len(alphas))]]
+            for key, own in grouped(rows, "host", "ogen").items()
         ]
-        parts.append(_part(document, task, table(["alpha", *[f"{a:g}" for a in alphas]], lines)))
-    return "\n".join(parts) + "\nID / mean OOD / mean zero-shot, percent, means over seeds.\n"
+        return table(["alpha", *[f"{a:g}" for a in alphas]], lines)
+
+    return _by_dataset(document, of) + "\nID / mean OOD / mean zero-shot, percent, means over seeds.\n"
 
 
 def cost(document: dict[str, Any]) -> str:
@@ -151,9 +151,9 @@ def rates(document: dict[str, Any]) -> str:
     lines = []
     factors = sorted({row["factor"] for row in document["rows"]})
     for host, entry in document["chosen"].items():
-        found = {row["factor"]: row["val"] for row in document["rows"] if row["host"] == host}
-        cells = [("failed" if found[f] is None else number(found[f])) if f in found else "" for f in factors]
-        if not found:
+        tried = {row["factor"]: row["val"] for row in document["rows"] if row["host"] == host}
+        cells = [("failed" if tried[f] is None else number(tried[f])) if f in tried else "" for f in factors]
+        if not tried:
             cells[0] = "as " + named(entry["of"])
         lines.append([named(host), f"{entry['lr'] / entry['factor']:g}", *cells, f"{entry['lr']:g}"])
     header = ["", "own rate", *[f"× {factor:g}" for factor in factors], "used"]
@@ -170,9 +170,9 @@ def r_adapter_tries(document: dict[str, Any]) -> str:
     for name in dict.fromkeys(row["setting"] for row in [*document["tried"], *document["tested"]]):
         validated = [row["val"] for row in document["tried"] if row["setting"] == name]
         tested = [row for row in document["tested"] if row["setting"] == name]
-        cells = [spread(results.mean_std([row[m] for row in tested])) if tested else "" for m in SIDES]
+        cells = [plus_minus(results.mean_std([row[m] for row in tested])) if tested else "" for m in SIDES]
         shown = f"**{name}**" if name == document["chosen"] else name
-        lines.append([shown, spread(results.mean_std(validated)) if validated else "–", *cells])
+        lines.append([shown, plus_minus(results.mean_std(validated)) if validated else "–", *cells])
     card = document["protocol"]
     return table(["", "validation", "ID", "mean OOD", "mean zero-shot"], lines) + (
         f"\nPercent, means ± standard deviation: of the {card['validation']['images']} validation images over seeds "
@@ -204,16 +204,19 @@ def search(document: dict[str, Any]) -> str:
 
 
 def _of_points(document: dict[str, Any], points: dict[str, str], *, with_alpha: bool = False) -> str:
-    parts = []
-    for task in document["protocol"]["datasets"]:
+    def of(task: str) -> str:
         lines = []
         for name, more in points.items():
             for key, entry in _points(document, task, name).items():
-                alpha = [spread(entry["alpha"])] if with_alpha else []
-                lines.append([named(*key) + more, *alpha, *[spread(entry[m]) for m in MEASURES]])
-        header = ["", *["alpha"] * with_alpha, *MEASURES.values()]
-        parts.append(_part(document, task, table(header, lines)))
-    return _said(document, parts)
+                alpha = [plus_minus(entry["alpha"])] * with_alpha
+                lines.append([named(*key) + more, *alpha, *_measures(entry)])
+        return table(["", *["alpha"] * with_alpha, *MEASURES.values()], lines)
+
+    return _by_dataset(document, of) + over_seeds(document, "Percent, means")
+
+
+def _measures(entry: dict[str, Any]) -> list[str]:
+    return [plus_minus(entry[measure]) for measure in MEASURES]
 
 
 def _points(document: dict[str, Any], task: str, point: str) -> dict[tuple[str, bool], dict[str, Any]]:
@@ -221,19 +224,13 @@ def _points(document: dict[str, Any], task: str, point: str) -> dict[tuple[str, 
 
 
 def _triple(points: list[dict[str, Any]]) -> str:
-    means = []
-    for key in SIDES:
-        values = [point[key] for point in points]
-        means.append(None if None in values else sum(values) / len(values))
-    return " / ".join(number(mean) for mean in means)
+    return " / ".join(number(results.full_mean([point[key] for point in points])) for key in SIDES)
 
 
-def _part(document: dict[str, Any], task: str, body: str) -> str:
-    return f"**{task}**\n\n{body}" if len(document["protocol"]["datasets"]) > 1 else body
-
-
-def _said(document: dict[str, Any], parts: list[str]) -> str:
-    return "\n".join(parts) + f"\nPercent, means over seeds {seeds_of(document)}, ± standard deviation.\n"
+def _by_dataset(document: dict[str, Any], of: Callable[[str], str]) -> str:
+    """What there is of each dataset, below its name where there are several."""
+    tasks = document["protocol"]["datasets"]
+    return "\n".join(f"**{task}**\n\n{of(task)}" if len(tasks) > 1 else of(task) for task in tasks)
 
 
 BLOCKS = {

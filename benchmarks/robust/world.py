@@ -111,15 +111,15 @@ def encoded(host: Host, features: FeatureBank, pixels: PixelBank | None, precisi
         pixels: of the same images, where the host reads pixels.
     """
     host.eval()
-    found = []
+    parts = []
     dtype = DTYPES[precision]
-    for rows in torch.arange(len(features)).split(BATCH):
-        first = torch.zeros(len(rows), dtype=torch.long)
-        shown = None if host.uses_cached_features or pixels is None else pixels.pixels(rows, first)
-        batch = Batch(first, features=features.pick(rows, first), pixels=shown)
+    for indices in torch.arange(len(features)).split(BATCH):
+        first = torch.zeros(len(indices), dtype=torch.long)
+        shown = None if host.uses_cached_features or pixels is None else pixels.pixels(indices, first)
+        batch = Batch(first, features=features.pick(indices, first), pixels=shown)
         with torch.autocast("cpu", dtype, enabled=dtype is not None):
-            found.append(host.image_features(batch).float())
-    return replace(features, features=torch.cat(found)[:, None])
+            parts.append(host.image_features(batch).float())
+    return replace(features, features=torch.cat(parts)[:, None])
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,8 +188,8 @@ class World:
 
     def scores(self, host: Host, seen: Sequence[FeatureBank] | None = None) -> dict[str, Any]:
         """Accuracies of `ShiftJudge.scores`."""
-        found = tuple(self.encode(host) if seen is None else seen)
-        return self.judge.scores(Seen(host), Tested(found, found))
+        banks = tuple(self.encode(host) if seen is None else seen)
+        return self.judge.scores(Seen(host), Tested(banks, banks))
 
     @cached_property
     def zero_shot(self) -> Host:
@@ -233,9 +233,9 @@ class World:
 
 
 def beside(own: FeatureBank, frozen: FeatureBank) -> FeatureBank:
-    """`(N, 1, E + D)`: a host's features of first views, and the frozen tower's behind them, as unit rows."""
-    rows = torch.nn.functional.normalize(frozen.features[:, 0].float(), dim=-1)
-    return replace(own, features=torch.cat([own.features[:, 0], rows], dim=-1)[:, None])
+    """`(N, 1, E + D)`: a host's features of first views, and the frozen tower's behind them, as unit vectors."""
+    directions = torch.nn.functional.normalize(frozen.features[:, 0].float(), dim=-1)
+    return replace(own, features=torch.cat([own.features[:, 0], directions], dim=-1)[:, None])
 
 
 def some_of(images: ImageSet, most: int) -> ImageSet:

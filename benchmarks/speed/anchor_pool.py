@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.common.options import parser_of
+from benchmarks.common.options import add_many, add_number, parser_of
 from benchmarks.common.origin import origin
 from benchmarks.common.resident import status
 from ogenlib.anchors import CandidatePool, FaissIndex
@@ -54,17 +54,17 @@ class Mixture:
     def noise(self, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=self.draws)
 
-    def rows(self, count: int) -> Tensor:
+    def points(self, count: int) -> Tensor:
         chosen = self.centres[torch.randint(len(self.centres), (count,), generator=self.draws)]
         latent = chosen + SPREAD * self.noise(count, LATENT) / LATENT**0.5
         return self.near(latent @ self.map)
 
-    def near(self, rows: Tensor) -> Tensor:
-        return F.normalize(rows + NOISE * self.noise(*rows.shape) / rows.shape[1] ** 0.5, dim=-1)
+    def near(self, points: Tensor) -> Tensor:
+        return F.normalize(points + NOISE * self.noise(*points.shape) / points.shape[1] ** 0.5, dim=-1)
 
 
 @contextmanager
-def private_peak(found: dict[str, Any]) -> Iterator[None]:
+def private_peak(measured: dict[str, Any]) -> Iterator[None]:
     """Seconds of the block, and by how many MiB private memory rose in it, looked at every 20 ms."""
     before = peak = status("RssAnon")
     done = threading.Event()
@@ -80,10 +80,10 @@ def private_peak(found: dict[str, Any]) -> Iterator[None]:
     try:
         yield
     finally:
-        found["seconds"] = time.perf_counter() - began
+        measured["seconds"] = time.perf_counter() - began
         done.set()
         thread.join()
-        found["extra_mib"] = max(peak, status("RssAnon")) - before
+        measured["extra_mib"] = max(peak, status("RssAnon")) - before
 
 
 def write_shards(folder: Path, rows: int, dim: int, seed: int, rank: int, count: int, wait: Any, peaks: Any) -> None:
@@ -98,7 +98,7 @@ def write_shards(folder: Path, rows: int, dim: int, seed: int, rank: int, count:
         mixture.draws.manual_seed(seed + 2 + part.start)  # the same centres, points of its own
         images, texts = (torch.empty(len(part), dim, dtype=torch.float16) for _ in range(2))
         for start in range(0, len(part), BLOCK):
-            block = mixture.rows(min(BLOCK, len(part) - start))
+            block = mixture.points(min(BLOCK, len(part) - start))
             images[start : start + len(block)] = block
             texts[start : start + len(block)] = mixture.near(block)
         keys = Strings.of(f"{i:09d}" for i in part)
@@ -134,31 +134,29 @@ def write_pool(folder: Path, rows: int, dim: int, processes: int, seed: int) -> 
     return {"seconds": time.perf_counter() - began, "largest_process_mib": max(peaks.get() for _ in workers)}
 
 
-def recall(found: Tensor, exact: Tensor) -> float:
+def recall(neighbours: Tensor, exact: Tensor) -> float:
     """Percent of each query's exact neighbours that were found, on average."""
-    return 100 * float((found[:, :, None] == exact[:, None]).any(1).float().mean())
+    return 100 * float((neighbours[:, :, None] == exact[:, None]).any(1).float().mean())
 
 
 def searched(search: Callable[[], tuple[Tensor, Tensor]], queries: int) -> tuple[dict[str, Any], Tensor]:
-    """Seconds, milliseconds a query and memory of a search, and the rows it found."""
+    """Seconds, milliseconds a query and memory of a search, and the neighbours it found."""
     measured: dict[str, Any] = {}
     with private_peak(measured):
-        _, rows = search()
-    return {**measured, "ms_a_query": 1000 * measured["seconds"] / queries}, rows
+        _, neighbours = search()
+    return {**measured, "ms_a_query": 1000 * measured["seconds"] / queries}, neighbours
 
 
 def main() -> None:
     parser = parser_of(__doc__, "anchor-pool.json")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="pairs (default 1,000,000)")
-    parser.add_argument("--dim", type=int, default=512, help="width of the features (default 512)")
-    parser.add_argument("--queries", type=int, default=500, help="images that ask (default 500)")
-    parser.add_argument("--k", type=int, default=16, help="neighbours of each (default 16)")
-    parser.add_argument("--processes", type=int, default=4, help="that write a shard each (default 4)")
+    add_number(parser, "--rows", 1_000_000, "pairs")
+    add_number(parser, "--dim", 512, "width of the features")
+    add_number(parser, "--queries", 500, "images that ask")
+    add_number(parser, "--k", 16, "neighbours of each")
+    add_number(parser, "--processes", 4, "that write a shard each")
     parser.add_argument("--lists", type=int, default=None, help="inverted lists (default: what the library takes)")
-    parser.add_argument(
-        "--probes", type=int, nargs="+", default=[1, 8, 32, 128], help="lists looked into (32 is the library's)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the pairs (default 0)")
+    add_many(parser, "--probes", (1, 8, 32, 128), "lists looked into (32 is the library's)")
+    add_number(parser, "--seed", 0, "of the pairs")
     parser.add_argument("--work", type=Path, default=None, help="folder for the pool (default: a temporary one)")
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []
@@ -178,7 +176,7 @@ def main() -> None:
         note({"case": "open", **measured})
         mixture = Mixture(args.rows, args.dim, args.seed)
         mixture.draws.manual_seed(args.seed + 1)  # the same centres, further points
-        queries = mixture.rows(args.queries)
+        queries = mixture.points(args.queries)
         measured, exact = searched(partial(pool.search, queries, args.k), args.queries)
         note({"case": "exact", **measured, "recall": 100.0})
         if importlib.util.find_spec("faiss") is None:
@@ -193,8 +191,8 @@ def main() -> None:
                 note({"case": f"build {kind}", **measured, "lists": index.index.nlist, "index_mib": size / 2**20})
                 for probe in args.probes:
                     again = FaissIndex(index.index, pool, kind, probe=probe, refine=index.refine)
-                    measured, found = searched(partial(again.search, queries, args.k), args.queries)
-                    note({"case": f"search {kind}", "probe": probe, **measured, "recall": recall(found, exact)})
+                    measured, neighbours = searched(partial(again.search, queries, args.k), args.queries)
+                    note({"case": f"search {kind}", "probe": probe, **measured, "recall": recall(neighbours, exact)})
                 del index, again
     card = origin("speed.anchor_pool")
     faiss_version = {"faiss": version("faiss-cpu")} if importlib.util.find_spec("faiss") is not None else {}

@@ -28,13 +28,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common.markdown import METHOD_NAMES
 from benchmarks.common.options import parser_of
-from benchmarks.common.origin import origin
 from benchmarks.common.resident import clear_mark, status
+from benchmarks.common.results_file import write_results
 from benchmarks.speed.textbook import CONTEXT, Textbook, TextbookCoCoOp, TextbookPromptSRC
 from ogenlib.data.emoji import concepts
 from ogenlib.hosts import Batch, CoCoOp, CoOp, PromptSRC
 from ogenlib.towers import Backbone, load_backbone
-from ogenlib.utils.documents import write_json
 
 BATCH = {"coop": 32, "promptsrc": 4, "cocoop": 1}  # of the released settings
 Cases = dict[str, tuple[Callable[[], Tensor], list[torch.nn.Parameter]]]  # a loss and what it trains
@@ -111,12 +110,12 @@ def step(loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> float:
 
 def agree(cases: Cases) -> None:
     """Stop unless both sides have the same loss and the same gradient of every parameter."""
-    found: list[tuple[float, list[Tensor]]] = []
+    sides: list[tuple[float, list[Tensor]]] = []
     for side in ("textbook step", "ours step"):
         loss, parameters = cases[side]
         value = loss()
-        found.append((value.item(), list(torch.autograd.grad(value, parameters))))
-    (a, grads_a), (b, grads_b) = found
+        sides.append((value.item(), list(torch.autograd.grad(value, parameters))))
+    (a, grads_a), (b, grads_b) = sides
     error = max(((x - y).norm() / x.norm()).item() for x, y in zip(grads_a, grads_b, strict=True))
     if abs(a - b) > 1e-4 * abs(a) or not error <= 1e-3:
         raise SystemExit(f"the sides disagree: losses {a} and {b}, gradients differ by {error:.1e}")
@@ -209,22 +208,17 @@ def main() -> None:
         for count in args.names or NAMES[method]
         for row in run_case(method, count, args.rounds if count < 500 else 1, floor)
     ]
-    document = {
-        "schema": "ogenlib.speed/1",
-        "protocol": {
-            "model": "ViT-B-16, random weights",
-            "batch": {m: BATCH[m] for m in args.methods},
-            "context": CONTEXT,
-            "precision": "fp32",
-            "peak_gflops_fp32": floor / 1e9,
-            "peak_gflops_bf16": peak_flops(torch.bfloat16) / 1e9,
-            "rounds": args.rounds,
-            **origin("speed.coop"),
-            "memory": "growth of the resident set during one step, over the loaded model and inputs, MiB",
-        },
-        "rows": rows,
+    card = {
+        "model": "ViT-B-16, random weights",
+        "batch": {m: BATCH[m] for m in args.methods},
+        "context": CONTEXT,
+        "precision": "fp32",
+        "peak_gflops_fp32": floor / 1e9,
+        "peak_gflops_bf16": peak_flops(torch.bfloat16) / 1e9,
+        "rounds": args.rounds,
+        "memory": "growth of the resident set during one step, over the loaded model and inputs, MiB",
     }
-    write_json(args.out, document)
+    write_results(args.out, "ogenlib.speed/1", "speed.coop", card, rows=rows)
     for row in rows:
         print(
             f"{row['case']:<34} {row['textbook_seconds']:8.2f} s {row['ours_seconds']:8.3f} s "

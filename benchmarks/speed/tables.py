@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.common.markdown import number, table
+from benchmarks.common.markdown import number, table, whole
 
 NAMES = {
     "write": "writing the pool", "open": "opening it", "exact": "exact search", "build": "building", "search": "search",
@@ -25,7 +25,7 @@ def pool(document: dict[str, Any]) -> str:
         memory = row.get("extra_mib", row.get("largest_process_mib"))
         size = row.get("disk_mib", row.get("index_mib"))
         seconds = [number(row["seconds"], 2), number(row.get("ms_a_query"), 2)]
-        lines.append([what, *seconds, _whole(memory), _whole(size), number(row.get("recall"))])
+        lines.append([what, *seconds, whole(memory), whole(size), number(row.get("recall"))])
     header = ["", "s", "ms a query", "MiB more", "MiB written", f"recall@{card['k']}, %"]
     threads = f"{card['threads']} thread" + "s" * (card["threads"] > 1)
     return table(header, lines) + (
@@ -60,10 +60,6 @@ def speed(document: dict[str, Any]) -> str:
 def _lists(document: dict[str, Any], kind: str) -> str:
     built = next(row for row in document["rows"] if row["case"] == f"build {kind}")
     return f"{built['lists']:,}"
-
-
-def _whole(value: float | None) -> str:
-    return "–" if value is None else f"{value:,.0f}"
 
 
 BLOCKS = {

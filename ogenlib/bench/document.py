@@ -9,7 +9,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from typing_extensions import NotRequired, TypedDict
@@ -18,6 +18,7 @@ from ogenlib.bench.protocols import PROTOCOLS, Part, Plan
 from ogenlib.data import ImageSet
 from ogenlib.results import tables as results
 from ogenlib.results.robustness import robustness_tables
+from ogenlib.results.types import Confusion, Results, Robustness, Row
 from ogenlib.utils.documents import conform, read_json, unsealed
 
 THUMBNAILS = 4  # pictures beside a confusion
@@ -77,19 +78,19 @@ def document(
     skipped: list[dict[str, str]],
     command: str,
     seconds: float,
-) -> dict[str, Any]:
+) -> Results:
     """The whole document but the thumbnails.
 
     Args:
         card: what decides the numbers; what comes of the run is added here.
     """
     home = plan.home
-    rows = [row for cell in cells for row in cell["rows"]]
+    rows = cast(list[Row], [row for cell in cells for row in cell["rows"]])
     means = _means(rows, plan.average)
     most = max(plan.shots)
     shown = [cell for cell in cells if cell["seed"] == seeds[0] and cell.get("shots", most) == most]
     tag = {"dataset": card["dataset"], "domain": home}
-    return {
+    whole = {
         "schema": results.SCHEMA,
         "protocol": {
             **card,
@@ -115,9 +116,10 @@ def document(
         **_robustness(cells),
         **_detection(shown),
     }
+    return cast(Results, whole)
 
 
-def _means(rows: Sequence[Mapping[str, Any]], over: str) -> list[dict[str, Any]]:
+def _means(rows: Sequence[Row], over: str) -> list[Row]:
     """Mean rows: over sides that have new images, or over those tasks that there are several of."""
     if over != "tasks":
         return results.average_rows([row for row in rows if row["new"] is not None], over)
@@ -134,12 +136,12 @@ def _detection(shown: Sequence[Cell]) -> dict[str, Any]:
     return {"detection": found} if found else {}
 
 
-def _robustness(cells: Sequence[Cell]) -> dict[str, Any]:
-    found = [{**_who(c), "seed": c["seed"], **c["robustness"]} for c in cells if "robustness" in c]
-    return robustness_tables(found) if found else {}
+def _robustness(cells: Sequence[Cell]) -> Mapping[str, Any]:
+    entries = [{**_who(c), "seed": c["seed"], **c["robustness"]} for c in cells if "robustness" in c]
+    return robustness_tables(cast(list[Robustness], entries)) if entries else {}
 
 
-def _published(card: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _published(card: Mapping[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
     """Published rows beside those of one dataset; where a protocol has suites they stand beside these."""
     protocol = PROTOCOLS[card["name"]]
     if protocol.shown.published is None or not protocol.no_suite:
@@ -193,7 +195,7 @@ def _per_class(cells: Sequence[Cell], home: str) -> list[dict[str, Any]]:
     ]
 
 
-def add_thumbnails(pairs: list[dict[str, Any]], parts: Sequence[Part]) -> None:
+def add_thumbnails(pairs: list[Confusion], parts: Sequence[Part]) -> None:
     """Small pictures in place of the image keys of confusions."""
     wanted = {(pair["dataset"], key) for pair in pairs for key in pair["keys"][:THUMBNAILS]}
     found = {

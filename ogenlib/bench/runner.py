@@ -27,6 +27,7 @@ from ogenlib.hosts import Host, method, takes_anchors, takes_texts, zero_shot_we
 from ogenlib.ogen.config import ogen_config, settings_for
 from ogenlib.ogen.wrapper import OGEN
 from ogenlib.report.page import write_report
+from ogenlib.results.types import Results
 from ogenlib.runs.assemble import assemble
 from ogenlib.runs.config import ALL_SHOTS
 from ogenlib.runs.texts import pool_folder, source_for, text_options
@@ -98,7 +99,7 @@ class _Training:
         return self.features if self.pixels is None or uses_cached_features else self.pixels
 
 
-def run_bench(config: BenchConfig, out: Path, *, command: str = "", progress: bool = False) -> dict[str, Any]:
+def run_bench(config: BenchConfig, out: Path, *, command: str = "", progress: bool = False) -> Results:
     """Run every cell (host, OGEN, seed and number of shots), write ``results.json`` and ``report.html`` to `out`,
     return the results.
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ogenlib.bench.config import BenchConfig
 from ogenlib.bench.document import ending
@@ -14,6 +14,7 @@ from ogenlib.bench.protocols import PROTOCOLS, plan
 from ogenlib.bench.runner import run_bench
 from ogenlib.report.page import write_report
 from ogenlib.results import tables as results
+from ogenlib.results.types import Results
 from ogenlib.utils.documents import write_document
 
 # Of a dataset's own card, what differs from dataset to dataset.
@@ -34,7 +35,7 @@ OWN = (
 )
 
 
-def run_suite(config: BenchConfig, out: Path, *, command: str = "", progress: bool = False) -> dict[str, Any]:
+def run_suite(config: BenchConfig, out: Path, *, command: str = "", progress: bool = False) -> Results:
     """Run every dataset of ``config.suite`` into ``out/DATASET``, write the summary to `out`, return it.
 
     A second call goes on where the first stopped, as `run_bench` does.
@@ -55,20 +56,20 @@ def run_suite(config: BenchConfig, out: Path, *, command: str = "", progress: bo
     return result
 
 
-def suite_document(suite: str, documents: Sequence[dict[str, Any]], command: str, seconds: float) -> dict[str, Any]:
+def suite_document(suite: str, documents: Sequence[Results], command: str, seconds: float) -> Results:
     """One ``ogenlib.results/1`` document of many: rows of all, their average, tests in every setting.
 
     Curves, confusions and classes stay in the datasets' own documents.
     """
     rows = [row for document in documents for row in document["rows"]]
-    cards = [document["protocol"] for document in documents]
+    cards: list[Mapping[str, Any]] = [document["protocol"] for document in documents]
     means = results.average_rows(rows, "datasets")
     common = {k: v for k, v in cards[0].items() if k not in OWN}
     hosts = {name: host for card in cards for name, host in card["hosts"].items()}
     skipped = [entry for card in cards for entry in card["skipped"]]
     published = PROTOCOLS[cards[0]["name"]].shown.published
     home = cards[0]["home_domain"]
-    return {
+    whole = {
         "schema": results.SCHEMA,
         "protocol": {
             **common,
@@ -86,3 +87,4 @@ def suite_document(suite: str, documents: Sequence[dict[str, Any]], command: str
         "tests": results.all_tests([*means, *rows]),
         "published": published(suite, [card["dataset"] for card in cards]) if published else [],
     }
+    return cast(Results, whole)

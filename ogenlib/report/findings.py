@@ -6,9 +6,9 @@ of `protocol.train_domains`. Accuracies are percent, differences are points agai
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 from markupsafe import Markup
 
@@ -16,20 +16,23 @@ from ogenlib.bench.protocols.registry import Shown, shown_as
 from ogenlib.report.format import Variant, counted, finite, mean_of, plus_minus, signed, std_of
 from ogenlib.report.html import tag
 from ogenlib.results.tables import AVERAGE, h_of
+from ogenlib.results.types import Metric, ProtocolCard, Results, Summary, SummaryMetric
 
 Setting = tuple[str, str]
+Item = TypeVar("Item", bound=Mapping[str, object])
 ZERO: Variant = ("zero_shot", False)
 
 
-def items(results: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    return [item for item in results.get(key) or [] if isinstance(item, Mapping)]
+def items(part: Sequence[Item] | None) -> list[Item]:
+    """What a part of a document holds; nothing for a part that is not there."""
+    return [item for item in part or () if isinstance(item, Mapping)]
 
 
-def setting_of(item: Mapping[str, Any]) -> tuple[str, str]:
+def setting_of(item: Mapping[str, object]) -> tuple[str, str]:
     return str(item.get("dataset") or ""), str(item.get("domain") or "")
 
 
-def variant_of(item: Mapping[str, Any]) -> Variant:
+def variant_of(item: Mapping[str, object]) -> Variant:
     return str(item.get("host") or "?"), bool(item.get("ogen"))
 
 
@@ -37,18 +40,18 @@ def variant_of(item: Mapping[str, Any]) -> Variant:
 class Findings:
     """A results document with what the sections look up again and again."""
 
-    results: Mapping[str, Any]
-    protocol: Mapping[str, Any]
-    entries: Mapping[tuple[Setting, Variant], Mapping[str, Any]]  # of the summary
+    results: Results
+    protocol: ProtocolCard
+    entries: Mapping[tuple[Setting, Variant], Summary]
     headline: Setting  # the mean over settings where there is one, else that of training
     training: Setting
     variants: list[Variant]  # zero-shot first, OGEN right after its host
 
     @classmethod
-    def of(cls, results: Mapping[str, Any]) -> Findings:
+    def of(cls, results: Results) -> Findings:
         results = largest_shots(results)
-        protocol = results.get("protocol") or {}
-        entries = {(setting_of(e), variant_of(e)): e for e in items(results, "summary")}
+        protocol: ProtocolCard = results.get("protocol") or {}
+        entries = {(setting_of(e), variant_of(e)): e for e in items(results.get("summary"))}
         means = [setting for setting, _ in entries if setting[0] == AVERAGE]
         settings = [setting for setting, _ in entries if setting[0] != AVERAGE]
         domain = str((list(protocol.get("train_domains") or []) or [""])[0])
@@ -62,21 +65,23 @@ class Findings:
         variants = sorted({v for _, v in entries}, key=lambda v: (v != ZERO, first[v[0]], v[1]))
         return cls(results, protocol, entries, headline, training, variants)
 
-    def mean(self, variant: Variant, metric: str, setting: Setting | None = None) -> float | None:
-        entry = self.entries.get((setting or self.headline, variant), {})
+    def mean(self, variant: Variant, metric: SummaryMetric, setting: Setting | None = None) -> float | None:
+        entry = self.entries.get((setting or self.headline, variant))
+        if entry is None:
+            return None
         if metric == "H_of_means" and finite(entry.get(metric)) is None:
             return h_of(mean_of(entry.get("base")), mean_of(entry.get("new")))
         return mean_of(entry.get(metric))
 
-    def change(self, variant: Variant, metric: str, setting: Setting | None = None) -> float | None:
+    def change(self, variant: Variant, metric: SummaryMetric, setting: Setting | None = None) -> float | None:
         """Points above zero-shot, None for zero-shot itself or where either is missing."""
         here, there = self.mean(variant, metric, setting), self.mean(ZERO, metric, setting)
         return None if variant == ZERO or here is None or there is None else here - there
 
     def settings(self) -> list[Setting]:
         """Those with results, without means, the training one first."""
-        found = [s for s in dict.fromkeys(setting for setting, _ in self.entries) if s[0] != AVERAGE]
-        return sorted(found, key=lambda setting: setting != self.training)
+        settings = [s for s in dict.fromkeys(setting for setting, _ in self.entries) if s[0] != AVERAGE]
+        return sorted(settings, key=lambda setting: setting != self.training)
 
     def rank(self, variant: Variant) -> tuple[int, Variant]:
         """Sorts variants as in the summary, unknown ones last."""
@@ -110,7 +115,7 @@ class Findings:
         domain_fits = not self.headline[1] or setting[1] == self.headline[1]
         return domain_fits and (bool(self.protocol.get("suite")) or setting != self.training)
 
-    def sides(self) -> Mapping[str, str]:
+    def sides(self) -> Mapping[Metric, str]:
         """The measured sides and how sentences name them."""
         return self.shown().sides
 
@@ -119,31 +124,39 @@ class Findings:
         return shown_as(str(self.protocol.get("name")))
 
 
-def largest_shots(results: Mapping[str, Any]) -> Mapping[str, Any]:
+def largest_shots(results: Results) -> Results:
     """The document with what is of the largest number of shots, where it says numbers of shots."""
-    shots = [int(item["shots"]) for item in items(results, "summary") if finite(item.get("shots")) is not None]
+    shots = [int(item["shots"]) for item in items(results.get("summary")) if finite(item.get("shots")) is not None]
     if not shots:
         return results
-    parts = ("rows", "summary", "curves", "tests", "confusions", "per_class", "projection")
-    kept = {
-        part: [item for item in items(results, part) if item.get("shots", max(shots)) == max(shots)]
-        for part in parts
-        if results.get(part)
+
+    def kept(part: Sequence[Item] | None) -> list[Item]:
+        return [item for item in items(part) if item.get("shots", max(shots)) == max(shots)]
+
+    return {
+        **results,
+        "rows": kept(results.get("rows")),
+        "summary": kept(results.get("summary")),
+        "curves": kept(results.get("curves")),
+        "tests": kept(results.get("tests")),
+        "confusions": kept(results.get("confusions")),
+        "per_class": kept(results.get("per_class")),
+        "projection": kept(results.get("projection")),
     }
-    return {**results, **kept}
 
 
-def metric_cell(found: Findings, variant: Variant, metric: str, setting: Setting | None = None) -> Markup:
+def metric_cell(found: Findings, variant: Variant, metric: SummaryMetric, setting: Setting | None = None) -> Markup:
     """`36.8 ± 0.7` with `+16.3`; the best mean of its column in bold."""
     where = setting or found.headline
-    entry = found.entries.get((where, variant), {})
-    single = entry.get("n_seeds") == 1 or variant == ZERO  # zero-shot has nothing random
+    entry = found.entries.get((where, variant))
+    # Zero-shot has nothing random.
+    spread = None if entry is None or entry.get("n_seeds") == 1 or variant == ZERO else std_of(entry.get(metric))
     mean = found.mean(variant, metric, where)
     others = [found.mean(v, metric, where) for v in found.variants]
     known = [round(other, 1) for other in others if other is not None]
     best = (min if metric.startswith("ece") else max)(known, default=None)
     is_best = len(known) > 1 and mean is not None and round(mean, 1) == best
     change = found.change(variant, metric, where)
-    text = plus_minus((mean, None if single else std_of(entry.get(metric))))
+    text = plus_minus((mean, spread))
     small = tag("small", signed(change) if change is not None else "", cls="change")
     return tag("td", text, " ", small, cls="best" if is_best else "")

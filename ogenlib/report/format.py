@@ -6,7 +6,7 @@ Notation: a *pair* is `[mean, std]` in percent; None and NaN stand for "not meas
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
 
 from ogenlib.hosts.registry import title
 
@@ -15,24 +15,24 @@ MINUS = "−"
 Variant = tuple[str, bool]  # host, with OGEN or without
 
 
-def finite(value: Any) -> float | None:
+def finite(value: object) -> float | None:
     """The number, or None where it is missing, not a number or infinite."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return float(value) if math.isfinite(value) else None
 
 
-def mean_of(value: Any) -> float | None:
+def mean_of(value: object) -> float | None:
     """Of a pair, or of a bare number."""
     return finite((*value, None)[0] if isinstance(value, (list, tuple)) else value)
 
 
-def std_of(value: Any) -> float | None:
+def std_of(value: object) -> float | None:
     """Of a pair; None for a bare number."""
     return finite((*value, None, None)[1]) if isinstance(value, (list, tuple)) else None
 
 
-def number(value: Any, digits: int = 1) -> str:
+def number(value: object, digits: int = 1) -> str:
     """`12.3`; a real minus sign, never `-0.0`; a dash where there is no number."""
     known = finite(value)
     if known is None:
@@ -40,7 +40,7 @@ def number(value: Any, digits: int = 1) -> str:
     return f"{round(known, digits) + 0.0:.{digits}f}".replace("-", MINUS)
 
 
-def signed(value: Any, digits: int = 1) -> str:
+def signed(value: object, digits: int = 1) -> str:
     """`+12.3`, `−4.5`, `±0.0`; a dash where there is no number."""
     known = finite(value)
     if known is None:
@@ -50,13 +50,13 @@ def signed(value: Any, digits: int = 1) -> str:
     return f"{sign}{abs(rounded):.{digits}f}"
 
 
-def plus_minus(value: Any) -> str:
-    """`36.8 ± 0.7`, or the mean alone where there is no std (one seed)."""
+def plus_minus(value: object, write: Callable[[object], str] = number) -> str:
+    """`36.8 ± 0.7`, or the mean alone where there is no std (one seed); `write` writes the mean."""
     mean, std = mean_of(value), std_of(value)
-    return number(mean) if mean is None or std is None else f"{number(mean)} ± {number(std)}"
+    return write(mean) if mean is None or std is None else f"{write(mean)} ± {number(std)}"
 
 
-def p_value(value: Any) -> str:
+def p_value(value: object) -> str:
     """`0.031`, `< 0.001`, or a dash."""
     known = finite(value)
     if known is None:

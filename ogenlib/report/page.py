@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from markupsafe import Markup
 
-from ogenlib.report.findings import ZERO, Findings, items, metric_cell, setting_of, variant_of
+from ogenlib.report.findings import ZERO, Findings, Setting, items, metric_cell, setting_of, variant_of
 from ogenlib.report.format import DASH, Variant, finite, label, mean_of, number, plus_minus, std_of
 from ogenlib.report.html import details, join, page, section, table, tag
 from ogenlib.report.plots import lines as plots
@@ -26,10 +25,11 @@ from ogenlib.report.sections.places import domain_section
 from ogenlib.report.sections.retrieval import retrieval_section
 from ogenlib.report.sections.robust import robust_section
 from ogenlib.results.tables import SCHEMA
+from ogenlib.results.types import Measure, PerClass, Results, SummaryMetric
 from ogenlib.utils.files import atomic_write
 
 
-def build_report(results: Mapping[str, Any]) -> str:
+def build_report(results: Results) -> str:
     """The page for a results document, the same text for the same document.
 
     Parts that the document lacks are left out; None and NaN are written as a dash. Without matplotlib the
@@ -74,7 +74,7 @@ def build_report(results: Mapping[str, Any]) -> str:
     return page(title, tag("header", *head), *[sections[section]() for section in found.shown().sections])
 
 
-def write_report(results: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+def write_report(results: Results, path: str | os.PathLike[str]) -> None:
     """Write the page to `path`, whole or not at all (ValueError as in `build_report`)."""
     text = build_report(results)
     with atomic_write(path) as temporary:
@@ -120,7 +120,7 @@ def moves(found: Findings, variant: Variant, unit: str) -> str:
 
 
 def summary_section(found: Findings) -> Markup | None:
-    columns: dict[str, object] = {
+    columns: dict[SummaryMetric, object] = {
         "base": "Base",
         "new": "New",
         "H": join(["H", tag("small", "mean of per-seed H")]),
@@ -147,8 +147,8 @@ def summary_section(found: Findings) -> Markup | None:
 def runs_table(found: Findings) -> Markup | None:
     """Every run behind the summary, one line per seed."""
     several = found.headline != found.training  # the runs behind a mean are those of every test set
-    rows = [item for item in items(found.results, "rows") if several or setting_of(item) == found.training]
-    keys = {
+    rows = [item for item in items(found.results.get("rows")) if several or setting_of(item) == found.training]
+    keys: dict[Measure, str] = {
         "base": "Base",
         "new": "New",
         "H": "H",
@@ -179,7 +179,7 @@ def runs_table(found: Findings) -> Markup | None:
 
 
 def curve_section(found: Findings) -> Markup | None:
-    curves = [curve for curve in items(found.results, "curves") if variant_of(curve) != ZERO]
+    curves = [curve for curve in items(found.results.get("curves")) if variant_of(curve) != ZERO]
     settings = [setting_of(curve) for curve in curves]
     setting = found.training if found.training in settings or not settings else settings[0]
     here = [curve for curve in curves if setting_of(curve) == setting]
@@ -210,18 +210,18 @@ def curve_section(found: Findings) -> Markup | None:
     )
 
 
-def curve_place(found: Findings, setting: tuple[str, str], where: tuple[str, str]) -> str:
+def curve_place(found: Findings, setting: Setting, where: Setting) -> str:
     here = found.place(setting) or "the training domain"
     return here if where == setting else f"{here} (base) and {found.place(where)} (new)"
 
 
 def class_section(found: Findings) -> Markup | None:
     """Accuracy per class on the training domain, the largest loss of the first trained host on top."""
-    rows = items(found.results, "per_class")
+    rows = items(found.results.get("per_class"))
     rows = [item for item in rows if str(item.get("domain") or "") == found.training[1]] or rows
     several = len({item["dataset"] for item in rows if item.get("dataset")}) > 1
 
-    def named(item: Mapping[str, Any]) -> str:
+    def named(item: PerClass) -> str:
         where = f" ({item['dataset']})" if several and item.get("dataset") else ""
         return str(item.get("class")) + where
 
@@ -233,13 +233,13 @@ def class_section(found: Findings) -> Markup | None:
         names = list(dict.fromkeys(name for name, _ in cells))
         changes: dict[str, float] = {}
         for name in names:
-            pair = [mean_of(cells.get((name, v), {}).get("accuracy")) for v in (trained, ZERO)]
-            known = [mean for mean in pair if mean is not None]
+            both = [cell for v in (trained, ZERO) if (cell := cells.get((name, v))) is not None]
+            known = [mean for cell in both if (mean := mean_of(cell.get("accuracy"))) is not None]
             changes[name] = round(known[0] - known[1], 6) if len(known) == 2 else float("inf")
         names.sort(key=changes.__getitem__)
         sizes = [next(cells[name, v].get("n") for v in variants if (name, v) in cells) for name in names]
         body = [
-            [name, DASH if n is None else n, *[class_cell(cells.get((name, v), {})) for v in variants]]
+            [name, DASH if n is None else n, *[class_cell(cells.get((name, v))) for v in variants]]
             for name, n in zip(names, sizes, strict=True)
         ]
         head = ["Class", "Images", *[label(v) for v in variants]]
@@ -251,7 +251,9 @@ def class_section(found: Findings) -> Markup | None:
     return section("Every class", text, *parts) if parts else None
 
 
-def class_cell(item: Mapping[str, Any]) -> Markup:
+def class_cell(item: PerClass | None) -> Markup:
+    if item is None:
+        return tag("td", DASH)
     joint = item.get("joint_accuracy")
     small = tag("small", "joint ", plus_minus(joint)) if mean_of(joint) is not None else None
     return tag("td", plus_minus(item.get("accuracy")), small)

@@ -4,24 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
 
 from ogenlib.bench.protocols.registry import shown_as
 from ogenlib.evaluate.recall import short_name
 from ogenlib.report.format import DASH, MINUS, plus_minus
-from ogenlib.results.tables import AVERAGE, RETRIEVAL_METRICS
+from ogenlib.results.tables import AVERAGE
+from ogenlib.results.types import (
+    RETRIEVAL_METRICS,
+    DetectionMetric,
+    Mean,
+    Of,
+    PointMeasure,
+    PublishedRow,
+    Results,
+    RobustnessSummary,
+    Summary,
+    SummaryMetric,
+)
 
-COLUMNS = {"base": "base", "new": "new", "H": "H", "H_of_means": "H of means", "joint_H": "joint H"}
-ROBUST = {"id": "ID", "ood": "mean OOD", "zero_shot": "zero-shot", "effective_robustness": "effective"}
+COLUMNS: dict[SummaryMetric, str] = {
+    "base": "base",
+    "new": "new",
+    "H": "H",
+    "H_of_means": "H of means",
+    "joint_H": "joint H",
+}
+ROBUST: dict[PointMeasure, str] = {
+    "id": "ID",
+    "ood": "mean OOD",
+    "zero_shot": "zero-shot",
+    "effective_robustness": "effective",
+}
 # Task, metric and heading of what is said of a detector.
-DETECTION = (
+DETECTION: tuple[tuple[str, DetectionMetric, str], ...] = (
     ("near", "auroc", "near AUROC"), ("near", "fpr95_ood_positive", "near FPR95"), ("far", "auroc", "far AUROC"),
     ("full-spectrum", "auroc", "full AUROC"), ("shift", "flagged", "shift flagged"),
 )  # fmt: skip
 WIDTH, NAME, WIDE = 14, 22, 34
 
 
-def summary_text(document: Mapping[str, Any]) -> str:
+def summary_text(document: Results) -> str:
     """Tables of the home domain: one of all methods, or one for each dataset and domain that is tested."""
     card = document["protocol"]
     if card.get("shots_list"):
@@ -29,7 +51,7 @@ def summary_text(document: Mapping[str, Any]) -> str:
     return LISTED[shown_as(card["name"]).listing](document)
 
 
-def halves_text(document: Mapping[str, Any]) -> str:
+def halves_text(document: Results) -> str:
     """All methods in one table; of a suite in one for each dataset."""
     card = document["protocol"]
     if card.get("suite"):
@@ -38,13 +60,13 @@ def halves_text(document: Mapping[str, Any]) -> str:
     return table(here, ("base", "new", "H", "joint_H"))
 
 
-def datasets_text(document: Mapping[str, Any]) -> str:
+def datasets_text(document: Results) -> str:
     """A table for each dataset, all in the home domain."""
     home = document["protocol"]["home_domain"]
     return settings_text({**document, "summary": [row for row in document["summary"] if row["domain"] == home]})
 
 
-def settings_text(document: Mapping[str, Any]) -> str:
+def settings_text(document: Results) -> str:
     """A table for each dataset and domain, the average last, with what is published and how robust methods are."""
     summary = document["summary"]
     settings = list(dict.fromkeys((row["dataset"], row["domain"]) for row in summary))
@@ -58,20 +80,20 @@ def settings_text(document: Mapping[str, Any]) -> str:
     return "\n\n".join(blocks)
 
 
-def robustness_text(summary: Sequence[Mapping[str, Any]]) -> str:
+def robustness_text(summary: Sequence[RobustnessSummary]) -> str:
     """ID, means over shifts and other datasets, and effective robustness of every method and of WiSE-FT on it."""
     named = {"trained": "", "half": " WiSE 0.5", "chosen": " WiSE chosen"}
     lines = [(_name(row) + named[row["point"]], [_cell(row[key]) for key in ROBUST]) for row in summary]
     return _aligned("robustness", ROBUST.values(), lines, WIDE)
 
 
-def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = tuple(COLUMNS)) -> str:
+def table(rows: Sequence[Summary], columns: Sequence[SummaryMetric] = tuple(COLUMNS)) -> str:
     """Methods down, metrics across."""
     lines = [(_name(row), [_cell(row[c]) for c in columns]) for row in rows]
     return _aligned("method", [COLUMNS[c] for c in columns], lines)
 
 
-def few_shot_text(summary: Sequence[Mapping[str, Any]], home: str) -> str:
+def few_shot_text(summary: Sequence[Summary], home: str) -> str:
     """Methods down, numbers of shots across; a suite has a block for each dataset, the average last."""
     blocks = []
     datasets = list(dict.fromkeys(row["dataset"] for row in summary))
@@ -80,13 +102,13 @@ def few_shot_text(summary: Sequence[Mapping[str, Any]], home: str) -> str:
         shots = sorted({row["shots"] for row in here})
         lines = []
         for name in dict.fromkeys(_name(row) for row in here):
-            found = {row["shots"]: _cell(row["base"]) for row in here if _name(row) == name}
-            lines.append((name, [found.get(n, "-") for n in shots]))
+            by_shots = {row["shots"]: _cell(row["base"]) for row in here if _name(row) == name}
+            lines.append((name, [by_shots.get(n, "-") for n in shots]))
         blocks.append((f"{dataset}\n" if len(datasets) > 1 else "") + _aligned("accuracy by shots", shots, lines))
     return "\n\n".join(blocks)
 
 
-def retrieval_text(summary: Sequence[Mapping[str, Any]]) -> str:
+def retrieval_text(summary: Sequence[Summary]) -> str:
     """A block of recalls for each domain, the mean over several last."""
     columns = {metric: short_name(metric) for metric in RETRIEVAL_METRICS}
     width = max(len(name) for name in columns.values()) + 2
@@ -100,7 +122,7 @@ def retrieval_text(summary: Sequence[Mapping[str, Any]]) -> str:
     return "\n\n".join(blocks)
 
 
-def detection_text(summary: Sequence[Mapping[str, Any]], detectors: Mapping[str, str]) -> str:
+def detection_text(summary: Sequence[Summary], detectors: Mapping[str, str]) -> str:
     """A block for each detector: AUROC near, far and in all domains, and how many known images it flags under shift.
 
     Where a task has several datasets or domains, their mean.
@@ -110,21 +132,21 @@ def detection_text(summary: Sequence[Mapping[str, Any]], detectors: Mapping[str,
         lines = []
         for host, ogen in dict.fromkeys((row["host"], row["ogen"]) for row in summary):
             own = [r for r in summary if (r["host"], r["ogen"], r["detector"]) == (host, ogen, name)]
-            cells = [_cell(task_mean(own, task).get(metric)) for task, metric, _ in DETECTION]
+            cells = [_cell(task_mean(own, task, metric)) for task, metric, _ in DETECTION]
             if own:
                 lines.append((_name(own[0]), cells))
         blocks.append(_aligned(title, [head for *_, head in DETECTION], lines, WIDE))
     return "\n\n".join(blocks)
 
 
-def task_mean(rows: Sequence[Mapping[str, Any]], task: str) -> Mapping[str, Any]:
-    """The row of a task: its mean over datasets or domains where there is one, else the first; empty without any."""
-    found = [row for row in rows if row.get("task") == task]
-    means = [row for row in found if row["dataset"] == AVERAGE]
-    return next(iter([*means, *found]), {})
+def task_mean(rows: Sequence[Summary], task: str, metric: DetectionMetric) -> Mean:
+    """Of a task: the mean over datasets or domains where there is one, else of the first; None without any."""
+    entries = [row for row in rows if row.get("task") == task]
+    means = [row for row in entries if row["dataset"] == AVERAGE]
+    return next((row.get(metric) for row in [*means, *entries]), None)
 
 
-def published_text(published: Sequence[Mapping[str, Any]], dataset: str) -> str:
+def published_text(published: Sequence[PublishedRow], dataset: str) -> str:
     """The published rows of one dataset, each with its tag and source; empty without any.
 
     Their H is the harmonic mean of the printed numbers, so it stands below "H of means".
@@ -151,17 +173,17 @@ def _aligned(
     )
 
 
-def _name(row: Mapping[str, Any]) -> str:
+def _name(row: Of) -> str:
     return str(row["host"]) + (" + OGEN" if row["ogen"] else "")
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     """As in the report, with hyphens for its dashes."""
     return plus_minus(value).replace(DASH, "-").replace(MINUS, "-")
 
 
 # The functions of `ogenlib.bench.protocols.registry.LISTINGS`.
-LISTED: Mapping[str, Callable[[Mapping[str, Any]], str]] = MappingProxyType({
+LISTED: Mapping[str, Callable[[Results], str]] = MappingProxyType({
     "halves": halves_text, "datasets": datasets_text, "settings": settings_text,
     "recalls": lambda document: retrieval_text(document["summary"]),
     "detectors": lambda document: detection_text(document["summary"], document["protocol"]["detectors"]),

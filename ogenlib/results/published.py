@@ -16,10 +16,10 @@ other papers' numbers beside their own.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from ogenlib.data import COOP11
 from ogenlib.results.tables import AVERAGE, h_of
+from ogenlib.results.types import PublishedRow
 
 SETTING = "CLIP ViT-B/16, 16 images a class"
 SOURCES = {
@@ -61,7 +61,7 @@ def _datasets(tested: Iterable[str]) -> list[str]:
     return [name for name in dict.fromkeys(tested) if name != AVERAGE]
 
 
-def _row(dataset: str, method: str, base: float | None, new: float | None, tag: str) -> dict[str, Any]:
+def _row(dataset: str, method: str, base: float | None, new: float | None, tag: str) -> PublishedRow:
     return {
         "dataset": dataset,
         "method": method,
@@ -74,7 +74,7 @@ def _row(dataset: str, method: str, base: float | None, new: float | None, tag: 
     }
 
 
-def published_halves(trained: str, tested: Iterable[str]) -> list[dict[str, Any]]:
+def published_halves(trained: str, tested: Iterable[str]) -> list[PublishedRow]:
     """Of base and new names of each dataset; `trained` is the suite that they are of, whichever."""
     rows, datasets = [], _datasets(tested)
     for method, (tag, text) in BASE_TO_NEW.items():
@@ -86,26 +86,26 @@ def published_halves(trained: str, tested: Iterable[str]) -> list[dict[str, Any]
     return rows
 
 
-def published_shifts(trained: str, tested: Iterable[str]) -> list[dict[str, Any]]:
+def published_shifts(trained: str, tested: Iterable[str]) -> list[PublishedRow]:
     """Of ImageNet's variants, trained on ImageNet."""
-    rows: list[dict[str, Any]] = []
+    rows: list[PublishedRow] = []
     datasets, tag = _datasets(tested), "V RMA Tables 2-3"
     if trained != SHIFTS[0]:
         return rows
     for method, (cells, _) in FROM_IMAGENET.items():
-        found = dict(zip(SHIFTS, cells, strict=True))
+        accuracy = dict(zip(SHIFTS, cells, strict=True))
         rows += [
-            _row(name, method, cells[0], None if name == "imagenet" else found[name], tag)
+            _row(name, method, cells[0], None if name == "imagenet" else accuracy[name], tag)
             for name in datasets
-            if name in found
+            if name in accuracy
         ]
         targets = [name for name in datasets if name != "imagenet"]
-        if len(targets) > 1 and all(name in found for name in targets):
-            rows.append(_row(AVERAGE, method, cells[0], sum(found[t] for t in targets) / len(targets), tag))
+        if len(targets) > 1 and all(name in accuracy for name in targets):
+            rows.append(_row(AVERAGE, method, cells[0], sum(accuracy[t] for t in targets) / len(targets), tag))
     return rows
 
 
-def published_transfers(trained: str, tested: Iterable[str]) -> list[dict[str, Any]]:
+def published_transfers(trained: str, tested: Iterable[str]) -> list[PublishedRow]:
     """From ImageNet, the printed mean of all ten targets; there are no cells to average over fewer."""
     if trained != SHIFTS[0] or set(_datasets(tested)) != set(COOP11):
         return []

@@ -16,13 +16,20 @@ percent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from ogenlib.merge.states import ALPHA, best_alpha
-from ogenlib.results.tables import mean_std
+from ogenlib.results.tables import known_values, mean_std
+from ogenlib.results.types import (
+    ROBUST_METRICS,
+    AlphaPoint,
+    Number,
+    PointMeasure,
+    Robustness,
+    RobustnessSummary,
+    RobustnessTables,
+)
 
-MEASURES = ("id", "ood", "zero_shot")
 REFERENCE = "full_ft"
 ZERO_SHOT = "zero_shot"
 MIN_GAP = 1.0  # points between the two ends of the line; less, and their noise decides its slope
@@ -30,66 +37,80 @@ FORMULA = (
     "OOD - (OOD_zs + (ID - ID_zs) * (OOD_ft - OOD_zs) / (ID_ft - ID_zs)); zs: zero-shot; ft: {ft}, of the same seed; "
     f"none where ID_ft and ID_zs are less than {MIN_GAP:g} point apart"
 )
-Scores = Mapping[str, Any]
+SUMMARIZED: tuple[PointMeasure, ...] = ("alpha", "val", *ROBUST_METRICS, "effective_robustness")
 
 
-def effective_robustness(model: Scores, zero_shot: Scores, tuned: Scores) -> float | None:
+def effective_robustness(model: AlphaPoint | Robustness, zero_shot: Robustness, tuned: Robustness) -> Number:
     """Points of `ood` above the line through `zero_shot` and `tuned` at the `id` of `model`.
 
     None where the ends are less than `MIN_GAP` apart in `id`, or something was not measured.
     """
-    values = [one.get(key) for one in (model, zero_shot, tuned) for key in ("id", "ood")]
-    if any(value is None for value in values):
+    values = [value for scores in (model, zero_shot, tuned) for value in (scores.get("id"), scores.get("ood"))]
+    known = known_values(values)
+    if known is None:
         return None
-    at, reached, id_zs, ood_zs, id_ft, ood_ft = (float(value) for value in values if value is not None)
+    at, reached, id_zs, ood_zs, id_ft, ood_ft = known
     if abs(id_ft - id_zs) < MIN_GAP:
         return None
     return reached - (ood_zs + (at - id_zs) * (ood_ft - ood_zs) / (id_ft - id_zs))
 
 
-def chosen_alpha(curve: Sequence[Scores]) -> float:
+def chosen_alpha(curve: Sequence[AlphaPoint]) -> float:
     """The alpha of the highest validation accuracy; of equals the smallest."""
-    return best_alpha([(point["alpha"], point["val"]) for point in curve])
+    validated = ((point["alpha"], point["val"]) for point in curve)
+    return best_alpha([(alpha, val) for alpha, val in validated if alpha is not None and val is not None])
 
 
-def points_of(entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def points_of(entry: Robustness) -> dict[str, AlphaPoint]:
     """The tested points of one entry by name: ``trained``, and ``half`` and ``chosen`` where it has a curve."""
-    found = {"trained": {"alpha": None, **{key: entry.get(key) for key in ("val", *MEASURES)}}}
-    found |= {name: {"alpha": None, **point} for name, point in (entry.get("others") or {}).items()}
+    end: AlphaPoint = {"alpha": None, "val": entry.get("val")}
+    for metric in ROBUST_METRICS:
+        end[metric] = entry.get(metric)
+    points: dict[str, AlphaPoint] = {"trained": end}
+    for name, other in (entry.get("others") or {}).items():
+        points[name] = {"alpha": None, **other}
     curve = entry.get("curve")
     if not curve:
-        return found
-    found["trained"]["alpha"] = 1.0
-    at = {point["alpha"]: {key: point[key] for key in ("alpha", "val", *MEASURES)} for point in curve}
+        return points
+    end["alpha"] = 1.0
+    at = {point["alpha"]: _tested(point) for point in curve}
     if ALPHA in at:
-        found["half"] = at[ALPHA]
-    return {**found, "chosen": at[chosen_alpha(curve)]}
+        points["half"] = at[ALPHA]
+    return {**points, "chosen": at[chosen_alpha(curve)]}
 
 
-def robustness_tables(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _tested(point: AlphaPoint) -> AlphaPoint:
+    """The accuracies of a point of a curve, without what they are means of."""
+    tested: AlphaPoint = {"alpha": point["alpha"], "val": point["val"]}
+    for metric in ROBUST_METRICS:
+        tested[metric] = point[metric]
+    return tested
+
+
+def robustness_tables(entries: Sequence[Robustness]) -> RobustnessTables:
     """What a results document gets: ``robustness``, the entries with their points, and ``robustness_summary``."""
     ends = {(e["host"], e["ogen"], e["seed"]): e for e in entries}
-    rows = []
+    rows: list[Robustness] = []
     for entry in entries:
-        zero = ends.get((ZERO_SHOT, False, entry["seed"]), {})
+        zero = ends.get((ZERO_SHOT, False, entry["seed"]))
         tuned = ends.get((REFERENCE, False, entry["seed"]), entry)
         points = points_of(entry)
         for point in points.values():
-            point["effective_robustness"] = effective_robustness(point, zero, tuned)
+            point["effective_robustness"] = None if zero is None else effective_robustness(point, zero, tuned)
         rows.append({**entry, "points": points})
     return {"robustness": rows, "robustness_summary": summarize(rows)}
 
 
-def summarize(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def summarize(rows: Sequence[Robustness]) -> list[RobustnessSummary]:
     """[mean, std] over seeds of every point of every host; None where a seed lacks it."""
-    groups: dict[tuple[str, bool, str], list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[str, bool, str], list[AlphaPoint]] = {}
     for row in rows:
         for name, point in row["points"].items():
             groups.setdefault((row["host"], row["ogen"], name), []).append(point)
     summary = []
     for (host, ogen, name), points in groups.items():
-        entry: dict[str, Any] = {"host": host, "ogen": ogen, "point": name, "n_seeds": len(points)}
-        for key in ("alpha", "val", *MEASURES, "effective_robustness"):
+        entry: RobustnessSummary = {"host": host, "ogen": ogen, "point": name, "n_seeds": len(points)}
+        for key in SUMMARIZED:
             entry[key] = mean_std([point.get(key) for point in points])
         summary.append(entry)
     return summary

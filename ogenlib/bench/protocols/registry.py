@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ogenlib.bench.config import BenchConfig
     from ogenlib.bench.protocols.parts.plan import Plan
     from ogenlib.hosts import Host
+    from ogenlib.results.types import Metric, PublishedRow
 
 ONE_DATASET = "trains on one dataset, and a suite on each of its own"  # why there are no suites
 NO_TARGETS = "none"  # as a target: none at all, not the protocol's own either
@@ -47,7 +48,7 @@ class Shown:
         ValueError: there is no such section or listing.
     """
 
-    sides: Mapping[str, str] = field(default_factory=lambda: {"base": "base names", "new": "new names"})
+    sides: Mapping[Metric, str] = field(default_factory=lambda: {"base": "base names", "new": "new names"})
     base: str = "accuracy on the names that were trained, choosing among base names only"
     new: str = "accuracy on names no image was trained for, choosing among new names only"
     joint: str = "base and new names"
@@ -55,7 +56,7 @@ class Shown:
     both: str = "{base} names and {new} others"
     sections: tuple[str, ...] = SECTIONS
     listing: str = "datasets"
-    published: Callable[[str, Sequence[str]], list[dict[str, Any]]] | None = None
+    published: Callable[[str, Sequence[str]], list[PublishedRow]] | None = None
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.sections if name not in SECTIONS]

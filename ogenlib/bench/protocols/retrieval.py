@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -89,7 +89,7 @@ class RetrievalJudge:
 
     def outcome(self, host: Host, tested: Tested) -> Outcome:
         bank = tested.of(host)[0]
-        rows = []
+        rows: list[dict[str, Any]] = []
         for domain in dict.fromkeys(bank.domains):
             found = recalls(host, bank.of_domain(domain), self.captions)
             rows.append({"dataset": self.dataset, "domain": domain, **dict.fromkeys(METRICS), **found.as_row()})

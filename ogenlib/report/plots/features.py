@@ -15,6 +15,7 @@ from ogenlib.report.findings import items, variant_of
 from ogenlib.report.format import finite, label
 from ogenlib.report.html import section, tag
 from ogenlib.report.plots import lines as plots
+from ogenlib.results.types import Projection, Results
 
 KINDS = ("real", "synthesized", "text")
 WIDTH, HEIGHT = 4.6, 4.2  # inches
@@ -24,27 +25,27 @@ COLOURS = (1, 2, 3, 4, 5, 7)  # of the hosts' colours: no grey, and one blue
 Point = tuple[float, float]
 
 
-def feature_section(results: Mapping[str, Any]) -> Markup | None:
+def feature_section(results: Results) -> Markup | None:
     """One picture for each entry of `results["projection"]`; None where there is nothing to draw.
 
     Hosts share a picture where their generators made the same: one that is trained before the host knows no host.
     """
-    drawn = [(item, clouds(item)) for item in items(results, "projection")]
-    drawn = [(item, found) for item, found in drawn if any(found["real"])]
+    drawn = [(item, clouds(item)) for item in items(results.get("projection"))]
+    drawn = [(item, by_kind) for item, by_kind in drawn if any(by_kind["real"])]
     hosts: dict[str, list[str]] = {}
     for item, _ in drawn:
         hosts.setdefault(content(item), []).append(label(variant_of(item)))
-    drawn = list({content(item): (item, found) for item, found in reversed(drawn)}.values())[::-1]
+    drawn = list({content(item): (item, by_kind) for item, by_kind in reversed(drawn)}.values())[::-1]
     if not drawn:
         return None
-    texts = any(any(found["text"]) for _, found in drawn)
+    texts = any(any(by_kind["text"]) for _, by_kind in drawn)
     key = [
         tag("span", plots.symbol('<circle cx="8" cy="8" r="5"/>', **FILLED), "real image"),
         tag("span", plots.symbol('<path d="M8 2L14 8L8 14L2 8z"/>', **OPEN), "made by the generator"),
         tag("span", plots.symbol('<path d="M8 0L16 8L8 16L0 8z"/>', **FILLED), "their mean"),
         tag("span", plots.symbol('<path d="M2 2L14 14M14 2L2 14"/>', **OPEN), "the name itself") if texts else None,
     ]
-    figures = [picture(item, found, i, ", ".join(hosts[content(item)])) for i, (item, found) in enumerate(drawn)]
+    figures = [picture(item, by_kind, i, ", ".join(hosts[content(item)])) for i, (item, by_kind) in enumerate(drawn)]
     return section(
         "Real and synthesized features",
         "Names that had no training images. Filled dots are their real test images, which no training has seen; open "
@@ -58,44 +59,44 @@ def feature_section(results: Mapping[str, Any]) -> Markup | None:
     )
 
 
-def clouds(item: Mapping[str, Any]) -> dict[str, list[list[Point]]]:
+def clouds(item: Projection) -> dict[str, list[list[Point]]]:
     """Points by kind and class, those without two finite coordinates left out."""
     n_classes = len(item.get("classes") or [])
-    found: dict[str, list[list[Point]]] = {kind: [[] for _ in range(n_classes)] for kind in KINDS}
-    for point in items(item, "points"):
+    by_kind: dict[str, list[list[Point]]] = {kind: [[] for _ in range(n_classes)] for kind in KINDS}
+    for point in items(item.get("points")):
         place, kind, xy = point.get("class"), point.get("kind"), point.get("xy")
-        if not isinstance(place, int) or not 0 <= place < n_classes or kind not in found:
+        if not isinstance(place, int) or not 0 <= place < n_classes or kind not in by_kind:
             continue
         both = [finite(v) for v in xy] if isinstance(xy, Sequence) else []
         if len(both) == 2 and both[0] is not None and both[1] is not None:
-            found[kind][place].append((both[0], both[1]))
-    return found
+            by_kind[kind][place].append((both[0], both[1]))
+    return by_kind
 
 
-def content(item: Mapping[str, Any]) -> str:
+def content(item: Projection) -> str:
     """All of an entry but its host, to compare entries by."""
     return repr([item.get(key) for key in ("ogen", "domain", "variant", "classes", "points")])
 
 
-def picture(item: Mapping[str, Any], found: Mapping[str, list[list[Point]]], index: int, hosts: str) -> Markup:
+def picture(item: Projection, by_kind: Mapping[str, list[list[Point]]], index: int, hosts: str) -> Markup:
     """The figure of one projection with heading and caption."""
     where = " · ".join(str(item[key]) for key in ("domain", "variant") if item.get(key))
     drawn = plots.plots_available()
-    svg = feature_figure(list(map(str, item["classes"])), found, f"features-{index}") if drawn else ""
+    svg = feature_figure(list(map(str, item["classes"])), by_kind, f"features-{index}") if drawn else ""
     heading = tag("h3", hosts, tag("small", where))
-    return tag("figure", heading, svg, tag("figcaption", words(found)))
+    return tag("figure", heading, svg, tag("figcaption", words(by_kind)))
 
 
-def words(found: Mapping[str, list[list[Point]]]) -> str:
+def words(by_kind: Mapping[str, list[list[Point]]]) -> str:
     """In how many classes the synthesized mean is nearer to the real mean of its own class than to any other's."""
-    real, made = ([_middle(points) for points in found[kind]] for kind in ("real", "synthesized"))
+    real, synthesized = ([_middle(points) for points in by_kind[kind]] for kind in ("real", "synthesized"))
     known = {place: mean for place, mean in enumerate(real) if mean}
-    compared = {place: mean for place, mean in enumerate(made) if mean and place in known}
+    compared = {place: mean for place, mean in enumerate(synthesized) if mean and place in known}
     own = sum(min(known, key=lambda i: math.dist(mean, known[i])) == place for place, mean in compared.items())
     return f"Synthesized means nearest to their own class’s real mean, in this plane: {own} of {len(compared)}."
 
 
-def feature_figure(classes: Sequence[str], found: Mapping[str, list[list[Point]]], name: str) -> Markup:
+def feature_figure(classes: Sequence[str], by_kind: Mapping[str, list[list[Point]]], name: str) -> Markup:
     """Filled dots for real rows, open diamonds for synthesized ones, crosses for names. -> SVG."""
     figure = plots.new_figure(WIDTH, HEIGHT)
     axes = figure.add_axes((0, 0, 1, 1))
@@ -107,16 +108,16 @@ def feature_figure(classes: Sequence[str], found: Mapping[str, list[list[Point]]
     }
     for order, (kind, style) in enumerate(styles.items()):
         side = "edgecolors" if kind == "synthesized" else "color"
-        for colour, points in zip(colours, found[kind], strict=True):
+        for colour, points in zip(colours, by_kind[kind], strict=True):
             if points:
                 axes.scatter(*zip(*points, strict=True), **{side: colour}, **style, zorder=2 + order)
-    for colour, *ends in zip(colours, *(map(_middle, found[kind]) for kind in ("real", "synthesized")), strict=True):
+    for colour, *ends in zip(colours, *(map(_middle, by_kind[kind]) for kind in ("real", "synthesized")), strict=True):
         if None not in ends:  # how far the synthesized class is off
             axes.plot(*zip(*ends, strict=True), color=colour, lw=1.4, zorder=6)
             axes.scatter(*ends[1], s=90, marker="D", color=colour, edgecolors=plots.PAPER, linewidths=1.2, zorder=7)
-    everything = [point for clouds in found.values() for points in clouds for point in points]
+    everything = [point for clouds in by_kind.values() for points in clouds for point in points]
     per_inch = _equal_limits(axes, everything)
-    _write_names(axes, classes, colours, [_middle(points) for points in found["real"]], per_inch)
+    _write_names(axes, classes, colours, [_middle(points) for points in by_kind["real"]], per_inch)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines["bottom"].set_visible(False)

@@ -11,12 +11,13 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
 from ogenlib.report.format import Variant, finite, label, number
 from ogenlib.report.html import tag
+from ogenlib.results.types import TrainingCurve
 
 # Stand-ins that matplotlib writes and `to_svg` turns into CSS variables, so that one picture serves light and dark.
 INK, SOFT, RULE, BASE, NEW, PAPER = "#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05", "#0a0b06"
@@ -27,25 +28,33 @@ VARIABLES = {INK: "ink", SOFT: "soft", RULE: "rule", BASE: "base", NEW: "new", P
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
+class Band(NamedTuple):
+    """Of the seeds at one epoch."""
+
+    mean: float
+    lowest: float
+    highest: float
+
+
 @dataclass(frozen=True)
 class Curve:
-    """Mean, lowest and highest seed per epoch; epochs ascend, all lists are as long as `epochs`."""
+    """Epochs ascend; the sides are as long as they."""
 
     epochs: tuple[int, ...]
-    base: tuple[tuple[float, float, float], ...]
-    new: tuple[tuple[float, float, float], ...]
+    base: tuple[Band, ...]
+    new: tuple[Band, ...]
     n_seeds: int
 
     @property
     def base_mean(self) -> list[float]:
-        return [mean for mean, _, _ in self.base]
+        return [band.mean for band in self.base]
 
     @property
     def new_mean(self) -> list[float]:
-        return [mean for mean, _, _ in self.new]
+        return [band.mean for band in self.new]
 
 
-def mean_curve(curves: Sequence[Mapping[str, Any]]) -> Curve:
+def mean_curve(curves: Sequence[TrainingCurve]) -> Curve:
     """One curve from those of several seeds: `{"epoch": [...], "base": [...], "new": [...]}` each.
 
     An epoch counts if at least one seed measured both sides there; seeds that stopped early drop out of the
@@ -60,9 +69,9 @@ def mean_curve(curves: Sequence[Mapping[str, Any]]) -> Curve:
                 seen.setdefault(int(epoch), []).append((b, n))
     epochs = tuple(sorted(seen))
 
-    def side(index: int) -> tuple[tuple[float, float, float], ...]:
+    def side(index: int) -> tuple[Band, ...]:
         columns = [[pair[index] for pair in seen[epoch]] for epoch in epochs]
-        return tuple((sum(column) / len(column), min(column), max(column)) for column in columns)
+        return tuple(Band(sum(column) / len(column), min(column), max(column)) for column in columns)
 
     return Curve(epochs, side(0), side(1), max((len(pairs) for pairs in seen.values()), default=0))
 
@@ -77,12 +86,12 @@ def parting_epoch(
     """
     if zero_base is None or zero_new is None:
         return None
-    found: int | None = None
+    first: int | None = None
     for epoch, b, n in reversed(list(zip(epochs, base, new, strict=True))):
         if not (b > zero_base and n < zero_new):
             break
-        found = epoch
-    return found
+        first = epoch
+    return first
 
 
 def parting_words(curve: Curve, seeds: Sequence[Curve], zero_base: float | None, zero_new: float | None) -> str:
@@ -169,8 +178,8 @@ def curve_figure(
         ("base", curve.base, zero_base, BASE, 0),
         ("new", curve.new, zero_new, NEW, 4),  # equal levels show as dashes of both colours in turn
     ):
-        means = [mean for mean, _, _ in bands]
-        axes.fill_between(curve.epochs, [b[1] for b in bands], [b[2] for b in bands], color=colour, alpha=0.18, lw=0)
+        means, lowest, highest = zip(*bands, strict=True)
+        axes.fill_between(curve.epochs, lowest, highest, color=colour, alpha=0.18, lw=0)
         axes.plot(curve.epochs, means, color=colour, lw=2, marker="o" if single else None)
         labels.append((means[-1], f"{side} {means[-1]:.1f}", colour, "bold"))
         if zero is not None:
@@ -199,23 +208,33 @@ def curve_figure(
         )
     elif zero_base is not None and zero_new is not None:
         figure.text(0.71, 0.955, "no parting", fontsize=9, color=SOFT, va="center", ha="right")
-    span = y_range[1] - y_range[0]
-    heights = spread([label[0] for label in labels], 0.062 * span)
+    write_labels(axes, labels)
+    return Markup(to_svg(figure, name, f"{name}: accuracy on base and on new names over epochs"))
+
+
+def write_labels(
+    axes: Any, labels: Sequence[tuple[float, str, str, str]], *, gap: float = 0.062, at: float = 1.035, size: float = 9
+) -> None:
+    """Names of lines at their right ends (height, text, colour, weight), moved apart where they would overlap.
+
+    gap: between neighbours, a share of the axes' height. at: where the names begin, in widths of the axes.
+    """
+    low, high = axes.get_ylim()
+    heights = spread([label[0] for label in labels], gap * (high - low))
     for (value, text, colour, weight), height in zip(labels, heights, strict=True):
         axes.annotate(
             text,
             (1.0, value),
             xycoords=("axes fraction", "data"),
-            xytext=(1.035, height),
+            xytext=(at, height),
             textcoords=("axes fraction", "data"),
             va="center",
-            fontsize=9,
+            fontsize=size,
             color=colour,
             fontweight=weight,
             annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "shrinkA": 2, "shrinkB": 0, "relpos": (0, 0.5)},
         )
-    return Markup(to_svg(figure, name, f"{name}: accuracy on base and on new names over epochs"))
 
 
 def domain_figure(

@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from ogenlib.report.plots import lines as plots
+from ogenlib.results.types import Picture
 
 # Group -> words and colour. Known ones are blues, unknown ones are not.
 GROUPS = {
@@ -23,16 +24,16 @@ LINES = {"mcm": 0, "max_logit": 3, "ogen": 1, "ogen_images": 2}
 KEPT = 0.95
 
 
-def histogram_figure(picture: Mapping[str, Any], name: str) -> Markup:
+def histogram_figure(picture: Picture, name: str) -> Markup:
     """One outline a group, each with area one; the known ones and the new names filled. -> SVG."""
     figure = plots.new_figure(4.6, 2.9)
     axes = figure.add_axes((0.02, 0.115, 0.96, 0.86))
     edges, counts = picture["edges"], picture["counts"]
     for group, (_, colour) in GROUPS.items():
-        found = counts.get(group)
-        if not found or not sum(found):
+        own = counts.get(group)
+        if not own or not sum(own):
             continue
-        shares = [100 * count / sum(found) for count in found]
+        shares = [100 * count / sum(own) for count in own]
         filled = group in ("known", "near")
         axes.stairs(
             shares, edges, fill=filled, color=colour, alpha=0.3 if filled else 1.0, lw=0 if filled else 1.5, ls="-"
@@ -62,10 +63,10 @@ def histogram_figure(picture: Mapping[str, Any], name: str) -> Markup:
 
 def threshold_of(edges: list[float], counts: list[int]) -> float:
     """Where 95 % of the counted images lie below, as exactly as the bins say it."""
-    wanted, below = KEPT * sum(counts), 0
+    target, below = KEPT * sum(counts), 0
     for low, high, count in zip(edges, edges[1:], counts, strict=False):
-        if count and below + count >= wanted:
-            return low + (high - low) * (wanted - below) / count
+        if count and below + count >= target:
+            return low + (high - low) * (target - below) / count
         below += count
     return edges[-1]
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from markupsafe import Markup
 
 from ogenlib.report.findings import ZERO, items, setting_of, variant_of
@@ -12,15 +9,17 @@ from ogenlib.report.format import DASH, finite, label, mean_of, number, plus_min
 from ogenlib.report.html import details, section, table, tag
 from ogenlib.report.plots import lines as plots
 from ogenlib.results.tables import AVERAGE
+from ogenlib.results.types import ProtocolCard, Results
 
 
-def shots_section(results: Mapping[str, Any]) -> Markup | None:
+def shots_section(results: Results) -> Markup | None:
     """Accuracy of every method for every number of shots, in the setting of training; None for one number."""
-    entries = [entry for entry in items(results, "summary") if finite(entry.get("shots")) is not None]
+    entries = [entry for entry in items(results.get("summary")) if finite(entry.get("shots")) is not None]
     shots = sorted({int(entry["shots"]) for entry in entries})
     if len(shots) < 2:
         return None
-    home = str((results.get("protocol") or {}).get("home_domain") or "")
+    card: ProtocolCard = results.get("protocol") or {}
+    home = str(card.get("home_domain") or "")
     here = [entry for entry in entries if setting_of(entry)[1] == home]
     means = [entry for entry in here if setting_of(entry)[0] == AVERAGE]
     values = {(variant_of(entry), int(entry["shots"])): entry.get("base") for entry in means or here}
@@ -38,9 +37,9 @@ def shots_section(results: Mapping[str, Any]) -> Markup | None:
     )
 
 
-def published_section(results: Mapping[str, Any]) -> Markup | None:
+def published_section(results: Results) -> Markup | None:
     """Published rows on the same datasets: the average in view, the datasets to open."""
-    rows = items(results, "published")
+    rows = items(results.get("published"))
     if not rows:
         return None
     head = ["Method", "Base", "New", "H", "Read in"]

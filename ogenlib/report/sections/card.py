@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from markupsafe import Markup
 
 from ogenlib.bench.protocols.registry import shown_as
 from ogenlib.report.format import DASH, counted, finite
 from ogenlib.report.html import details, frame, join, row, section, table, tag
+from ogenlib.results.types import ProtocolCard, Skipped
 
 
-def names_known(card: Mapping[str, Any], with_ogen: bool) -> str:
+def names_known(card: ProtocolCard, with_ogen: bool) -> str:
     """Whether OGEN was given the new names, and what it does with them, in words; empty without OGEN.
 
     A card that does not say, or of a run without new names, gives nothing either.
@@ -31,21 +31,21 @@ def names_known(card: Mapping[str, Any], with_ogen: bool) -> str:
     )
 
 
-def zero_shot_share(card: Mapping[str, Any]) -> str:
+def zero_shot_share(card: ProtocolCard) -> str:
     """A sentence on how far OGEN classifies names without images by zero-shot; empty if it does not."""
     hosts = card.get("hosts")
     listed = hosts.values() if isinstance(hosts, Mapping) else ()
     ogen = [host.get("ogen") for host in listed if isinstance(host, Mapping)]
     settings = [one.get("settings") for one in ogen if isinstance(one, Mapping)]
     shares = [finite(one.get("zero_shot_share")) for one in settings if isinstance(one, Mapping)]
-    found = sorted({share for share in shares if share})
-    if not found:
+    distinct = sorted({share for share in shares if share})
+    if not distinct:
         return ""
-    percents = " or ".join(f"{100 * share:.0f} %" for share in found)
+    percents = " or ".join(f"{100 * share:.0f} %" for share in distinct)
     return f" For names without training images, OGEN’s class weights are {percents} zero-shot’s, in testing too."
 
 
-def how(card: Mapping[str, Any], place: str) -> str:
+def how(card: ProtocolCard, place: str) -> str:
     """What was run, from the protocol card; `place` is the domain of training, or empty."""
     backbone = card.get("backbone")
     model = backbone.get("name") if isinstance(backbone, Mapping) else backbone
@@ -62,7 +62,7 @@ def how(card: Mapping[str, Any], place: str) -> str:
     return text[:1].upper() + text[1:] + "." if text else ""
 
 
-def names_trained(card: Mapping[str, Any]) -> str:
+def names_trained(card: ProtocolCard) -> str:
     base, new = card.get("n_base"), card.get("n_new")
     if base is None or new is None:
         return ""
@@ -70,7 +70,7 @@ def names_trained(card: Mapping[str, Any]) -> str:
     return shown.both.format(base=base, new=new) if new else counted(base, *shown.trained)
 
 
-def images_trained(card: Mapping[str, Any]) -> str:
+def images_trained(card: ProtocolCard) -> str:
     if card.get("shots_list"):
         return f"{', '.join(map(str, card['shots_list']))} images per class"
     if card.get("shots") == 0:
@@ -78,8 +78,8 @@ def images_trained(card: Mapping[str, Any]) -> str:
     return counted(card.get("shots"), "image") + " per class" if card.get("shots") else ""
 
 
-def skipped_section(card: Mapping[str, Any]) -> Markup | None:
-    skipped = [s if isinstance(s, Mapping) else {"file": s} for s in card.get("skipped") or []]
+def skipped_section(card: ProtocolCard) -> Markup | None:
+    skipped = [s if isinstance(s, Mapping) else Skipped(file=s) for s in card.get("skipped") or []]
     if not skipped:
         return None
     rows = [[tag("code", s.get("file")), tag("td", s.get("reason") or DASH, cls="wide")] for s in skipped]
@@ -89,7 +89,7 @@ def skipped_section(card: Mapping[str, Any]) -> Markup | None:
     return section(title, text, listing if len(rows) <= 5 else details("List", listing))
 
 
-def protocol_section(protocol: Mapping[str, Any]) -> Markup:
+def protocol_section(protocol: ProtocolCard) -> Markup:
     card = {key: value for key, value in protocol.items() if key not in ("command", "skipped")}
     lines = tag("tbody", *[row([key, tag("td", value)]) for key, value in flat(card)])
     command = protocol.get("command")
@@ -98,7 +98,7 @@ def protocol_section(protocol: Mapping[str, Any]) -> Markup:
     return section("Protocol card", "", frame([], [lines], cls="card"), again)
 
 
-def flat(card: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object]]:
+def flat(card: Mapping[str, object], prefix: str = "") -> list[tuple[str, object]]:
     """The card's lines; nested parts become `outer: inner`, what lies deeper is written as JSON."""
     lines: list[tuple[str, object]] = []
     for key, value in card.items():

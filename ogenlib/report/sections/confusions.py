@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from markupsafe import Markup
 
 from ogenlib.report.findings import ZERO, Findings, items, variant_of
 from ogenlib.report.format import Variant, counted, finite, label, number
 from ogenlib.report.html import details, section, tag
+from ogenlib.results.types import Confusion
 
 THUMBNAIL = re.compile(r"data:image/(png|webp|jpeg|gif);base64,[A-Za-z0-9+/]+=*")
 MAX_THUMBNAILS = 5
@@ -33,7 +32,7 @@ class Pair:
     def share(self) -> float:
         return self.count / self.of if self.of else 0.0
 
-    def add(self, item: Mapping[str, Any]) -> None:
+    def add(self, item: Confusion) -> None:
         """What one seed counted."""
         self.count += finite(item.get("count")) or 0.0
         self.of += finite(item.get("of")) or 0.0
@@ -44,7 +43,7 @@ class Pair:
 def confusion_section(found: Findings) -> Markup | None:
     """Seeds added up; per host the pairs with the largest share of wrong images, worst first."""
     merged: dict[Variant, dict[tuple[str, str, str], Pair]] = {}
-    for item in items(found.results, "confusions"):
+    for item in items(found.results.get("confusions")):
         setting = str(item.get("dataset") or found.training[0]), str(item.get("domain") or "")
         place = found.place(setting) if setting != found.training else ""
         key = (place, str(item.get("true")), str(item.get("predicted")))

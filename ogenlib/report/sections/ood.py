@@ -6,7 +6,6 @@ Notation: a *variant* is `(host, ogen)`. AUROC and FPR95 are in percent; larger 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from markupsafe import Markup
 
@@ -18,9 +17,10 @@ from ogenlib.report.plots.ood import GROUPS, LINES, histogram_figure, roc_figure
 from ogenlib.report.sections.paired_tests import tests_table
 from ogenlib.report.text import task_mean
 from ogenlib.results.tables import AVERAGE
+from ogenlib.results.types import Detection, DetectionMetric, PairedTest, ProtocolCard, Results, Row, Summary
 
 BEST_FIRST = ("ogen_images", "ogen", "energy", "max_logit", "mcm")  # which detector headlines and pictures show
-COLUMNS = (
+COLUMNS: tuple[tuple[str, DetectionMetric, str, str], ...] = (
     ("near", "auroc", "Near", "AUROC"), ("near", "fpr95_ood_positive", "Near", "FPR95"),
     ("far", "auroc", "Far", "AUROC"), ("far", "fpr95_ood_positive", "Far", "FPR95"),
     ("full-spectrum", "auroc", "Full spectrum", "AUROC"), ("shift", "flagged", "Known, shifted", "flagged"),
@@ -31,21 +31,22 @@ WORDS = {
     "full-spectrum": "new names, known ones in all domains",
     "shift": "known names in another domain",
 }
-MEASURES = {
+MEASURES: dict[DetectionMetric, str] = {
     "auroc": "AUROC", "aupr_in": "AUPR-in", "aupr_out": "AUPR-out", "fpr95_ood_positive": "FPR95, unknown positive",
     "fpr95_id_positive": "FPR95, known positive", "flagged": "Flagged",
 }  # fmt: skip
 OPEN = 3  # variants whose pictures need no unfolding
-Rows = Sequence[Mapping[str, Any]]
+Rows = Sequence[Summary]
 
 
-def _summary(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [row for row in items(results, "summary") if row.get("detector")]
+def _summary(results: Results) -> list[Summary]:
+    return [row for row in items(results.get("summary")) if row.get("detector")]
 
 
-def _titles(results: Mapping[str, Any]) -> dict[str, str]:
+def _titles(results: Results) -> dict[str, str]:
     """Detectors by name, in the card's order, with how they are written."""
-    given = (results.get("protocol") or {}).get("detectors") or {}
+    card: ProtocolCard = results.get("protocol") or {}
+    given = card.get("detectors") or {}
     return {
         name: str(given.get(name, name))
         for name in dict.fromkeys([*given, *[str(row["detector"]) for row in _summary(results)]])
@@ -56,15 +57,15 @@ def _variants(rows: Rows) -> list[Variant]:
     return sorted(dict.fromkeys(variant_of(row) for row in rows), key=lambda v: v != ZERO)
 
 
-def _of(rows: Rows, variant: Variant, detector: str) -> list[Mapping[str, Any]]:
+def _of(rows: Rows, variant: Variant, detector: str) -> list[Summary]:
     return [row for row in rows if variant_of(row) == variant and row.get("detector") == detector]
 
 
-def _value(rows: Rows, variant: Variant, detector: str, task: str, metric: str) -> float | None:
-    return mean_of(task_mean(_of(rows, variant, detector), task).get(metric))
+def _value(rows: Rows, variant: Variant, detector: str, task: str, metric: DetectionMetric) -> float | None:
+    return mean_of(task_mean(_of(rows, variant, detector), task, metric))
 
 
-def ood_finding(results: Mapping[str, Any]) -> str:
+def ood_finding(results: Results) -> str:
     """One sentence: how well the first trained host tells new names and other datasets; "" without detectors."""
     rows = _summary(results)
     if not rows:
@@ -88,7 +89,7 @@ def ood_finding(results: Mapping[str, Any]) -> str:
     return f"By {how}, {label(chosen)} tells {' and '.join(parts)}{end}." if parts else ""
 
 
-def ood_section(results: Mapping[str, Any]) -> Markup | None:
+def ood_section(results: Results) -> Markup | None:
     """None for documents without detectors."""
     rows = _summary(results)
     if not rows:
@@ -115,10 +116,10 @@ def ood_section(results: Mapping[str, Any]) -> Markup | None:
     )
 
 
-def _main_table(results: Mapping[str, Any], rows: Rows) -> Markup:
+def _main_table(results: Results, rows: Rows) -> Markup:
     shown = [c for c in COLUMNS if any(row.get("task") == c[0] for row in rows)]
     titles, variants = _titles(results), _variants(rows)
-    best: dict[tuple[str, str], float] = {}
+    best: dict[tuple[str, DetectionMetric], float] = {}
     for task, metric, _, _ in shown:
         values = [v for d in titles for o in variants if (v := _value(rows, o, d, task, metric)) is not None]
         best[task, metric] = (max if metric == "auroc" else min)(round(v, 1) for v in values) if values else 0.0
@@ -131,7 +132,7 @@ def _main_table(results: Mapping[str, Any], rows: Rows) -> Markup:
                 continue
             cells = [tag("th", title, scope="row")]
             for task, metric, _, _ in shown:
-                pair = task_mean(own, task).get(metric)
+                pair = task_mean(own, task, metric)
                 mean = mean_of(pair)
                 is_best = mean is not None and round(mean, 1) == best[task, metric]
                 cells.append(tag("td", plus_minus(pair), cls="best" if is_best else ""))
@@ -141,8 +142,8 @@ def _main_table(results: Mapping[str, Any], rows: Rows) -> Markup:
     return frame(head, groups)
 
 
-def _pictures(results: Mapping[str, Any]) -> Markup | None:
-    entries = items(results, "detection")
+def _pictures(results: Results) -> Markup | None:
+    entries = items(results.get("detection"))
     if not entries:
         return None
     if not plots.plots_available():
@@ -170,7 +171,7 @@ def _pictures(results: Mapping[str, Any]) -> Markup | None:
     )
 
 
-def _pair(entry: Mapping[str, Any], titles: Mapping[str, str], index: int) -> Markup | None:
+def _pair(entry: Detection, titles: Mapping[str, str], index: int) -> Markup | None:
     """Histogram of the best detector and the curves of several, side by side."""
     of = entry.get("detectors") or {}
     shown = next((name for name in BEST_FIRST if name in of), next(iter(of), ""))
@@ -193,18 +194,18 @@ def _pair(entry: Mapping[str, Any], titles: Mapping[str, str], index: int) -> Ma
     return tag("div", left, right, cls="figures")
 
 
-def _missing(results: Mapping[str, Any]) -> Markup | None:
+def _missing(results: Results) -> Markup | None:
     """Which hosts some detector does not take, and why."""
     titles = _titles(results)
     lines = [
         tag("li", tag("strong", label(variant_of(entry))), f", {titles.get(name, name)}: {why}")
-        for entry in items(results, "detection")
+        for entry in items(results.get("detection"))
         for name, why in (entry.get("missing") or {}).items()
     ]
     return details(f"Not measured ({len(lines)})", tag("ul", *lines)) if lines else None
 
 
-def _all_measures(results: Mapping[str, Any], rows: Rows) -> Markup:
+def _all_measures(results: Results, rows: Rows) -> Markup:
     titles = _titles(results)
     body = [
         [
@@ -219,16 +220,16 @@ def _all_measures(results: Mapping[str, Any], rows: Rows) -> Markup:
     return table(["Host", "Detector", "Known against", "Where", *MEASURES.values()], body)
 
 
-def _where(row: Mapping[str, Any]) -> str:
+def _where(row: Row | Summary) -> str:
     dataset, domain = setting_of(row)
     if dataset == AVERAGE:
         return f"mean over {'domains' if row.get('task') == 'shift' else 'datasets'}"
     return " / ".join(part for part in (dataset, domain) if part)
 
 
-def _runs(results: Mapping[str, Any]) -> Markup:
+def _runs(results: Results) -> Markup:
     """The near task of every run."""
-    rows = [row for row in items(results, "rows") if row.get("task") == "near"]
+    rows = [row for row in items(results.get("rows")) if row.get("task") == "near"]
     titles = _titles(results)
     rows.sort(key=lambda row: (variant_of(row) != ZERO, variant_of(row), finite(row.get("seed")) or 0))
     body = [
@@ -248,12 +249,12 @@ def _runs(results: Mapping[str, Any]) -> Markup:
     return details(f"Every run, new names ({len(rows)})", table(head, body))
 
 
-def ood_tests(results: Mapping[str, Any]) -> Markup | None:
-    tests = [test for test in items(results, "tests") if test.get("detector")]
+def ood_tests(results: Results) -> Markup | None:
+    tests = [test for test in items(results.get("tests")) if test.get("detector")]
     if not tests:
         return None
     titles = _titles(results)
-    named = []
+    named: list[PairedTest] = []
     for test in tests:
         metric, detector = str(test.get("metric")), str(test["detector"])
         where = [WORDS.get(str(test.get("task")), ""), str(test.get("domain") or "")]

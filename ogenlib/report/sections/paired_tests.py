@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from markupsafe import Markup
 
 from ogenlib.report.findings import Findings, items, setting_of
 from ogenlib.report.format import DASH, MINUS, label, p_value, signed
 from ogenlib.report.html import details, section, table, tag
+from ogenlib.results.types import PairedTest
 
 
 def tests_section(found: Findings) -> Markup | None:
-    tests = items(found.results, "tests")
+    tests = items(found.results.get("tests"))
     headline = {found.headline[0], ""} if found.headline != found.training else {found.training[0], ""}
     inside = [t for t in tests if setting_of(t)[1] == found.headline[1] and setting_of(t)[0] in headline]
     outside = [t for t in tests if t not in inside]
@@ -36,7 +36,7 @@ def tests_section(found: Findings) -> Markup | None:
     )
 
 
-def tests_table(tests: Iterable[Mapping[str, Any]]) -> Markup:
+def tests_table(tests: Iterable[PairedTest]) -> Markup:
     """Paired tests; `a` and `b` are hosts, `coop+ogen` style where OGEN is on."""
 
     def named(value: object) -> str:
@@ -46,7 +46,7 @@ def tests_table(tests: Iterable[Mapping[str, Any]]) -> Markup:
     rows = [
         [
             f"{named(t.get('a'))} {MINUS} {named(t.get('b'))}",
-            " / ".join(str(t[k]) for k in ("dataset", "domain") if t.get(k)) or DASH,
+            " / ".join(part for part in setting_of(t) if part) or DASH,
             str(t.get("metric") or DASH).replace("_", " "),
             signed(t.get("difference")),
             p_value(t.get("p")),

@@ -9,6 +9,7 @@ from ogenlib.report.format import label, number
 from ogenlib.report.html import details, frame, host_rows, section, tag
 from ogenlib.report.plots import lines as plots
 from ogenlib.results.tables import full_mean
+from ogenlib.results.types import Metric
 
 
 def domain_section(found: Findings) -> Markup | None:
@@ -16,7 +17,7 @@ def domain_section(found: Findings) -> Markup | None:
     if len(settings) < 2:
         return None
     suite = bool(found.protocol.get("suite"))
-    metrics = {"base": "Base", "new": "New", "H": "H", "joint_H": "Joint H"}
+    metrics: dict[Metric, str] = {"base": "Base", "new": "New", "H": "H", "joint_H": "Joint H"}
     groups = []
     for setting in settings:
         name = found.place(setting) if suite else found.marked(setting)
@@ -53,7 +54,8 @@ def domain_section(found: Findings) -> Markup | None:
 
 def domain_pictures(found: Findings, settings: list[Setting]) -> list[Markup]:
     pictures = []
-    for metric in ("base", "new", "H"):
+    shown: tuple[Metric, ...] = ("base", "new", "H")
+    for metric in shown:
         series = {label(v): [found.mean(v, metric, s) for s in settings] for v in found.variants}
         if any(value is not None for values in series.values() for value in values):
             places = [found.place(s) for s in settings]

@@ -8,7 +8,8 @@ from ogenlib.evaluate.recall import short_name
 from ogenlib.report.findings import Findings, Setting, items, metric_cell, setting_of, variant_of
 from ogenlib.report.format import DASH, finite, label, number
 from ogenlib.report.html import definitions, details, frame, host_rows, section, table
-from ogenlib.results.tables import RETRIEVAL_METRICS, full_mean
+from ogenlib.results.tables import full_mean
+from ogenlib.results.types import RETRIEVAL_METRICS
 
 
 def retrieval_section(found: Findings) -> Markup | None:
@@ -47,7 +48,9 @@ def _group(found: Findings, setting: Setting) -> Markup:
 
 def _runs(found: Findings) -> Markup:
     """One line for each run and domain."""
-    rows = sorted(items(found.results, "rows"), key=lambda r: (found.rank(variant_of(r)), finite(r.get("seed")) or 0))
+    rows = sorted(
+        items(found.results.get("rows")), key=lambda r: (found.rank(variant_of(r)), finite(r.get("seed")) or 0)
+    )
     head = ["Host", "Domain", "Seed", "Epochs", *map(short_name, RETRIEVAL_METRICS), "Seconds"]
     body = [
         [
