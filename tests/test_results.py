@@ -9,6 +9,7 @@ import pytest
 from ogenlib.detect import measures
 from ogenlib.results import tables as results
 from ogenlib.results import types
+from ogenlib.utils.provenance import versions
 
 
 def row(host: str, seed: int, base: float, new: float, ogen: bool = False) -> dict:
@@ -67,6 +68,6 @@ def test_one_seed_has_a_difference_and_no_p() -> None:
 
 
 def test_versions_name_what_decides_results() -> None:
-    found = results.versions()
+    found = versions()
     assert {"python", "ogenlib", "torch", "open_clip_torch"} <= set(found)
     assert found["torch"][0].isdigit()

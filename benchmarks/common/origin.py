@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ogenlib.results import tables as results
+from ogenlib.utils.provenance import git_revision, now, versions
 
 # Where files lie says nothing about the numbers.
 PLACES = {"--features": "DIR", "--work": "DIR", "--out": "FILE", "--rates": "FILE", "--results": "FILE"}
@@ -27,10 +27,10 @@ def origin(module: str, began: float | None = None) -> dict[str, Any]:
     """Versions, threads, revision, command and date; with `began`, a `time.perf_counter()`, the seconds since."""
     seconds = {} if began is None else {"seconds": time.perf_counter() - began}
     return {
-        "versions": results.versions(),
+        "versions": versions(),
         "threads": torch.get_num_threads(),
-        "git": results.git_revision(),
+        "git": git_revision(),
         "command": command(module),
-        "date": results.now(),
+        "date": now(),
         **seconds,
     }

@@ -28,10 +28,10 @@ from benchmarks.common.places import RESULTS
 from benchmarks.common.results_file import write_results
 from benchmarks.ogen.tasks import StudyTask, emoji_tasks, real_tasks, selection_tasks, task_card
 from ogenlib.evaluate import scores as evaluate
-from ogenlib.hosts import Host, build, method
-from ogenlib.ogen.wrapper import OGEN
+from ogenlib.hosts import Host
 from ogenlib.results import tables as results
 from ogenlib.results.types import Measures, SideMetric
+from ogenlib.runs.assemble import assemble
 from ogenlib.train.loop import fit
 
 SCHEMA = "ogenlib.study/1"
@@ -68,13 +68,13 @@ def tuned_baseline(host: str, *weights: float) -> list[Variant]:
 
 
 def make_host(variant: Variant, task: StudyTask) -> Host:
-    options = {**method(variant.host).dataset_options(task.templates), **variant.options}
+    options = dict(variant.options)
     if variant.names == "all":
         options["anchor_names"] = list(task.split.new)
-    if variant.ogen is None:
-        return build(variant.host, task.clip, task.split.base, **options)
     unknown = task.split.new if variant.names == "known" else None
-    return OGEN.build(variant.host, task.clip, task.split.base, unknown, options, **variant.ogen)
+    return assemble(
+        variant.host, task.clip, task.split.base, task.templates, options, ogen=variant.ogen, unknown=unknown
+    )
 
 
 def run_one(variant: Variant, task: StudyTask, seed: int, epochs: int, curve: bool = False) -> dict[str, Any]:

@@ -30,8 +30,8 @@ from benchmarks.common.results_file import read_results
 from benchmarks.ood.detectors import Entry, Scores, entries
 from benchmarks.ood.tasks import FAR, NEAR, VOCABULARY, Task, test_tasks, validation_tasks, vocabulary
 from ogenlib.detect.measures import METRICS, histogram, measures, roc
-from ogenlib.results import tables as results
 from ogenlib.utils.documents import write_json
+from ogenlib.utils.provenance import git_revision, now
 
 SCHEMA = "ogenlib.ood/1"
 SHOTS = 16
@@ -143,9 +143,9 @@ def run(folder: Path, seeds: Sequence[int], only: Sequence[str] | None, path: Pa
             document["failed"][name] = str(error)
         document["runs"][name] = {
             "seconds": round(time.perf_counter() - began, 2),
-            "git": results.git_revision(),
+            "git": git_revision(),
             "threads": torch.get_num_threads(),
-            "date": results.now(),
+            "date": now(),
         }
         document["rows"].sort(key=lambda row: list(every).index(row["detector"]))
         document["without_exclusions"].sort(key=lambda row: list(every).index(row["detector"]))

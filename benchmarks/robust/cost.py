@@ -36,11 +36,11 @@ from ogenlib.anchors import AnchorPairs, EmojiCaptions, caption_table, emoji_poo
 from ogenlib.data import Dataset, PixelBank, few_shot, load_dataset
 from ogenlib.hosts import METHODS, Host, build, takes_anchors
 from ogenlib.hosts.r_adapter import FEW_SHOT_RANK
-from ogenlib.results import tables as results
 from ogenlib.towers import Backbone, load_backbone
 from ogenlib.train.batches import training_data
 from ogenlib.train.config import TrainConfig
 from ogenlib.utils.documents import write_json
+from ogenlib.utils.provenance import git_revision, now, versions
 
 SCHEMA = "ogenlib.robust-cost/1"
 BATCHES = {"ogen-tiny": 32, "ViT-B-16": 8}
@@ -170,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(json.dumps({"peak_mib": peak(args.model, known[args.peak])}))
         return
     chosen = cases() if args.cases is None else [known[name] for name in args.cases]
-    git, began = results.git_revision(), time.perf_counter()
+    git, began = git_revision(), time.perf_counter()
     others = read_results(args.out) if args.out.is_file() else {"protocol": {"models": {}}}
     again = [*known] if args.cases is None else args.cases
     old = ((row["model"], row["case"], row) for row in others.get("rows", []))
@@ -185,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "rounds": args.rounds or ROUNDS[model],
             "threads": torch.get_num_threads(),
             "git": git,
-            "date": results.now(),
+            "date": now(),
             "seconds": time.perf_counter() - began,
             **({"earlier": before[model]} if args.cases is not None and model in before else {}),
         }
@@ -199,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                     "ratio_is": "median over rounds of seconds over full fine-tuning's of the same round",
                     "peak_is": "of a process of its own that loads the model and trains two steps",
                     "arf_has": "captions, and as many retrieved pairs a step as images",
-                    "versions": results.versions(),
+                    "versions": versions(),
                     "command": command("robust.cost"),
                 },
                 "rows": [rows[m, case] for m in BATCHES for case in known if (m, case) in rows],

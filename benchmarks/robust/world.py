@@ -28,10 +28,10 @@ from ogenlib.bench.protocols import Part, Plan, Tested, plan
 from ogenlib.bench.protocols.domain_shift import ShiftJudge
 from ogenlib.data import FeatureBank, ImageSet, PixelBank, few_shot
 from ogenlib.data.dataset import short_hash
-from ogenlib.hosts import Batch, Host, build, method
+from ogenlib.hosts import Batch, Host
 from ogenlib.merge.vrf import FORMS, VRF
-from ogenlib.ogen.wrapper import OGEN
 from ogenlib.results.robustness import ZERO_SHOT
+from ogenlib.runs.assemble import assemble
 from ogenlib.runs.config import ALL_SHOTS
 from ogenlib.towers import Backbone, load_backbone
 from ogenlib.train.batches import Bank
@@ -193,7 +193,7 @@ class World:
 
     @cached_property
     def zero_shot(self) -> Host:
-        return build(ZERO_SHOT, self.clip, self.plan.known, **dataset_options(ZERO_SHOT, self))
+        return assemble(ZERO_SHOT, self.clip, self.plan.known, self.plan.source.templates)
 
     @cached_property
     def zero_shot_scores(self) -> dict[str, Any]:
@@ -270,15 +270,10 @@ def world(name: str, hosts: Sequence[str], args: argparse.Namespace) -> World:
     return World(load_backbone("ogen-tiny"), plan(config), args.shots, args.work / "banks", args.most, args.precision)
 
 
-def dataset_options(host: str, here: World) -> dict[str, Any]:
-    return method(host).dataset_options(here.plan.source.templates)
-
-
 def make_host(variant: Variant, here: World, seed: int) -> Host:
     """As `ogen bench` makes it: every name is trained, so OGEN has no unknown ones; ARF has captions and anchors."""
-    options = {**dataset_options(variant.host, here), **variant.options}
-    if variant.host == "arf":
-        options = {**here.anchors(seed if here.shots else 0), **options}
-    if variant.ogen is None:
-        return build(variant.host, here.clip, here.plan.known, **options)
-    return OGEN.build(variant.host, here.clip, here.plan.known, None, options, **variant.ogen)
+    anchors = here.anchors(seed if here.shots else 0) if variant.host == "arf" else {}
+    templates = here.plan.source.templates
+    return assemble(
+        variant.host, here.clip, here.plan.known, templates, {**anchors, **variant.options}, ogen=variant.ogen
+    )

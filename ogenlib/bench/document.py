@@ -20,6 +20,7 @@ from ogenlib.results import tables as results
 from ogenlib.results.robustness import robustness_tables
 from ogenlib.results.types import Confusion, Results, Robustness, Row
 from ogenlib.utils.documents import conform, read_json, unsealed
+from ogenlib.utils.provenance import git_revision, now, versions
 
 THUMBNAILS = 4  # pictures beside a confusion
 
@@ -154,11 +155,11 @@ def ending(skipped: list[dict[str, str]], command: str, seconds: float) -> dict[
     """What a protocol card says of the run itself."""
     return {
         "skipped": skipped,
-        "versions": results.versions(),
+        "versions": versions(),
         "threads": torch.get_num_threads(),
         "command": command,
-        "git": results.git_revision(),
-        "date": results.now(),
+        "git": git_revision(),
+        "date": now(),
         "seconds": seconds,
     }
 

@@ -27,7 +27,7 @@ from ogenlib.data import FeatureBank
 from ogenlib.distill import EMA, Teacher
 from ogenlib.distill.named import copy_into
 from ogenlib.generators import ClassConditionalGenerator
-from ogenlib.hosts import Batch, Host, ZeroShotAnchor, build, method
+from ogenlib.hosts import Batch, Host, ZeroShotAnchor
 from ogenlib.hosts.run_folder import GENERATOR
 from ogenlib.ogen.config import ogen_config
 from ogenlib.ogen.generator_file import save_generator
@@ -35,7 +35,6 @@ from ogenlib.ogen.names import other_names
 from ogenlib.ogen.objective import StepLogits, start_teacher, step_terms, wants_synthesized
 from ogenlib.ogen.scoring import Group, Scoring, with_synthesized
 from ogenlib.ogen.synthesis import SynthesizedRows, draw_labels
-from ogenlib.towers import ClipLike
 
 
 class OGEN(Host):
@@ -291,20 +290,6 @@ class OGEN(Host):
             "new_names_known_in_training": self.names_known,
             "other_names": list(self.others),
         }
-
-    @classmethod
-    def build(
-        cls,
-        name: str,
-        clip: ClipLike,
-        known: Sequence[str],
-        unknown: Sequence[str] | None = None,
-        options: Mapping[str, Any] | None = None,
-        **ogen: Any,
-    ) -> OGEN:
-        """OGEN around a method by name, made with `options` and with what it wants for unknown names."""
-        wanted = method(name).unknown_options(unknown or ())
-        return cls(build(name, clip, known, **{**(options or {}), **wanted}), known, unknown, **ogen)
 
     @classmethod
     def from_card(cls, host: Host, card: Mapping[str, Any], generator: ClassConditionalGenerator | None = None) -> OGEN:

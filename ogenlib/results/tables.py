@@ -28,9 +28,6 @@ from ogenlib.results.types import (
     Score,
     Summary,
 )
-from ogenlib.utils.provenance import git_revision as git_revision
-from ogenlib.utils.provenance import now as now
-from ogenlib.utils.provenance import versions as versions
 
 SCHEMA = "ogenlib.results/1"
 """The format of a document of results, as `schema` in it."""

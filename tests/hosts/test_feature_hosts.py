@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ogenlib import OGEN
 from ogenlib.hosts import Batch, Host, build
+from ogenlib.runs.assemble import assemble
 from ogenlib.runs.saved import load_run
 from ogenlib.train.loop import fit
 
@@ -72,7 +72,9 @@ def test_ogen_around_it_trains(case, clip, toy_bank, unknown) -> None:
     plain, settings = case
     options = plain.config()
     small = {"iterations": 5, "rows": 6, "per_class": 4, "teacher": "almt", "m_max": 3}
-    model = OGEN.build(plain.info.name, clip, toy_bank.classnames, unknown, options, **small)
+    model = assemble(
+        plain.info.name, clip, toy_bank.classnames, ["a photo of a {}."], options, ogen=small, unknown=unknown
+    )
     start = {k: p.detach().clone() for k, p in model.trainable().items()}
     history = fit(model, toy_bank, **settings)
     assert {"zero_shot_kl_real", "synthesized_ce"} <= history.epochs[0].keys()

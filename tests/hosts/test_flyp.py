@@ -15,7 +15,7 @@ from ogenlib.data import PixelBank
 from ogenlib.hosts import FLYP, Batch, StarFT, build, zero_shot_weights
 from ogenlib.hosts.parts.contrastive import info_nce
 from ogenlib.hosts.parts.text_pool import TextPool, class_texts
-from ogenlib.ogen.wrapper import OGEN
+from ogenlib.runs.assemble import assemble
 from ogenlib.runs.saved import load_run
 from ogenlib.train.config import TrainConfig
 from ogenlib.train.loop import fit
@@ -183,7 +183,7 @@ def test_it_trains_goes_on_and_is_saved(clip, bank, tmp_path, name: str) -> None
 
 def test_ogen_around_it_trains_both_towers(clip, bank) -> None:
     small = {"k": 2, "iterations": 3, "rows": 4, "per_class": 4, "teacher": "ema"}
-    model = OGEN.build("flyp", clip, KNOWN, NEW, {"templates": TEMPLATE}, **small)
+    model = assemble("flyp", clip, KNOWN, [TEMPLATE], ogen=small, unknown=NEW)
     history = fit(model, bank, **{**QUICK, "epochs": 1})
     assert {"contrastive", "zero_shot_kl_real", "synthesized_ce"} <= set(history.epochs[0])
     twins = model.host.frozen_twins()

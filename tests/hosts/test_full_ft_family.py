@@ -16,7 +16,7 @@ from ogenlib import distill
 from ogenlib.data import FeatureBank, PixelBank
 from ogenlib.hosts import CARFT, EMA, KD, L2SP, LPFT, Batch, FullFT, Host, LinearProbe, build
 from ogenlib.hosts.linear_probe import probe
-from ogenlib.ogen.wrapper import OGEN
+from ogenlib.runs.assemble import assemble
 from ogenlib.train.config import TrainConfig
 from ogenlib.train.loop import fit
 
@@ -237,7 +237,7 @@ def test_a_killed_training_goes_on_to_the_same_end(clip, bank, tmp_path, name: s
 @pytest.mark.parametrize("name", list(FAMILY))
 def test_ogen_around_it_trains(clip, bank, name: str) -> None:
     small = {"k": 2, "iterations": 3, "rows": 4, "per_class": 4, "teacher": "ema"}
-    model = OGEN.build(name, clip, KNOWN, NEW, {"templates": TEMPLATE, **FAMILY[name]}, **small)
+    model = assemble(name, clip, KNOWN, [TEMPLATE], FAMILY[name], ogen=small, unknown=NEW)
     history = fit(model, bank, **{**QUICK, "epochs": 1})
     own = {"ema": set(), "lp_ft": set(), "l2_sp": {"l2_sp"}, "kd": {"kd"}, "car_ft": {"context"}}[name]
     assert {"ce", "zero_shot_kl_real", "synthesized_ce", *own} <= set(history.epochs[0])
