@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import FakeClip, write_pictures
+from processes import Python, wait_for
 
 from ogenlib.data import FeatureBank, ImageSet, extract_shards, merge_shards
 from ogenlib.data.bank import read_manifest
@@ -139,7 +140,7 @@ def test_bad_arguments_are_refused(pet_images: ImageSet, tmp_path: Path) -> None
 
 
 EXTRACTS = """
-import logging, sys
+import logging, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import conftest
@@ -149,8 +150,9 @@ logging.basicConfig(format="%(message)s")
 class Waits(conftest.FakeClip):
     def encode_image(self, pixels, normalize=True):
         if not self.batches and sys.argv[4] == "first":
-            print("at it", flush=True)
-            sys.stdin.readline()
+            Path("at it").touch()
+            while not Path("go on").exists():
+                time.sleep(0.01)
         return super().encode_image(pixels, normalize)
 
 clip, data = Waits(), conftest.folder_images(Path(sys.argv[2]))
@@ -164,19 +166,18 @@ print(len(bank), len(clip.batches))
 
 @pytest.mark.parametrize("name", ["bank.safetensors", "bank"])
 def test_of_two_processes_the_second_waits_and_loads(name: str, pets: Path, tmp_path: Path) -> None:
-    def start(which: str) -> subprocess.Popen[str]:
+    def start(which: str) -> Python:
         arguments = [str(Path(__file__).parent), str(pets), str(tmp_path / name), which]
-        pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        return subprocess.Popen([sys.executable, "-c", EXTRACTS, *arguments], text=True, **pipes)
+        return Python("-c", EXTRACTS, *arguments, folder=tmp_path)
 
     first = start("first")
-    assert first.stdout and first.stdout.readline() == "at it\n"
+    wait_for((tmp_path / "at it").exists, first)
     second = start("second")
-    assert second.stderr and f"another process writes {tmp_path / name}; waiting" in second.stderr.readline()
-    told = first.communicate("go on\n", timeout=120)
-    assert first.returncode == 0 and told[0] == "15 4\n", told
-    told = second.communicate(timeout=120)
-    assert second.returncode == 0 and told[0] == "15 0\n", told
+    wait_for(lambda: second.err.read_text().endswith("\n"), second)
+    assert f"another process writes {tmp_path / name}; waiting" in second.err.read_text()
+    (tmp_path / "go on").touch()
+    assert first.wait() == 0 and first.out.read_text() == "15 4\n", first.said()
+    assert second.wait() == 0 and second.out.read_text() == "15 0\n", second.said()
 
 
 def test_a_plan_or_manifest_that_was_changed_is_refused(pet_images: ImageSet, tmp_path: Path) -> None:
