@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import re
-import subprocess
-import sys
 
 import pytest
+from processes import python
 
 from ogenlib.bench.runner import BenchConfig, run_bench
 from ogenlib.cli.main import main
@@ -433,8 +432,7 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message: str, capsys, 
 
 
 def test_python_dash_m(tmp_path) -> None:
-    done = subprocess.run([sys.executable, "-m", "ogenlib", "data", "list"], capture_output=True, text=True, check=True)
-    assert done.stdout.count("emoji-concepts/") == 8
+    assert python("-m", "ogenlib", "data", "list").count("emoji-concepts/") == 8
 
 
 def test_a_command_leaves_the_logging_of_its_caller_alone(capsys) -> None:

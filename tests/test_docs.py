@@ -189,8 +189,7 @@ def test_commands_of_the_readme_run(fresh: Path) -> None:
     for line in COMMANDS:
         words = shlex.split(line, comments=True)
         if words[:1] == ["ogen"]:
-            quick = {"bench": ["--smoke"], "train": ["--epochs", "2"]}.get(words[1], [])
-            python("-m", "ogenlib", *words[1:], *quick, folder=fresh)
+            python("-m", "ogenlib", *words[1:], *QUICK.get(words[1], []), folder=fresh)
         elif words:
             assert words[0] == "make", line
             assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), line

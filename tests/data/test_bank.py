@@ -192,10 +192,10 @@ KILLED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import conftest
+from data_world import FakeClip, folder_images
 from ogenlib.data import FeatureBank
-clip = conftest.FakeClip(kill_at=int(sys.argv[4]))
-data = conftest.folder_images(Path(sys.argv[2]))
+clip = FakeClip(kill_at=int(sys.argv[4]))
+data = folder_images(Path(sys.argv[2]))
 FeatureBank.extract(clip, data, views=2, batch_size=2, chunk_views=8, path=sys.argv[3])
 """
 

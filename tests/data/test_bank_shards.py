@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import FakeClip, write_pictures
+from data_world import FakeClip, write_pictures
 from processes import Python, wait_for
 
 from ogenlib.data import FeatureBank, ImageSet, extract_shards, merge_shards
@@ -86,7 +86,7 @@ def test_a_killed_run_goes_on_with_another_number_of_processes(pet_images: Image
         in_turn([FakeClip(), Fragile()], pet_images, tmp_path / "bank", **options)
     with pytest.raises(FileNotFoundError, match=r"no manifest.json, so no finished bank; run the same"):
         FeatureBank.load(tmp_path / "bank")
-    with pytest.raises(FileNotFoundError, match=r"2 of 2 shards are not finished, the first shard-00000-of-00002"):
+    with pytest.raises(FileNotFoundError, match=r"2 of 2 shards .*shard-00000-of-00002"):
         merge_shards(tmp_path / "bank")
     alone = FakeClip()
     bank = extract_shards(alone, pet_images, tmp_path / "bank", **options)
@@ -143,11 +143,11 @@ EXTRACTS = """
 import logging, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import conftest
+from data_world import FakeClip, folder_images
 from ogenlib.data import FeatureBank, extract_shards
 logging.basicConfig(format="%(message)s")
 
-class Waits(conftest.FakeClip):
+class Waits(FakeClip):
     def encode_image(self, pixels, normalize=True):
         if not self.batches and sys.argv[4] == "first":
             Path("at it").touch()
@@ -155,7 +155,7 @@ class Waits(conftest.FakeClip):
                 time.sleep(0.01)
         return super().encode_image(pixels, normalize)
 
-clip, data = Waits(), conftest.folder_images(Path(sys.argv[2]))
+clip, data = Waits(), folder_images(Path(sys.argv[2]))
 if sys.argv[3].endswith(".safetensors"):
     bank = FeatureBank.extract(clip, data, path=sys.argv[3], chunk_views=4)
 else:
@@ -193,7 +193,7 @@ def test_a_plan_or_manifest_that_was_changed_is_refused(pet_images: ImageSet, tm
         extract_shards(FakeClip(), pet_images, folder)
     for bounds in ([0], [0, 7, 7, 15], [3, 15]):
         write_document(folder / "plan.json", {**json.loads((folder / "plan.json").read_text()), "bounds": bounds})
-        with pytest.raises(ValueError, match=r"plan.json cannot be read .*bounds are not rising numbers from 0"):
+        with pytest.raises(ValueError, match=r"plan.json .*bounds are not rising"):
             extract_shards(FakeClip(), pet_images, folder)
     assert len(extract_shards(FakeClip(), pet_images, folder, overwrite=True)) == 15
 
@@ -202,10 +202,10 @@ def test_a_manifest_belongs_to_its_bank(pet_images: ImageSet, tmp_path: Path) ->
     folder = tmp_path / "bank"
     extract_shards(FakeClip(), pet_images, folder)
     FeatureBank.extract(FakeClip(weights=1), pet_images).save(folder / "bank.safetensors")
-    with pytest.raises(ValueError, match=r"bank.safetensors is not the file that manifest.json was written for"):
+    with pytest.raises(ValueError, match=r"bank.safetensors is not the file that .*manifest.json"):
         FeatureBank.load(folder)
     write_document(folder / "manifest.json", {**json.loads((folder / "manifest.json").read_text()), "digest": None})
-    with pytest.raises(ValueError, match=r"bank.safetensors is not the bank that .*manifest.json was written for"):
+    with pytest.raises(ValueError, match=r"bank.safetensors is not the bank that .*manifest.json"):
         FeatureBank.load(folder)
 
 
