@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from processes import Python, wait_for
 
+pytestmark = pytest.mark.slow
+
 ASK = ["bench", "--smoke", "--hosts", "coop", "taskres", "--no-ogen", "--epochs", "3", "--quiet", "--out"]
 
 

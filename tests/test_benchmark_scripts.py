@@ -56,6 +56,7 @@ def test_parts_make_the_whole() -> None:
     assert part(cells, (2, 3)) == [1, 4]
 
 
+@pytest.mark.slow
 def test_a_child_is_heard_and_a_failed_one_is_told() -> None:
     small = ("--rows", "20", "--classes", "4", "--dim", "8", "--threads", "1")
     found = said_by("ood.speed", "--child", "throughput", *small)

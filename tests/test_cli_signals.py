@@ -51,6 +51,7 @@ def defaults() -> None:
         signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 
+@pytest.mark.slow
 def test_a_training_that_is_ended_leaves_whole_files_and_one_line(tmp_path: Path) -> None:
     for label, color in enumerate(("red", "blue")):
         (tmp_path / "images" / color).mkdir(parents=True)

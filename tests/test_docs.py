@@ -85,6 +85,7 @@ def test_the_readme_has_code_and_commands() -> None:
     assert not [b.code for b in BLOCKS if b.reason == ""], "a block that is not run gives no reason"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", PYTHON, ids=[f"block{i}" for i in range(len(PYTHON))])
 def test_python_blocks_of_the_readme_run(block: Block, workplace: Path) -> None:
     ast.parse(block.code)
@@ -143,6 +144,7 @@ def programs() -> list[tuple[str, str]]:
     return [(name, program) for name, program in pages if program]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, program", programs(), ids=lambda value: value if value.endswith(".md") else "")
 def test_a_docs_page_runs_from_top_to_bottom(name: str, program: str, fresh: Path) -> None:
     ast.parse(program)
@@ -173,6 +175,7 @@ def test_every_page_is_in_the_site_and_in_its_index() -> None:
     assert set(links((ROOT / "docs" / "index.md").read_text(encoding="utf-8"))) == pages - {"index.md"}
 
 
+@pytest.mark.slow
 def test_the_site_builds(tmp_path: Path) -> None:
     pytest.importorskip("material", reason="extra docs is not installed (mkdocs, mkdocs-material)")
     place = ["--site-dir", str(tmp_path / "site"), "--config-file", "docs/site/mkdocs.yml"]
@@ -180,11 +183,13 @@ def test_the_site_builds(tmp_path: Path) -> None:
     assert (tmp_path / "site" / "export" / "index.html").is_file()
 
 
+@pytest.mark.slow
 def test_the_table_of_methods_is_current() -> None:
     process = Python("-m", "benchmarks.docs.methods", "--check", folder=ROOT)
     assert process.wait() == 0, process.said() + "\nrun python -m benchmarks.docs.methods"
 
 
+@pytest.mark.slow
 def test_commands_of_the_readme_run(fresh: Path) -> None:
     for line in COMMANDS:
         words = shlex.split(line, comments=True)
@@ -204,6 +209,7 @@ def test_links_lead_somewhere(path: Path) -> None:
             ast.parse(block.code)
 
 
+@pytest.mark.slow
 def test_tables_are_current() -> None:
     assert "README.md: base-to-new" in python("-m", "benchmarks.docs.fill", "--check", folder=ROOT)
 

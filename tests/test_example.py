@@ -6,6 +6,7 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
 from processes import python
 
 FILE = Path(__file__).resolve().parents[1] / "examples" / "ogen_in_one_file.py"
@@ -25,6 +26,7 @@ def test_it_is_short_and_writes_the_method_out() -> None:
     assert used == {"load_backbone", "load_dataset", "base_new_split", "few_shot", "FeatureBank.extract"}
 
 
+@pytest.mark.slow
 def test_it_prints_before_and_after() -> None:
     header, *rows = python(str(FILE), "--shots", "2", "--epochs", "2").splitlines()
     assert header.split() == ["base", "new", "H"]

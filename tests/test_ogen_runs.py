@@ -264,6 +264,7 @@ def of_recipe(name: str, table: EmbeddingTable) -> OGEN:
     return OGEN(adapter(table), **{"unknown": UNKNOWN, **SMALL, **SHARED_OUT[name]})
 
 
+@pytest.mark.slow
 def test_two_processes_end_where_one_does(tmp_path) -> None:
     table = make_table()
     script = tmp_path / "script.py"

@@ -138,6 +138,7 @@ distributed.stop()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_end_where_one_does(tmp_path) -> None:
     script, ends = tmp_path / "script.py", []
     script.write_text(SCRIPT)
@@ -153,6 +154,7 @@ def test_two_processes_end_where_one_does(tmp_path) -> None:
 # --- OGEN around it ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("teacher", ["almt", "mean", "ema", None])
 def test_ogen_trains_it_and_goes_on(clip, bank, tmp_path, teacher: str | None) -> None:
     class Stop(Exception):
@@ -278,6 +280,7 @@ def test_train_eval_and_predict_from_the_command_line(registered, tmp_path, caps
     assert "boat" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_bench_runs_it_beside_a_host_on_features(registered, clip, tmp_path, monkeypatch) -> None:
     decoded: list[int] = []
     load = PixelBank.load.__func__

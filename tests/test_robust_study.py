@@ -26,6 +26,8 @@ from ogenlib.merge.vrf import VRF
 from ogenlib.results.robustness import MEASURES
 from ogenlib.towers import load_backbone
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_fine_tuning_method_is_run() -> None:
     found = robust_study.fine_tuning_hosts()

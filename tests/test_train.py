@@ -243,6 +243,7 @@ def run(script: Path, out: Path, result: Path, run: Callable[..., Any] = python)
     return load_file(result)["context"]
 
 
+@pytest.mark.slow
 def test_killed_with_sigkill_and_resumed_is_bit_identical(script: Path, tmp_path) -> None:
     whole = run(script, tmp_path / "whole", tmp_path / "whole.safetensors")
     out, result = tmp_path / "killed", tmp_path / "killed.safetensors"
@@ -263,6 +264,7 @@ def test_killed_with_sigkill_and_resumed_is_bit_identical(script: Path, tmp_path
     assert torch.equal(run(script, out, result), whole)
 
 
+@pytest.mark.slow
 def test_two_processes_end_where_one_does(script: Path, tmp_path) -> None:
     one = run(script, tmp_path / "one", tmp_path / "one.safetensors")
     two = run(script, tmp_path / "two", tmp_path / "two.safetensors", two_of)

@@ -200,6 +200,7 @@ FeatureBank.extract(clip, data, views=2, batch_size=2, chunk_views=8, path=sys.a
 """
 
 
+@pytest.mark.slow
 def test_a_killed_extraction_goes_on_where_it_stopped(make_clip, pet_images, pets, tmp_path):
     """15 images in 2 views are 15 batches of 2, in parts of 4 images: 4 batches each."""
     whole, path = tmp_path / "whole.safetensors", tmp_path / "killed.safetensors"

@@ -164,6 +164,7 @@ print(len(bank), len(clip.batches))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bank.safetensors", "bank"])
 def test_of_two_processes_the_second_waits_and_loads(name: str, pets: Path, tmp_path: Path) -> None:
     def start(which: str) -> Python:
@@ -219,6 +220,7 @@ def test_overwriting_follows_no_link_out_of_the_folder(pet_images: ImageSet, tmp
     assert (outside / "mine.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_torchrun_extracts_with_two_processes(tmp_path: Path) -> None:
     write_pictures(tmp_path / "pictures", {"bird": 3, "boat": 4}, side=8)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "ogenlib"]

@@ -123,6 +123,7 @@ distributed.stop()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_end_where_one_does(tmp_path: Path) -> None:
     script, ends = tmp_path / "script.py", []
     script.write_text(SCRIPT)

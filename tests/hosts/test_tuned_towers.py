@@ -247,6 +247,7 @@ distributed.stop()
 PARALLEL = ("full_ft", "flyp")
 
 
+@pytest.mark.slow
 def test_two_processes_end_where_one_does(tmp_path) -> None:
     script, ends = tmp_path / "script.py", []
     script.write_text(SCRIPT)
