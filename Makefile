@@ -9,14 +9,15 @@ OUT ?= runs/demo
 TEST := -m pytest -n auto --maxprocesses 4 --dist worksteal
 TYPED := ogenlib generators distill benchmarks
 
-.PHONY: help demo test lint docs clean
+.PHONY: help demo test test-fast lint docs clean
 
 help:
-	@echo "make demo    install what is missing, run the benchmark, write $(OUT)/report.html"
-	@echo "make test    install what is missing, run the tests"
-	@echo "make lint    ruff and mypy"
-	@echo "make docs    write the documentation to build/docs"
-	@echo "make clean   remove $(VENV), build products and caches (runs/ is kept)"
+	@echo "make demo       install what is missing, run the benchmark, write $(OUT)/report.html"
+	@echo "make test       install what is missing, run the tests"
+	@echo "make test-fast  the same without the slow ones, for work in between"
+	@echo "make lint       ruff and mypy"
+	@echo "make docs       write the documentation to build/docs"
+	@echo "make clean      remove $(VENV), build products and caches (runs/ is kept)"
 
 demo: $(VENV)/.demo-installed
 	$(VENV)/bin/ogen bench --out $(OUT)
@@ -24,6 +25,9 @@ demo: $(VENV)/.demo-installed
 
 test: $(VENV)/.test-installed
 	$(VENV)/bin/python $(TEST)
+
+test-fast: $(VENV)/.test-installed
+	$(VENV)/bin/python $(TEST) -m "not slow"
 
 lint: $(VENV)/.test-installed
 	$(VENV)/bin/python -m ruff check .

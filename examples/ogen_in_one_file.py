@@ -223,15 +223,9 @@ def emoji_features(shots: int, seed: int, views: int = 2) -> Features:
     train = og.FeatureBank.extract(clip, picked, views=views, seed=seed)  # (N, views, D)
     test = og.FeatureBank.extract(clip, data.test.of_classes(names))
     text = clip.encode_text([data.templates[0].format(name) for name in names])
-    return Features(
-        train.features.float().flatten(0, 1),
-        train.labels.repeat_interleave(views),
-        text,
-        len(split.base),
-        test.features[:, 0].float(),
-        test.labels,
-        float(clip.logit_scale),
-    )
+    rows, labels = train.features.float().flatten(0, 1), train.labels.repeat_interleave(views)
+    tested, scale = test.features[:, 0].float(), float(clip.logit_scale)
+    return Features(rows, labels, text, len(split.base), tested, test.labels, scale)
 
 
 def main() -> None:

@@ -20,6 +20,8 @@ from ogenlib.ogen.wrapper import OGEN
 from ogenlib.report.plots import lines as plots
 from ogenlib.runs.saved import load_run
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"iterations": 10, "per_class": 8, "rows": 8}  # of the generator, for tests that do not look at accuracy
 
 

@@ -14,6 +14,8 @@ from ogenlib.cli.main import main
 from ogenlib.data import Dataset, load_dataset
 from ogenlib.runs.saved import load_run
 
+pytestmark = pytest.mark.slow
+
 CANDIDATES = 12
 
 

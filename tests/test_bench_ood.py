@@ -23,6 +23,8 @@ from ogenlib.report.page import build_report
 from ogenlib.report.text import summary_text
 from ogenlib.results import tables as results
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"iterations": 4, "per_class": 4, "rows": 4}
 FAR = "emoji-concepts/activities"
 

@@ -22,6 +22,8 @@ from ogenlib.report.page import build_report
 from ogenlib.report.text import summary_text
 from ogenlib.results import tables as results
 
+pytestmark = pytest.mark.slow
+
 
 def small(**changes: Any) -> BenchConfig:
     return BenchConfig(

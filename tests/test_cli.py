@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import re
-import subprocess
-import sys
 
 import pytest
+from processes import python
 
 from ogenlib.bench.runner import BenchConfig, run_bench
 from ogenlib.cli.main import main
@@ -58,6 +57,7 @@ def one_line(capsys) -> str:
 # --- bench ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_bench_writes_the_results_contract(bench) -> None:
     results = json.loads((bench / "results.json").read_text())
     assert results["schema"] == SCHEMA
@@ -96,12 +96,14 @@ def test_bench_writes_the_results_contract(bench) -> None:
     assert all(len(c["thumbnails"]) >= 1 for c in results["confusions"])
 
 
+@pytest.mark.slow
 def test_bench_writes_a_self_contained_report(bench) -> None:
     page = (bench / "report.html").read_text()
     assert "emoji-categories" in page and "data:image" in page
     assert not re.search(r"(src|href)=[\"']?https?://[^\"' >]+\.(js|css|png)", page)
 
 
+@pytest.mark.slow
 def test_bench_goes_on_from_finished_cells(bench, tmp_path) -> None:
     before = {p: p.stat().st_mtime_ns for p in (bench / "cells").iterdir()}
     first = json.loads((bench / "results.json").read_text())
@@ -142,6 +144,7 @@ def test_skipped_images_end_in_the_report(pictures, tmp_path, capsys) -> None:
     assert all(path.name in page for path in torn)
 
 
+@pytest.mark.slow
 def test_bench_prints_a_line_for_every_variant(bench, capsys) -> None:
     assert main(["bench", "--smoke", "--epochs", "2", "--out", str(bench)]) == 0  # all cells are finished
     text = capsys.readouterr().out
@@ -357,6 +360,7 @@ def test_methods_as_json(capsys) -> None:
     assert all({"name", "kind", "paper", "url", "year", "parameters", "ogen"} <= set(r) for r in rows.values())
 
 
+@pytest.mark.slow
 def test_report_is_made_again_from_results(bench, tmp_path, capsys) -> None:
     assert main(["report", str(bench), "--out", str(tmp_path), "--quiet"]) == 0
     assert (tmp_path / "report.html").read_text() == (bench / "report.html").read_text()
@@ -432,9 +436,9 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, message: str, capsys, 
     assert list(tmp_path.iterdir()) == []  # no folder is left of a command that was refused
 
 
+@pytest.mark.slow
 def test_python_dash_m(tmp_path) -> None:
-    done = subprocess.run([sys.executable, "-m", "ogenlib", "data", "list"], capture_output=True, text=True, check=True)
-    assert done.stdout.count("emoji-concepts/") == 8
+    assert python("-m", "ogenlib", "data", "list").count("emoji-concepts/") == 8
 
 
 def test_a_command_leaves_the_logging_of_its_caller_alone(capsys) -> None:

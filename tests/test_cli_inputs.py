@@ -374,6 +374,7 @@ def test_detect_json_says_what_was_printed_with_its_digest(
     assert found.pop(DIGEST) == digest_of(found)
 
 
+@pytest.mark.slow
 def test_what_is_printed_is_written_where_out_is_given(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from processes import PATIENCE, Python, wait_for
 
 from ogenlib.cli import methods
 from ogenlib.cli.main import main
@@ -20,7 +20,6 @@ from ogenlib.cli.signals import Ending, ending
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="other systems have other signals")
 CODES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
-PATIENCE = 120  # seconds
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +34,7 @@ def ordinary() -> Iterator[None]:
 
 
 def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
-    """``ogen`` in a process of its own, with the signals' default handlers."""
+    """``ogen`` in a Python that starts here, with the signals' default handlers."""
     command = [sys.executable, "-m", "ogenlib", *arguments]
     return subprocess.Popen(
         command,
@@ -52,29 +51,22 @@ def defaults() -> None:
         signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 
-def wait_for(there: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    until = time.monotonic() + PATIENCE
-    while not there():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.01)
-
-
+@pytest.mark.slow
 def test_a_training_that_is_ended_leaves_whole_files_and_one_line(tmp_path: Path) -> None:
     for label, color in enumerate(("red", "blue")):
         (tmp_path / "images" / color).mkdir(parents=True)
         for row in range(3):
             Image.new("RGB", (64, 64 + 10 * label + row), color).save(tmp_path / "images" / color / f"{row}.png")
     running = {}
-    for name in CODES:  # at once: importing takes longer than all else
+    for name in CODES:
         command = ["train", "--dataset", str(tmp_path / "images"), "--views", "1", "--epochs", "100000", "--quiet"]
-        running[name] = start(*command, "--out", str(tmp_path / name))
+        running[name] = Python("-m", "ogenlib", *command, "--out", str(tmp_path / name))
     for name, process in running.items():
         wait_for((tmp_path / name / "checkpoint.safetensors").exists, process)
         process.send_signal(getattr(signal, name))
     for name, process in running.items():
-        out, err = process.communicate(timeout=PATIENCE)
-        assert (process.returncode, out) == (CODES[name], "")
+        code, out, err = process.wait(), process.out.read_text(), process.err.read_text()
+        assert (code, out) == (CODES[name], "")
         assert err.startswith("ogen train: ") and err.count("\n") == 1 and "goes on" in err
         assert ("interrupted" in err) is (name == "SIGINT") and (name in err) is (name != "SIGINT")
         assert [p.name for p in (tmp_path / name).iterdir() if p.name.endswith((".tmp", ".tmp.safetensors"))] == []

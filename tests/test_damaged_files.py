@@ -282,6 +282,7 @@ def test_a_sealed_card_that_makes_no_method_ends_in_one_line(
         og.load_run(tmp_path / "run", clip=table())
 
 
+@pytest.mark.slow
 def test_an_edited_cell_does_not_reach_the_results(tmp_path: Path, capsys: Any) -> None:
     ask = ["bench", "--smoke", "--hosts", "zero_shot", "--no-ogen", "--quiet", "--out", str(tmp_path)]
     assert main(ask) == 0

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import Python, python
 from study_documents import DOCUMENTS, SHOWN
 
 from benchmarks.docs import fill as fill_docs
@@ -80,11 +78,6 @@ def fresh(workplace: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
-
-
 def test_the_readme_has_code_and_commands() -> None:
     assert len(PYTHON) >= 2
     assert {"make demo", "make test"} <= {line.split("#")[0].strip() for line in COMMANDS}
@@ -92,13 +85,18 @@ def test_the_readme_has_code_and_commands() -> None:
     assert not [b.code for b in BLOCKS if b.reason == ""], "a block that is not run gives no reason"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", PYTHON, ids=[f"block{i}" for i in range(len(PYTHON))])
 def test_python_blocks_of_the_readme_run(block: Block, workplace: Path) -> None:
     ast.parse(block.code)
     if block.reason:
         pytest.skip(block.reason)
-    result = run([sys.executable, "-c", block.code], workplace)
-    assert result.returncode == 0, result.stderr
+    python("-c", smaller(block.code), folder=workplace)
+
+
+def smaller(code: str) -> str:
+    """Code of a page with fewer epochs, views and shots than a reader would want."""
+    return re.sub(r"\b(epochs|views|shots)=(\d+)", lambda found: f"{found[1]}={min(int(found[2]), 2)}", code)
 
 
 QUICK = {
@@ -117,7 +115,7 @@ def as_program(text: str) -> str:
         if block.reason is not None:
             continue
         if block.language == "python":
-            parts.append(block.code)
+            parts.append(smaller(block.code))
         if block.language in ("sh", "console"):
             for line in block.code.splitlines():
                 words = shlex.split(line.removeprefix("$ "), comments=True)
@@ -146,20 +144,20 @@ def programs() -> list[tuple[str, str]]:
     return [(name, program) for name, program in pages if program]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, program", programs(), ids=lambda value: value if value.endswith(".md") else "")
 def test_a_docs_page_runs_from_top_to_bottom(name: str, program: str, fresh: Path) -> None:
     ast.parse(program)
-    result = run([sys.executable, "-c", program], fresh)
-    assert result.returncode == 0, f"{name}\n{result.stdout}\n{result.stderr}"
+    python("-c", program, folder=fresh)
 
 
 def test_a_page_becomes_a_program() -> None:
-    text = "```sh\nogen data list  # all\nmake docs\n```\n```python\nx = 1\n```\n"
+    text = "```sh\nogen data list  # all\nmake docs\n```\n```python\nx(epochs=50, views=1)\n```\n"
     text += "<!-- not run: slow -->\n```sh\nogen z\n```\n"
     program = as_program(text + "```console\n$ ogen train --out a\n```\n```text\nogen no\n```\n")
     assert [line for line in program.splitlines() if line] == [
         "assert __import__('ogenlib.cli.main').cli.main(['data', 'list']) == 0",
-        "x = 1",
+        "x(epochs=2, views=1)",
         "assert __import__('ogenlib.cli.main').cli.main(['train', '--out', 'a', '--epochs', '2', '--views', '1']) == 0",
     ]
     with pytest.raises(AssertionError):
@@ -177,26 +175,26 @@ def test_every_page_is_in_the_site_and_in_its_index() -> None:
     assert set(links((ROOT / "docs" / "index.md").read_text(encoding="utf-8"))) == pages - {"index.md"}
 
 
+@pytest.mark.slow
 def test_the_site_builds(tmp_path: Path) -> None:
     pytest.importorskip("material", reason="extra docs is not installed (mkdocs, mkdocs-material)")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
-    result = run([*command, "--config-file", "docs/site/mkdocs.yml"], ROOT)
-    assert result.returncode == 0, result.stdout + result.stderr
+    place = ["--site-dir", str(tmp_path / "site"), "--config-file", "docs/site/mkdocs.yml"]
+    python("-m", "mkdocs", "build", "--strict", *place, folder=ROOT)
     assert (tmp_path / "site" / "export" / "index.html").is_file()
 
 
+@pytest.mark.slow
 def test_the_table_of_methods_is_current() -> None:
-    result = run([sys.executable, "-m", "benchmarks.docs.methods", "--check"], ROOT)
-    assert result.returncode == 0, result.stdout + result.stderr + "\nrun python -m benchmarks.docs.methods"
+    process = Python("-m", "benchmarks.docs.methods", "--check", folder=ROOT)
+    assert process.wait() == 0, process.said() + "\nrun python -m benchmarks.docs.methods"
 
 
+@pytest.mark.slow
 def test_commands_of_the_readme_run(fresh: Path) -> None:
     for line in COMMANDS:
         words = shlex.split(line, comments=True)
         if words[:1] == ["ogen"]:
-            quick = {"bench": ["--smoke"], "train": ["--epochs", "2"]}.get(words[1], [])
-            result = run([sys.executable, "-m", "ogenlib", *words[1:], *quick], fresh)
-            assert result.returncode == 0, f"{line}\n{result.stderr}"
+            python("-m", "ogenlib", *words[1:], *QUICK.get(words[1], []), folder=fresh)
         elif words:
             assert words[0] == "make", line
             assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE), line
@@ -211,10 +209,9 @@ def test_links_lead_somewhere(path: Path) -> None:
             ast.parse(block.code)
 
 
+@pytest.mark.slow
 def test_tables_are_current() -> None:
-    result = run([sys.executable, "-m", "benchmarks.docs.fill", "--check"], ROOT)
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "README.md: base-to-new" in result.stdout
+    assert "README.md: base-to-new" in python("-m", "benchmarks.docs.fill", "--check", folder=ROOT)
 
 
 def test_links_and_blocks_are_found() -> None:

@@ -21,6 +21,8 @@ from ogenlib.results import tables as results
 from ogenlib.runs.config import ALL_SHOTS
 from ogenlib.runs.saved import load_run
 
+pytestmark = pytest.mark.slow
+
 ACTIVITIES, FOOD = "emoji-concepts/activities", "emoji-concepts/food-drink"
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
-import sys
 from pathlib import Path
+
+import pytest
+from processes import python
 
 FILE = Path(__file__).resolve().parents[1] / "examples" / "ogen_in_one_file.py"
 
@@ -25,11 +26,9 @@ def test_it_is_short_and_writes_the_method_out() -> None:
     assert used == {"load_backbone", "load_dataset", "base_new_split", "few_shot", "FeatureBank.extract"}
 
 
+@pytest.mark.slow
 def test_it_prints_before_and_after() -> None:
-    command = [sys.executable, str(FILE), "--shots", "2", "--epochs", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    header, *rows = done.stdout.splitlines()
+    header, *rows = python(str(FILE), "--shots", "2", "--epochs", "2").splitlines()
     assert header.split() == ["base", "new", "H"]
     assert [row[:14].strip() for row in rows] == ["before", "host alone", "host + OGEN"]
     for row in rows:

@@ -97,6 +97,7 @@ def task(tmp_path_factory: pytest.TempPathFactory) -> StudyTask:
     return again
 
 
+@pytest.mark.slow
 def test_a_host_gets_the_bank_it_reads(task: StudyTask) -> None:
     features = task.banks(build("coop", task.clip, task.split.base))
     pixels = task.banks(build("vpt", task.clip, task.split.base))

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ import pytest
 import torch
 from ogen_world import KNOWN, SMALL, UNKNOWN, PerImage, adapter, make_bank, make_table, same, seeded, train
 from ogen_world import values as tensors_of
+from processes import BESIDE, two_of
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -236,7 +234,6 @@ SCRIPT = """
     import sys
     import torch
     from safetensors.torch import save_file
-    sys.path.insert(0, sys.argv[2])
     from ogen_world import SMALL, UNKNOWN, adapter, make_bank, make_table, train, values
     from test_ogen_runs import SHARED_OUT, of_recipe
     from ogenlib import OGEN
@@ -267,13 +264,12 @@ def of_recipe(name: str, table: EmbeddingTable) -> OGEN:
     return OGEN(adapter(table), **{"unknown": UNKNOWN, **SMALL, **SHARED_OUT[name]})
 
 
+@pytest.mark.slow
 def test_two_processes_end_where_one_does(tmp_path) -> None:
     table = make_table()
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(SCRIPT))
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(_free_port())]
-    command = [sys.executable, *launcher, str(script), str(tmp_path / "two"), str(Path(__file__).parent)]
-    subprocess.run(command, check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    two_of(str(script), str(tmp_path / "two"), **BESIDE)
     for recipe in SHARED_OUT:
         one, two = of_recipe(recipe, table), load_file(tmp_path / f"two-{recipe}")
         train(one, make_bank(table), epochs=4, batch_size=7)
@@ -282,11 +278,3 @@ def test_two_processes_end_where_one_does(tmp_path) -> None:
             torch.testing.assert_close(two[name], value, atol=1e-4, rtol=0, msg=lambda m: f"{recipe}: {m}")  # noqa: B023
     # Stopped in its warm-up: parameters without gradients stay as they were, without weight decay.
     assert same(load_file(tmp_path / "two-warm"), tensors_of(adapter(table)))
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]

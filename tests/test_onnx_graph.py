@@ -49,6 +49,7 @@ def small() -> Backbone:
     return Backbone(model, open_clip.SimpleTokenizer(context_length=16), name="small")
 
 
+@pytest.mark.slow
 @needs_onnx
 @pytest.mark.parametrize("kind", [CoOp, Conditional])
 def test_the_graph_computes_the_logits_of_the_run(kind: Any, small: Backbone, tmp_path: Path) -> None:
@@ -67,6 +68,7 @@ def test_the_graph_computes_the_logits_of_the_run(kind: Any, small: Backbone, tm
     assert (folder / ONNX_FILE).stat().st_size < 1e6
 
 
+@pytest.mark.slow
 @needs_onnx
 def test_a_text_tower_in_the_graph_is_refused_by_name(small: Backbone, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"coop on 'small' cannot be written.*depend on the image.*Classifier\.load"):

@@ -84,6 +84,7 @@ def theirs(home: Path) -> list[Path]:
     return [path for path in home.rglob("*") if path.is_file() and "onnxruntime" in str(path.relative_to(home))]
 
 
+@pytest.mark.slow
 def test_an_export_writes_no_id_and_connects_nowhere(tmp_path: Path) -> None:
     quiet, loud = tmp_path / "quiet", tmp_path / "loud"
     quiet.mkdir()

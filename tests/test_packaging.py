@@ -73,12 +73,14 @@ def contents(wheel: Path) -> list[str]:
         return archive.namelist()
 
 
+@pytest.mark.slow
 def test_the_wheel_installs_one_package(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in contents(wheel)}
     assert {t for t in tops if not t.endswith(".dist-info")} == {"ogenlib"}
     assert len(tops) == 2
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_every_source_file(wheel: Path) -> None:
     expected = set()
     for name in SOURCES:
@@ -89,6 +91,7 @@ def test_the_wheel_holds_every_source_file(wheel: Path) -> None:
     assert expected == {name for name in contents(wheel) if name.endswith(".py")}
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_data_model_types_and_licence(wheel: Path) -> None:
     names = set(contents(wheel))
     for folder in ("ogenlib/data/emoji_bundle", "ogenlib/towers/ogen_tiny"):
@@ -106,10 +109,12 @@ def test_the_wheel_holds_data_model_types_and_licence(wheel: Path) -> None:
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 
+@pytest.mark.slow
 def test_the_wheel_is_small(wheel: Path) -> None:
     assert 1_000_000 < wheel.stat().st_size < MAX_WHEEL
 
 
+@pytest.mark.slow
 def test_the_wheel_works_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
     code = """
 import json
@@ -132,6 +137,7 @@ print(json.dumps({
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_both_commands_of_the_wheel_explain_themselves(installed: Path, tmp_path: Path) -> None:
     by_module = run([str(installed), "-m", "ogenlib", "--help"], tmp_path)
     by_script = run([str(installed.parent / "ogen"), "--help"], tmp_path)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pixel_world import KNOWN, NEW, TEMPLATE, PixelShift, Prepared, pictures
+from processes import BESIDE, python, two_of
 from safetensors.torch import load_file
-from test_train import _free_port
 
 from ogenlib import Classifier, cli, load_run
 from ogenlib.bench.runner import BenchConfig, run_bench
@@ -142,18 +139,14 @@ distributed.stop()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_end_where_one_does(tmp_path) -> None:
     script, ends = tmp_path / "script.py", []
     script.write_text(SCRIPT)
-    here = str(Path(__file__).parent)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{here}:{os.environ.get('PYTHONPATH', '')}"}
-    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(_free_port()))
-    for extra in ((), launcher):
-        end = tmp_path / f"{len(extra)}.safetensors"
-        command = [sys.executable, *extra, str(script), str(end)]
-        done = subprocess.run(command, check=True, timeout=300, env=environment, capture_output=True, text=True)
-        seen = [int(found) for found in re.findall(r"images=(\d+)", done.stdout)]
-        assert sum(seen) == 24 and len(seen) == 1 + bool(extra)  # each process decodes its share alone
+    for count, run in ((1, python), (2, two_of)):
+        end = tmp_path / f"{count}.safetensors"
+        seen = [int(found) for found in re.findall(r"images=(\d+)", str(run(str(script), str(end), **BESIDE)))]
+        assert sum(seen) == 24 and len(seen) == count  # each process decodes its share alone
         ends.append(load_file(end)["shift"])
     assert ends[0].abs().min() > 1e-4
     torch.testing.assert_close(ends[1], ends[0], atol=1e-6, rtol=0)
@@ -162,6 +155,7 @@ def test_two_processes_end_where_one_does(tmp_path) -> None:
 # --- OGEN around it ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("teacher", ["almt", "mean", "ema", None])
 def test_ogen_trains_it_and_goes_on(clip, bank, tmp_path, teacher: str | None) -> None:
     class Stop(Exception):
@@ -287,6 +281,7 @@ def test_train_eval_and_predict_from_the_command_line(registered, tmp_path, caps
     assert "boat" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_bench_runs_it_beside_a_host_on_features(registered, clip, tmp_path, monkeypatch) -> None:
     decoded: list[int] = []
     load = PixelBank.load.__func__

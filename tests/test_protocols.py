@@ -25,6 +25,8 @@ from ogenlib.report.sections.beside import shots_section
 from ogenlib.report.text import LISTED, summary_text
 from ogenlib.results import tables as results
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"iterations": 4, "per_class": 4, "rows": 4}
 
 

@@ -12,6 +12,7 @@ from ogenlib.distill import AdaptiveLocalMeanTeacher
 from ogenlib.generators import fit_generator
 
 
+@pytest.mark.slow
 def test_a_model_is_trained_measured_saved_and_used(tmp_path: Path) -> None:
     clip = og.load_backbone("ogen-tiny")
     data = og.load_dataset("emoji-categories", test_domains=["noto"])

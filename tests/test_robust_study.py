@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -24,6 +25,8 @@ from ogenlib.hosts import METHODS, build
 from ogenlib.merge.vrf import VRF
 from ogenlib.results.types import ROBUST_METRICS
 from ogenlib.towers import load_backbone
+
+pytestmark = pytest.mark.slow
 
 
 def test_every_fine_tuning_method_is_run() -> None:
@@ -52,33 +55,24 @@ def test_sixteen_shots_are_all_images() -> None:
     assert len(train) == 3 * len(train.classnames)
 
 
-def small(tmp_path: Path, *hosts: str) -> robust_world.World:
-    args = robust_study.parse(
-        [
-            "--shots",
-            "2",
-            "--domains",
-            "noto",
-            "streamline-emojis",
-            "--alphas",
-            "0",
-            "0.5",
-            "1",
-            "--retention",
-            "emoji-concepts/activities",
-            "--work",
-            str(tmp_path),
-            "--most",
-            "40",
-            "--precision",
-            "fp32",
-        ]
-    )
-    return robust_world.world("emoji-categories", hosts, args)
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of banks for all worlds of this file: they have the same images."""
+    return tmp_path_factory.mktemp("kept")
 
 
-def test_a_finished_run_is_read_again(tmp_path: Path) -> None:
-    here = small(tmp_path, "taskres")
+def small(kept: Path, *hosts: str) -> robust_world.World:
+    """The world of the study with two shots, and few images of every domain, that of training too."""
+    command = "--shots 2 --domains noto streamline-emojis --alphas 0 0.5 1 --retention emoji-concepts/activities"
+    args = robust_study.parse([*command.split(), "--most", "40", "--precision", "fp32", "--work", str(kept)])
+    here = robust_world.world("emoji-categories", hosts, args)
+    first, *others = here.plan.parts
+    few = replace(first, images=robust_world.some_of(first.images, 80))
+    return replace(here, plan=replace(here.plan, parts=(few, *others)))
+
+
+def test_a_finished_run_is_read_again(kept: Path, tmp_path: Path) -> None:
+    here = small(kept, "taskres")
     cells = [(variant, here, 1, 1) for variant in host_variants(["zero_shot", "taskres"])][:2]
     rows = robust_study.run_all(cells, tmp_path)
     assert robust_study.run_all(cells, tmp_path) == rows and len(list(tmp_path.glob("*.json"))) == 2
@@ -90,9 +84,9 @@ def test_a_finished_run_is_read_again(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.json"))) == 3  # another rate is another run
 
 
-def test_scores_of_kept_features_are_those_of_the_judge(tmp_path: Path) -> None:
+def test_scores_of_kept_features_are_those_of_the_judge(kept: Path) -> None:
     """Encoded once, with frozen features at hand, OGEN's two towers among them."""
-    here = small(tmp_path, "full_ft")
+    here = small(kept, "full_ft")
     pixels = Tested(here.features, here.features, here.pixels, here.pixels)
     for ogen in (None, {"teacher": None, "iterations": 3}):
         host = robust_world.make_host(Variant("x", "full_ft", ogen), here, 1)
@@ -108,8 +102,8 @@ def test_scores_of_kept_features_are_those_of_the_judge(tmp_path: Path) -> None:
             assert [found[k] for k in ROBUST_METRICS] == pytest.approx([expected[k] for k in ROBUST_METRICS], abs=0.3)
 
 
-def test_known_features_are_those_of_the_pixels(tmp_path: Path) -> None:
-    here = small(tmp_path, "full_ft")
+def test_known_features_are_those_of_the_pixels(kept: Path) -> None:
+    here = small(kept, "full_ft")
     bank = here.bank(robust_world.make_host(Variant("x", "full_ft"), here, 1), 1)
     assert isinstance(bank, robust_world.KnownPixels)
     part = bank.select(here.plan.known[3:5])
@@ -121,8 +115,8 @@ def test_known_features_are_those_of_the_pixels(tmp_path: Path) -> None:
         robust_world.KnownPixels.of(here.pixels[0], here.features[1])
 
 
-def test_arf_is_given_captions_and_anchors_without_what_is_tested(tmp_path: Path) -> None:
-    here = small(tmp_path, "arf")
+def test_arf_is_given_captions_and_anchors_without_what_is_tested(kept: Path) -> None:
+    here = small(kept, "arf")
     host = robust_world.make_host(Variant("x", "arf"), here, 1)
     hidden = {item.key.rpartition("/")[2] for part in here.plan.parts for item in part.images}
     assert host.captions.keys() == set(here.images(1).keys)

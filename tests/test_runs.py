@@ -59,7 +59,7 @@ def test_damaged_runs_are_named(run, clip, tmp_path) -> None:
     with pytest.raises(ValueError, match="cannot be read as JSON"):
         load_run(cut, clip=clip)
     (cut / "run.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"run\.json cannot be read as a saved run's card: it holds a JSON list"):
+    with pytest.raises(ValueError, match=r"run\.json .*saved run's card: .*JSON list"):
         load_run(cut, clip=clip)
     write_document(cut / "run.json", {**read_run(run), "format": "ogenlib.run/9"})
     with pytest.raises(ValueError, match="not of format"):

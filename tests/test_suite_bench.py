@@ -18,6 +18,8 @@ from ogenlib.report.text import summary_text
 from ogenlib.results import published
 from ogenlib.results import tables as results
 
+pytestmark = pytest.mark.slow
+
 PAIR = ("emoji-concepts/food-drink", "emoji-concepts/activities")  # in the suite's order
 
 

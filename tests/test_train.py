@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-import os
 import signal
-import subprocess
-import sys
 import textwrap
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import Python, python, two_of
 from safetensors.torch import load_file
 from torch import nn
 
@@ -239,19 +239,19 @@ def script(tmp_path) -> Path:
     return path
 
 
-def run(script: Path, out: Path, result: Path, *launcher: str) -> torch.Tensor:
-    command = [sys.executable, *launcher, str(script), str(out), str(result), "0"]
-    subprocess.run(command, check=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"})
+def run(script: Path, out: Path, result: Path, run: Callable[..., Any] = python) -> torch.Tensor:
+    run(str(script), str(out), str(result), "0")
     return load_file(result)["context"]
 
 
+@pytest.mark.slow
 def test_killed_with_sigkill_and_resumed_is_bit_identical(script: Path, tmp_path) -> None:
     whole = run(script, tmp_path / "whole", tmp_path / "whole.safetensors")
     out, result = tmp_path / "killed", tmp_path / "killed.safetensors"
     checkpoint = out / "checkpoint.safetensors"
     kills = 0
     for pause in ("0.05", "0.03"):
-        child = subprocess.Popen([sys.executable, str(script), str(out), str(result), pause])
+        child = Python(str(script), str(out), str(result), pause)
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
         deadline = time.monotonic() + 240
         while time.monotonic() < deadline and child.poll() is None:
@@ -265,10 +265,10 @@ def test_killed_with_sigkill_and_resumed_is_bit_identical(script: Path, tmp_path
     assert torch.equal(run(script, out, result), whole)
 
 
+@pytest.mark.slow
 def test_two_processes_end_where_one_does(script: Path, tmp_path) -> None:
     one = run(script, tmp_path / "one", tmp_path / "one.safetensors")
-    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(_free_port()))
-    two = run(script, tmp_path / "two", tmp_path / "two.safetensors", *launcher)
+    two = run(script, tmp_path / "two", tmp_path / "two.safetensors", two_of)
     torch.testing.assert_close(two, one, atol=1e-4, rtol=0)
 
 
@@ -276,11 +276,3 @@ def test_more_processes_than_images_are_refused(clip, toy_bank, monkeypatch) -> 
     monkeypatch.setattr("ogenlib.utils.distributed.world", lambda: (0, 4))
     with pytest.raises(ValueError, match="4 processes share batches of 3 images"):
         fit(host(clip), toy_bank, batch_size=3)
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]

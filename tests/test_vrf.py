@@ -126,7 +126,7 @@ def test_what_does_not_fit_is_refused(trained: Host, toy_bank: FeatureBank) -> N
     ):
         with pytest.raises(ValueError, match=message):
             VRF(trained, toy_bank, **options)
-    with pytest.raises(ValueError, match=r"fails on none of the 16 training images that taskres gets right"):
+    with pytest.raises(ValueError, match=r"none of the 16 training images .*taskres"):
         VRF(hosts.build("taskres", trained.clip, NAMES), toy_bank)
     model = VRF(trained, toy_bank)
     assert model.trainable() == {} and dict(model.named_parameters()) == {}

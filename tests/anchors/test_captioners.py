@@ -67,7 +67,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=expected):
             read_captions(tmp_path / name)
     write_captions(tmp_path / "some.json", {"colour/001": "x"})
-    with pytest.raises(ValueError, match=r"no caption for 2 of 3 images, the first \['colour/000', 'colour/002'\]"):
+    with pytest.raises(ValueError, match=r"2 of 3 images, .*\['colour/000', 'colour/002'\]"):
         FileCaptions(tmp_path / "some.json").caption(images)
 
 

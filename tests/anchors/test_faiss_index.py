@@ -125,7 +125,7 @@ def test_changed_files_are_refused(kind: str, pool: CandidatePool, tmp_path: Pat
     FaissIndex.load(path, pool)
     assert not caplog.records
     path.write_bytes(whole[:500] + bytes([whole[500] ^ 1]) + whole[501:])
-    with pytest.raises(ValueError, match=r"index.faiss was changed after it was written: .*FaissIndex.build"):
+    with pytest.raises(ValueError, match=r"index.faiss was changed.*FaissIndex.build"):
         FaissIndex.load(path, pool)
     path.write_bytes(whole[:-TAIL])  # as before indexes had digests
     assert FaissIndex.load(path, pool).kind == kind and "has no digest" in caplog.text

@@ -85,10 +85,10 @@ def test_a_changed_shard_or_manifest_of_a_pool_is_refused(tmp_path: Path) -> Non
     shard, manifest = tmp_path / "pool" / "shard-00000-of-00001.safetensors", tmp_path / "pool" / "manifest.json"
     whole, written = shard.read_bytes(), json.loads(manifest.read_text())
     shard.write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])
-    with pytest.raises(ValueError, match=r"shard-00000-of-00001.safetensors was changed after it was written"):
+    with pytest.raises(ValueError, match=r"shard-00000-of-00001.safetensors was changed"):
         CandidatePool.load(tmp_path / "pool")
     made_pool(unit(5, 8)).save(shard)
-    with pytest.raises(ValueError, match=r"shard-00000-of-00001.safetensors is not the file that manifest.json"):
+    with pytest.raises(ValueError, match=r"shard-00000-of-00001.safetensors is not .*manifest.json"):
         CandidatePool.load(tmp_path / "pool")
     shard.write_bytes(whole)
     entry = written["shards"][0]
@@ -111,7 +111,7 @@ def test_anchors_that_were_changed_or_do_not_fit_are_refused(tmp_path: Path) -> 
     retrieve(made_pool(unit(9)), made_bank(unit(3, seed=1), [0, 1, 1], ("a", "b")), 3).save(path)
     text = path.read_text()
     path.write_text(text.replace('"picture', '"image', 1))
-    with pytest.raises(DamagedFile, match=r"anchors.json was changed after it was written.*retrieve\(pool, bank\)"):
+    with pytest.raises(DamagedFile, match=r"anchors.json was changed.*retrieve\(pool, bank\)"):
         Anchors.load(path)
     saved = json.loads(text)
     for changed, message in (

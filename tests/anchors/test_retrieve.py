@@ -90,7 +90,7 @@ def test_pixels_come_with_the_class_that_asked(clip: Backbone) -> None:
     assert pairs.captions == {"colour/004": ("x",), "colour/001": ("y",)} and pairs.pixels.views == 2
     more = {key: (text, "more") for key, text in captions.items()}
     assert AnchorPairs.load(clip, anchors, images, captions=more).captions["colour/001"][1] == "more"
-    with pytest.raises(ValueError, match=r"1 of 2 anchors are not among these images, the first \['colour/004'\]"):
+    with pytest.raises(ValueError, match=r"1 of 2 anchors .*\['colour/004'\]"):
         anchors.images(images.subset([0, 1]))
     with pytest.raises(ValueError, match="2 of 2 anchors have no caption"):
         AnchorPairs(pairs.pixels, {})

@@ -69,12 +69,12 @@ def test_candidates_are_a_folder_a_file_or_a_split(candidates: Path) -> None:
 
 
 def test_candidates_that_are_not_there_are_named(candidates: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"holds no captions.json or captions.csv; give a folder of images"):
+    with pytest.raises(FileNotFoundError, match=r"no captions.json or captions.csv; give a folder"):
         read_candidates(candidates / "some")
     with pytest.raises(FileNotFoundError, match="no such file of captions"):
         read_candidates(tmp_path / "none.csv")
     (candidates / "some" / "blue.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"some/blue.png: no such image \(1 of 4 that .*captions.csv names"):
+    with pytest.raises(FileNotFoundError, match=r"some/blue.png: .*1 of 4 .*captions.csv"):
         read_candidates(candidates)
 
 
@@ -110,7 +110,7 @@ def test_keys_of_a_file_are_images_or_class_names(data: Dataset, tmp_path: Path)
     unnamed = anchor_source(data, tmp_path / "both.json", has_captions=True)
     assert unnamed.captioner is not None and not unnamed.texts
     write_captions(tmp_path / "other.json", {"green": "x"})
-    with pytest.raises(ValueError, match=r"other.json: its keys \(\['green'\], ...\) are neither images of mine"):
+    with pytest.raises(ValueError, match=r"other.json: .*\['green'\].* images of mine"):
         anchor_source(data, tmp_path / "other.json")
 
 
@@ -119,16 +119,16 @@ def test_keys_of_a_file_are_images_or_class_names(data: Dataset, tmp_path: Path)
 
 def test_methods_that_lack_something_say_what_to_give(data: Dataset, candidates: Path, tmp_path: Path) -> None:
     assert source_for(["flyp", "full_ft"], data) is None
-    with pytest.raises(ValueError, match=r"arf trains with .*, and mine brings neither: give --captions FILE .*--pool"):
+    with pytest.raises(ValueError, match=r"arf trains with .*mine .*: give --captions FILE .*--pool"):
         source_for(["flyp", "arf"], data)
-    with pytest.raises(ValueError, match=r"arf trains with retrieved pairs besides, .* give --pool DIR or FILE"):
+    with pytest.raises(ValueError, match=r"arf trains with retrieved pairs .*give --pool DIR"):
         source_for(["arf"], data, has_captions=True)
-    with pytest.raises(ValueError, match=r"--pool .*: flyp cannot use it; leave it out, or take some of arf"):
+    with pytest.raises(ValueError, match=r"--pool .*: flyp cannot use it; leave it out, .*arf"):
         source_for(["flyp"], data, pool=candidates)
     write_captions(tmp_path / "told.json", dict.fromkeys(data.train.keys, "x"))
-    with pytest.raises(ValueError, match=r"--captions .*: full_ft cannot use it; .* take some of flyp, starft"):
+    with pytest.raises(ValueError, match=r"--captions .*: full_ft cannot use it; .*flyp, starft"):
         source_for(["full_ft"], data, tmp_path / "told.json")
-    with pytest.raises(ValueError, match=r"captions of images, with which arf trains; flyp learns texts of class"):
+    with pytest.raises(ValueError, match=r"captions of images, .*arf trains; flyp learns texts"):
         source_for(["flyp"], data, tmp_path / "told.json")
     assert isinstance(source_for(["flyp", "arf"], data, tmp_path / "told.json"), AnchorSource)
 

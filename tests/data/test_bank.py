@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from processes import Python
 from safetensors import safe_open
 
 from ogenlib.data import Augment, FeatureBank, ImageSet, Item, bank_fingerprint
@@ -193,23 +192,23 @@ KILLED = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import conftest
+from data_world import FakeClip, folder_images
 from ogenlib.data import FeatureBank
-clip = conftest.FakeClip(kill_at=int(sys.argv[4]))
-data = conftest.folder_images(Path(sys.argv[2]))
+clip = FakeClip(kill_at=int(sys.argv[4]))
+data = folder_images(Path(sys.argv[2]))
 FeatureBank.extract(clip, data, views=2, batch_size=2, chunk_views=8, path=sys.argv[3])
 """
 
 
+@pytest.mark.slow
 def test_a_killed_extraction_goes_on_where_it_stopped(make_clip, pet_images, pets, tmp_path):
     """15 images in 2 views are 15 batches of 2, in parts of 4 images: 4 batches each."""
     whole, path = tmp_path / "whole.safetensors", tmp_path / "killed.safetensors"
     clip = make_clip()
     FeatureBank.extract(clip, pet_images, views=2, batch_size=2, chunk_views=8, path=whole)
     assert len(clip.batches) == 15
-    run = [sys.executable, "-c", KILLED, str(Path(__file__).parent), str(pets), str(path), "10"]
-    done = subprocess.run(run, check=False, capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    killed = Python("-c", KILLED, str(Path(__file__).parent), str(pets), str(path), "10")
+    assert killed.wait() == -signal.SIGKILL, killed.said()
     assert not path.exists()
     finished = sorted(p.name for p in (tmp_path / "killed.safetensors.partial").glob("from-*"))
     assert len(finished) == 2  # ten batches: two parts whole, the third half done

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import FakeClip
+from data_world import FakeClip
 from PIL import Image
 
 from ogenlib.data import FeatureBank, ImageSet, Item, load_dataset, open_image

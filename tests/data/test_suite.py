@@ -153,9 +153,7 @@ def test_imagenet_variants_are_for_testing(name: str, names_in: str, tmp_path: P
 
 def test_without_classnames_txt_the_names_are_missed(tmp_path: Path) -> None:
     mini.pictures(tmp_path / "imagenet-rendition/imagenet-r/n01443537", "a.JPEG")
-    with pytest.raises(
-        FileNotFoundError, match=r"imagenet_r: no classnames.txt .*imagenet.classnames.txt.*DATASETS.md"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"imagenet_r: .*imagenet.classnames.txt.*DATASETS.md"):
         load_dataset("imagenet_r", root=tmp_path)
 
 
@@ -173,7 +171,7 @@ def test_flat_validation_images_are_refused_with_the_fix(tmp_path: Path) -> None
     mini.make_imagenet(tmp_path)
     shutil.rmtree(tmp_path / "imagenet/images/val")
     mini.pictures(tmp_path / "imagenet/images/val", "ILSVRC2012_val_00000001.JPEG")
-    with pytest.raises(ValueError, match="val: holds no class folders such as n01440764; sort the images"):
+    with pytest.raises(ValueError, match=r"val: .*n01440764; sort the images"):
         load_dataset("imagenet", root=tmp_path)
 
 
@@ -182,7 +180,7 @@ def test_flat_validation_images_are_refused_with_the_fix(tmp_path: Path) -> None
 
 def test_objectnet_refuses_other_counts(tmp_path: Path) -> None:
     mini.make_objectnet(tmp_path)
-    with pytest.raises(ValueError, match=r"4 images of 2 classes .* 18,574 of 113 \(50,273 images in 313 folders"):
+    with pytest.raises(ValueError, match=r"4 .* of 2 classes .*18,574 of 113 .*50,273.* 313"):
         load_dataset("objectnet", root=tmp_path)
 
 
@@ -210,7 +208,7 @@ def test_a_missing_image_is_named_or_skipped(tmp_path: Path) -> None:
     mini.make_split(tmp_path, "dtd")
     (tmp_path / "dtd/images/banded/10.jpg").unlink()
     (tmp_path / "dtd/images/dotted/10.jpg").write_bytes(b"no image")
-    with pytest.raises(FileNotFoundError, match=r"dtd: 1 of 18 images .*first banded/10.jpg.*ogen data check dtd"):
+    with pytest.raises(FileNotFoundError, match=r"dtd: 1 of 18 .*banded/10.jpg.*ogen data check dtd"):
         load_dataset("dtd", root=tmp_path)
     data = load_dataset("dtd", root=tmp_path, skip_bad=True)
     assert [Path(s["file"]).parent.name for s in data.info["skipped"]] == ["banded", "dotted"]
@@ -234,7 +232,7 @@ def test_bad_split_files_are_refused(text: str, message: str, tmp_path: Path) ->
 
 def test_messages_for_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"dtd: found no dtd/images/ below .*looked at .*DTD.*DATASETS.md"):
+    with pytest.raises(FileNotFoundError, match=r"dtd: .*dtd/images/ .*DTD.*DATASETS.md"):
         load_dataset("dtd", root=tmp_path)
     with pytest.raises(ValueError, match=r"'dtd' is read from your disk: pass root=DIR"):
         load_dataset("dtd")
@@ -269,7 +267,7 @@ def test_pacs_lists_with_and_without_test_domains(tmp_path: Path) -> None:
     data = load_dataset("pacs", root=tmp_path, test_domains=["sketch"])
     assert data.val is not None and (len(data.train), len(data.val), len(data.test)) == (12, 6, 6)
     assert set(data.test.domains) == {"sketch"} and "sketch" not in {*data.train.domains, *data.val.domains}
-    with pytest.raises(ValueError, match=r"test_domains is .*; the domains of pacs are art_painting, cartoon"):
+    with pytest.raises(ValueError, match=r"test_domains is .*pacs are art_painting, cartoon"):
         load_dataset("pacs", root=tmp_path, test_domains=["quickdraw"])
     with pytest.raises(ValueError, match="leave one or more domains"):
         load_dataset("pacs", root=tmp_path, test_domains=["art_painting", "cartoon", "photo", "sketch"])
@@ -310,5 +308,5 @@ def test_domainnet_lists(lists: str, tmp_path: Path) -> None:
     assert len(data.test.of_domain("quickdraw")) == 2
     path = tmp_path / "domainnet" / lists / "real_test.txt"
     path.write_text("real/zebra/real_003.jpg 0\n")
-    with pytest.raises(ValueError, match=r"real_test.txt line 1: label 0 is 'zebra' here and 'aircraft_carrier'"):
+    with pytest.raises(ValueError, match=r"real_test.txt line 1: .*'zebra' .*'aircraft_carrier'"):
         load_dataset("DomainNet", root=tmp_path)

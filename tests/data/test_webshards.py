@@ -80,7 +80,7 @@ def test_contents_count_in_the_fingerprint(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     shard(path, {**samples(0, 4, "txt"), "0009.png": png(1), "0010.txt": b"cat"})
-    with pytest.raises(ValueError, match=r"a.tar sample 0009: needs one image and one of .cls, .txt, .json; it has"):
+    with pytest.raises(ValueError, match=r"a.tar sample 0009: .*one image .*\.cls, \.txt, \.json"):
         load_dataset(path)
     assert len(load_dataset(path, skip_bad=True).info["skipped"]) == 2
     with pytest.raises(FileNotFoundError, match=r"b-1.tar: no such shard \(2 of 2"):
@@ -114,16 +114,14 @@ def test_shards_that_are_made_to_harm_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a.tar sample 0002: its .json says no class"):
         load_dataset(path)
     shard(path, {**samples(0, 2, "txt"), "0002.png": png(1), "0002.txt": b"x" * (2**20 + 1)})
-    with pytest.raises(ValueError, match=r"a.tar sample 0002: its .txt has 1048577 bytes, and a label has 1048576"):
+    with pytest.raises(ValueError, match=r"a.tar sample 0002: .*\.txt .*1048577 .*1048576"):
         load_dataset(path)
     shard(path, {**samples(0, 2, "txt"), "0001.PNG": png(1)})
     with pytest.raises(ValueError, match=r"a.tar: 0001.PNG: duplicate file name"):
         load_dataset(path)
     whole = path.read_bytes()
     path.write_bytes(whole[:540])
-    with pytest.raises(
-        ValueError, match=r"a.tar: cannot be read .*its member 0000.png is \d+ bytes, beyond the tar's end"
-    ):
+    with pytest.raises(ValueError, match=r"a.tar: .*0000.png is \d+ bytes, beyond the tar's end"):
         load_dataset(path)
     (tmp_path / "folder").mkdir()
     path.rename(tmp_path / "folder" / ".a.tmp.tar")  # what a killed writer leaves

@@ -264,6 +264,7 @@ def test_two_processes_make_the_gradient_of_one(
 # --- training, saving, OGEN -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_it_trains_goes_on_and_is_saved(
     clip: Backbone, bank: PixelBank, captions: Any, anchors: AnchorPairs, tmp_path: Path
 ) -> None:

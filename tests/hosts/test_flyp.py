@@ -156,6 +156,7 @@ def test_steps_over_one_batch_and_its_texts_lower_the_loss(clip) -> None:
     assert first > second > third > math.log(3)  # each image has three texts alike, of which one counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["flyp", "starft"])
 def test_it_trains_goes_on_and_is_saved(clip, bank, tmp_path, name: str) -> None:
     def stop(_: Any, epoch: int) -> dict[str, float]:

@@ -208,6 +208,7 @@ def test_probing_first_trains_the_head_alone_and_is_seeded(clip, bank) -> None:
 # --- all of them ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(FAMILY))
 def test_a_killed_training_goes_on_to_the_same_end(clip, bank, tmp_path, name: str) -> None:
     def stop(_: Host, epoch: int) -> dict[str, float]:

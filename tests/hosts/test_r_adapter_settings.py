@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 from pixel_world import KNOWN
+from processes import BESIDE, python, two_of
 from prompted_world import NAMES, TEXT, VISION, make_clip, new_clip
 from safetensors.torch import load_file
-from test_train import _free_port
 
 from ogenlib.hosts import Batch, RAdapter, build
 from ogenlib.towers import EmbeddingTable
@@ -126,15 +123,13 @@ distributed.stop()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_end_where_one_does(tmp_path: Path) -> None:
     script, ends = tmp_path / "script.py", []
     script.write_text(SCRIPT)
-    here = str(Path(__file__).parents[1])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{here}:{os.environ.get('PYTHONPATH', '')}"}
-    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(_free_port()))
-    for extra in ((), launcher):
-        end = tmp_path / f"{len(extra)}.safetensors"
-        subprocess.run([sys.executable, *extra, str(script), str(end)], check=True, timeout=600, env=environment)
+    for run in (python, two_of):
+        end = tmp_path / f"{len(ends)}.safetensors"
+        run(str(script), str(end), **BESIDE)
         ends.append(load_file(end))
     assert sum(bool(p.abs().max() > 0) for p in ends[0].values()) > 9  # but for those dropped in every step
     for name, one in ends[0].items():

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -14,8 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pixel_world import pictures
+from processes import BESIDE, python, two_of
 from safetensors.torch import load_file
-from test_train import _free_port
 from tuned_world import KNOWN, NAMES, NEW, QUICK, TEMPLATE, BothTowers, batch_of, small_bank
 
 from ogenlib import OGEN, Classifier
@@ -251,16 +247,13 @@ distributed.stop()
 PARALLEL = ("full_ft", "flyp")
 
 
+@pytest.mark.slow
 def test_two_processes_end_where_one_does(tmp_path) -> None:
     script, ends = tmp_path / "script.py", []
     script.write_text(SCRIPT)
-    here = str(Path(__file__).parents[1])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{here}:{os.environ.get('PYTHONPATH', '')}"}
-    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(_free_port()))
-    for extra in ((), launcher):
-        end = tmp_path / f"{len(extra)}.safetensors"
-        command = [sys.executable, *extra, str(script), str(end), ",".join(PARALLEL)]
-        subprocess.run(command, check=True, timeout=300, env=environment)
+    for run in (python, two_of):
+        end = tmp_path / f"{len(ends)}.safetensors"
+        run(str(script), str(end), ",".join(PARALLEL), **BESIDE)
         ends.append(load_file(end))
     start = {f"plain/full_ft/visual.{n}": p for n, p in load_start().items()}
     assert any((ends[0][n] - p).abs().max() > 1e-4 for n, p in start.items())

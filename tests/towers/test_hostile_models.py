@@ -352,6 +352,7 @@ def test_a_folder_without_a_slash_has_weights(
     assert "random" not in caplog.text
 
 
+@pytest.mark.slow
 def test_nothing_is_fetched_unless_it_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, registry: dict[str, str]
 ) -> None:

@@ -29,6 +29,7 @@ print(json.dumps({"text": text, "image": image, "ours": "ogenlib" in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_open_clip_alone_opens_it_and_agrees() -> None:
     from PIL import Image
 

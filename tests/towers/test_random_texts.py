@@ -70,7 +70,7 @@ def test_masked_padding_is_no_word(tiny: Callable[[str], Any]) -> None:
 
 def test_bad_strings_are_refused(tiny: Callable[[str], Any]) -> None:
     tower = tiny("clip").tower
-    with pytest.raises(ValueError, match="length=23: beside 2 special tokens this text tower reads at most 22"):
+    with pytest.raises(ValueError, match=r"length=23: .*2 special tokens .*at most 22"):
         RandomTexts(tower, 4, 23)
     with pytest.raises(ValueError, match="strings=0: must be 1 or more"):
         RandomTexts(tower, 0, 3)
