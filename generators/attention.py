@@ -1,6 +1,6 @@
 """Multi-head cross-attention for feature rows of any width.
 
-Notation: `B` rows, `K` keys, `D` embedding, `H` heads, `d` width of a head.
+Notation: `B` features, `K` keys, `D` embedding, `H` heads, `d` width of a head.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The class-conditional generator: image features for a class from its name's embedding.
 
-Notation: `B` rows, `U` unknown classes, `C` known classes, `K` neighbours, `D` embedding, `R` random numbers a row.
+Notation: `B` features, `U` unknown classes, `C` known classes, `K` neighbours, `D` embedding, `R` random numbers a row.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class ClassConditionalGenerator(nn.Module):
         return known.images(neighbours, uniform)
 
     def training_loss(self, query: Tensor, keys: Tensor, values: Tensor, target: Tensor) -> Tensor:
-        """Mean squared distance to the target rows (the released code's 512 · MSE is this sum over D)."""
+        """Mean squared distance to the target features (the released code's 512 · MSE is this sum over D)."""
         return (self(query, keys, values) - target).square().sum(dim=-1).mean()
 
     @property
@@ -111,7 +111,7 @@ class ClassConditionalGenerator(nn.Module):
         return self.known
 
     def synthesize(self, class_embeddings: Tensor, n_per_class: int = 16, **options: Any) -> Tensor:
-        """Unit rows `(U * n_per_class, D)`, class by class; options as in `iter_synthesize`."""
+        """Unit features `(U * n_per_class, D)`, class by class; options as in `iter_synthesize`."""
         return torch.cat(list(self.iter_synthesize(class_embeddings, n_per_class, **options)))
 
     def iter_synthesize(
@@ -125,7 +125,7 @@ class ClassConditionalGenerator(nn.Module):
         known_embeddings: Tensor | None = None,
         neighbours: Tensor | None = None,
     ) -> Iterator[Tensor]:
-        """The rows of `synthesize`, at most `chunk` at a time, so that a million fit in bounded memory.
+        """The features of `synthesize`, at most `chunk` at a time, so that a million fit in bounded memory.
 
         Dropout is off, whatever the mode of the module.
 
@@ -133,7 +133,7 @@ class ClassConditionalGenerator(nn.Module):
             class_embeddings: `(U, D)`, any length.
             generator: of the random images; torch's default one if None. One number is taken from it, which
                 starts a CPU generator: devices and chunks draw the same.
-            chunk: rows at a time; the draws do not depend on it.
+            chunk: features at a time; the draws do not depend on it.
             grad: keep gradients, to the class embeddings and the parameters.
             known_embeddings: `(C, D)` in place of those of the training, e.g. of a prompt that has moved on.
             neighbours: indices `(U, K)` of known classes, in place of the nearest by text.
@@ -190,7 +190,7 @@ class ClassConditionalGenerator(nn.Module):
 
     @classmethod
     def from_state(cls, tensors: dict[str, Tensor], settings: dict[str, Any]) -> ClassConditionalGenerator:
-        """The generator whose `state()` this is, in eval mode; synthesizes the same rows.
+        """The generator whose `state()` this is, in eval mode; synthesizes the same features.
 
         Raises:
             ValueError: other settings than `state()` makes, an unknown variant, or tensors that do not fit.
@@ -219,8 +219,8 @@ def _built(variant: str, config: dict[str, Any], tensors: dict[str, Tensor]) -> 
     kind = variant_class(variant)
     with torch.device("meta"):  # takes no memory, whatever sizes the settings ask for
         expected = {name: value.shape for name, value in kind(**config).state_dict().items()}
-    found = {name: value.shape for name, value in tensors.items() if not name.startswith(BANK)}
-    if wrong := sorted({name for name, _ in expected.items() ^ found.items()}):
+    shapes = {name: value.shape for name, value in tensors.items() if not name.startswith(BANK)}
+    if wrong := sorted({name for name, _ in expected.items() ^ shapes.items()}):
         raise ValueError(f"the tensors are not those of a {variant} generator of these settings: {', '.join(wrong)}")
     generator = kind(**config)
     bank = {name[len(BANK) :]: value for name, value in tensors.items() if name.startswith(BANK)}
@@ -250,11 +250,11 @@ def variant_class(variant: str) -> type[ClassConditionalGenerator]:
 
 
 def _variants() -> dict[str, type[ClassConditionalGenerator]]:
-    found: dict[str, type[ClassConditionalGenerator]] = {}
+    classes: dict[str, type[ClassConditionalGenerator]] = {}
     waiting = list(ClassConditionalGenerator.__subclasses__())
     while waiting:
         each = waiting.pop(0)
         waiting += each.__subclasses__()
         if "variant" in vars(each):
-            found.setdefault(each.variant, each)
-    return found
+            classes.setdefault(each.variant, each)
+    return classes

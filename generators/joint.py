@@ -5,7 +5,7 @@ https://arxiv.org/abs/2401.15914, Eq. 5. Reproduced: query = unknown class text,
 random real image feature per neighbour. Not verified: the residual from the mean value and the LayerNorm.
 Ours: the output projection starts at zero (training starts from the mean of the neighbours).
 
-Notation: `B` rows, `K` neighbours, `D` embedding.
+Notation: `B` features, `K` neighbours, `D` embedding.
 """
 
 from __future__ import annotations

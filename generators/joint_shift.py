@@ -4,7 +4,7 @@ Ours, not from a paper: with few known classes the attention of the joint form l
 all images, because the unknown class reaches its output only through the attention weights. Here the neighbours are
 first moved by the difference of the class embeddings, so the class is in the output from the first step.
 
-Notation: `B` rows, `K` neighbours, `D` embedding.
+Notation: `B` features, `K` neighbours, `D` embedding.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 Distances between clouds: Fréchet distance (Heusel et al. 2017, https://arxiv.org/abs/1706.08500, on these features
 instead of Inception's), MMD (Gretton et al. 2012), density and coverage (Naeem et al. 2020,
 https://arxiv.org/abs/2002.09797). What the clouds are good for: zero-shot pass rate, and classifiers that are
-trained on synthesized rows alone and tested on real ones. Everything is computed in fp64 and is deterministic.
+trained on synthesized features alone and tested on real ones. Everything is computed in fp64 and is deterministic.
 
-Notation: `N` real rows, `M` synthesized rows, `C` classes, `D` embedding.
+Notation: `N` real features, `M` synthesized features, `C` classes, `D` embedding.
 """
 
 from __future__ import annotations

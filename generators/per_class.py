@@ -4,7 +4,7 @@ Overcoming the Pitfalls of Vision-Language Model Finetuning for OOD Generalizati
 https://arxiv.org/abs/2401.15914. Reproduced: the roles (query = unknown class, key = known class, value = its image
 feature), one neighbour at a time. Not verified: the residual, the LayerNorm, and pooling by the mean.
 
-Notation: `B` rows, `K` neighbours, `D` embedding.
+Notation: `B` features, `K` neighbours, `D` embedding.
 """
 
 from __future__ import annotations

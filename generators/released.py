@@ -5,11 +5,11 @@ https://arxiv.org/abs/2401.15914. From the released code: unit(MLP(Q) + MHA(Q, K
 values mean + uniform · std of each neighbour; neighbours ranked once by mean image features, self excluded, no
 split into known and unknown classes; the two regression branches: own class from K neighbours, and each neighbour
 from the single key and image of the own class. New classes are synthesized from a single key and image.
-Different: uniform numbers are drawn for each row (there: once for a whole batch), AdamW in fp32 (there: SGD in fp16),
-and the mean and std, which the released code loads from files it does not ship, are those of the given features.
+Different: uniform numbers are drawn for each feature (there: once for a whole batch), AdamW in fp32 (there: SGD in
+fp16), and the mean and std, which the released code loads from files it does not ship, are those of the given features.
 Left out: the cross-entropy terms, which need a classifier. Nothing here is verified against the paper's own form.
 
-Notation: `B` rows, `K` neighbours, `D` embedding.
+Notation: `B` features, `K` neighbours, `D` embedding.
 """
 
 from __future__ import annotations

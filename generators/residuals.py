@@ -4,7 +4,7 @@ A generator trained by regression learns the mean of a class. What real images a
 much alike from class to class, so residuals of the nearest known classes are put around each synthesized mean.
 Not from the paper, which synthesizes from one random image per neighbour and says nothing about the spread.
 
-Notation: `B` rows, `K` neighbours, `D` embedding.
+Notation: `B` features, `K` neighbours, `D` embedding.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def draw_residuals(known: KnownClasses, neighbours: Tensor, uniform: Tensor) -> 
         )
     usable = several[neighbours]
     n_usable = usable.sum(dim=-1)
-    wanted = torch.minimum((uniform[:, 0] * n_usable).long(), (n_usable - 1).clamp(min=0))
-    column = (usable & (usable.cumsum(dim=-1) - 1 == wanted[:, None])).int().argmax(dim=-1)
+    chosen = torch.minimum((uniform[:, 0] * n_usable).long(), (n_usable - 1).clamp(min=0))
+    column = (usable & (usable.cumsum(dim=-1) - 1 == chosen[:, None])).int().argmax(dim=-1)
     near = neighbours.gather(1, column[:, None])[:, 0]
     far = anywhere[(uniform[:, 0] * len(anywhere)).long().clamp(max=len(anywhere) - 1)]
     classes = torch.where(n_usable > 0, near, far)

@@ -2,7 +2,7 @@
 
 No paper; the simplest extrapolation there is, without parameters. A control for the trained variants.
 
-Notation: `B` rows, `K` neighbours, `D` embedding.
+Notation: `B` features, `K` neighbours, `D` embedding.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 Every variant is affine in its values up to a final normalisation. So with `spread="residual"` the class means of
 the neighbours go in, one mean per class comes out, and residuals give it the width of a cloud; random images as
-values would count that width twice. With `spread="none"` random images go in, row by row.
+values would count that width twice. With `spread="none"` random images go in, one by one.
 
-Notation: `B` rows, `U` unknown classes, `C` known classes, `K` neighbours, `D` embedding.
+Notation: `B` features, `U` unknown classes, `C` known classes, `K` neighbours, `D` embedding.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ogenlib.generators.residuals import N_RANDOM, around_mean, draw_residuals
 if TYPE_CHECKING:
     from ogenlib.generators.base import ClassConditionalGenerator
 
-ATTENTION_ROWS = 8192  # rows in one forward pass; 0.2 GB of keys, values and projections at D=512, K=3
+ATTENTION_ROWS = 8192  # features in one forward pass; 0.2 GB of keys, values and projections at D=512, K=3
 
 
 def synthesize_chunks(
@@ -36,7 +36,7 @@ def synthesize_chunks(
     known_embeddings: Tensor | None,
     neighbours: Tensor | None,
 ) -> Iterator[Tensor]:
-    """Iterator of `(<= chunk, D)` unit rows; arguments as in `ClassConditionalGenerator.iter_synthesize`."""
+    """Iterator of `(<= chunk, D)` unit features; arguments as in `ClassConditionalGenerator.iter_synthesize`."""
     known = model.require_known()
     device = known.features.device
     query = unit(class_embeddings.to(device)).to(known.features.dtype)
@@ -67,18 +67,18 @@ def _chunks(
     total = len(query) * n_per_class
     n_random = N_RANDOM if model.spread == "residual" else model.n_random
     for start in range(0, total, chunk):
-        # One draw, row by row in order: the numbers of a row do not depend on where chunks begin.
+        # One draw, in order: the numbers of a feature do not depend on where chunks begin.
         uniform = torch.rand(min(chunk, total - start), n_random, generator=draws).to(query.device)
         classes = torch.arange(start, start + len(uniform), device=query.device) // n_per_class
         # Not around the yield: the caller's own code must not run with gradients off.
         with torch.set_grad_enabled(grad and torch.is_grad_enabled()), _evaluating(model):
             if model.spread == "residual":
-                rows = _with_residuals(model, query, keys, neighbours, classes, uniform)
+                features = _with_residuals(model, query, keys, neighbours, classes, uniform)
             else:
-                # Attention holds K keys and values for each row: far more than the chunk that is asked for.
+                # Attention holds K keys and values for each feature: far more than the chunk that is asked for.
                 pieces = zip(classes.split(ATTENTION_ROWS), uniform.split(ATTENTION_ROWS), strict=True)
-                rows = unit(torch.cat([model.sample(query[c], keys, neighbours[c], u) for c, u in pieces]))
-        yield rows
+                features = unit(torch.cat([model.sample(query[c], keys, neighbours[c], u) for c, u in pieces]))
+        yield features
 
 
 def _with_residuals(

@@ -4,7 +4,7 @@ Overcoming the Pitfalls of Vision-Language Model Finetuning for OOD Generalizati
 https://arxiv.org/abs/2401.15914. Reproduced: the control that sees no known class. Not verified: its form in the
 paper; here LN(w + MLP(w)), the MLP starting at zero.
 
-Notation: `B` rows, `K` neighbours, `D` embedding.
+Notation: `B` features, `K` neighbours, `D` embedding.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ogenlib.generators.layers import two_layer_mlp, unit_layer_norm
 
 
 class TextOnlyGenerator(ClassConditionalGenerator):
-    """h = LN(w_u + MLP(w_u)). Neighbours only lend their residuals; with `spread="none"` all rows of a class agree."""
+    """h = LN(w_u + MLP(w_u)). Neighbours only lend their residuals; with `spread="none"` those of a class all agree."""
 
     variant = "text-only"
 

@@ -4,7 +4,7 @@ Every iteration divides the known classes at random into pseudo-known and pseudo
 pseudo-unknown class is the target, and its neighbours are searched among the pseudo-known only. No function here
 takes anything of a true unknown class.
 
-Notation: `N` images, `C` known classes, `B` rows a step, `K` neighbours, `D` embedding.
+Notation: `N` images, `C` known classes, `B` features a step, `K` neighbours, `D` embedding.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def fit_generator(
 
     Args:
         features: real image features `(N, D)` of known classes; rows are brought to unit length.
-        labels: row numbers `(N,)` of `class_embeddings`.
+        labels: indices `(N,)` into `class_embeddings`.
         class_embeddings: text embeddings `(C, D)` of the known classes; rows are brought to unit length.
         variant: a name of `list_variants()`.
         iterations, batch_size, lr, weight_decay: this library's defaults.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ogenlib.generators import class_neighbours, fit_generator, list_variants, start_generator
 from ogenlib.ogen.config import OGENConfig
-from ogenlib.ogen.synthesis import SynthesizedRows
+from ogenlib.ogen.synthesis import Synthesizer
 
 TRAINED = [v for v in list_variants() if v != "shift"]
 
@@ -23,11 +23,11 @@ def world(views: int = 1) -> tuple[Tensor, Tensor, Tensor]:
     return features, banks[0].labels, table.encode_text((*KNOWN, *UNKNOWN))
 
 
-def make(views: int = 1, seed: int = 3, **settings: Any) -> SynthesizedRows:
-    return SynthesizedRows(OGENConfig(**{**SMALL, **settings}), *world(views), seed)
+def make(views: int = 1, seed: int = 3, **settings: Any) -> Synthesizer:
+    return Synthesizer(OGENConfig(**{**SMALL, **settings}), *world(views), seed)
 
 
-def moved(rows: SynthesizedRows) -> SynthesizedRows:
+def moved(rows: Synthesizer) -> Synthesizer:
     """With weights away from their start, where attention and MLP add nothing."""
     with torch.no_grad():
         for p in rows.generator.parameters():
@@ -35,7 +35,7 @@ def moved(rows: SynthesizedRows) -> SynthesizedRows:
     return rows
 
 
-def state(rows: SynthesizedRows) -> dict[str, Tensor]:
+def state(rows: Synthesizer) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in rows.generator.state_dict().items()}
 
 
@@ -138,7 +138,7 @@ def test_a_joint_generator_starts_like_any_other() -> None:
 
 def test_no_unknown_names_are_no_obstacle() -> None:
     features, labels, embeddings = world()
-    rows = SynthesizedRows(OGENConfig(**SMALL), features, labels, embeddings[:6], 3)
+    rows = Synthesizer(OGENConfig(**SMALL), features, labels, embeddings[:6], 3)
     assert rows.neighbours.shape == (6, 2) and rows.pool is not None and len(rows.pool) == 6
     whole = make()
     assert whole.pool is not None
@@ -148,9 +148,9 @@ def test_no_unknown_names_are_no_obstacle() -> None:
 
 def test_refusals() -> None:
     with pytest.raises(ValueError, match="generator=None: there is nothing to synthesize with"):
-        SynthesizedRows(OGENConfig(generator=None), *world(), 0)
+        Synthesizer(OGENConfig(generator=None), *world(), 0)
     with pytest.raises(ValueError, match=r"k=6 .* of 6 known classes 1 are held out .* pass k=5 or less"):
         make(k=6)
     features, labels, embeddings = world()
     with pytest.raises(ValueError, match=r"spread='residual' needs .* pass spread='none'"):
-        SynthesizedRows(OGENConfig(**SMALL), features[::4], labels[::4], embeddings, 0)
+        Synthesizer(OGENConfig(**SMALL), features[::4], labels[::4], embeddings, 0)

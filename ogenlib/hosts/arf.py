@@ -170,7 +170,7 @@ class ARF(FLYP):
         return self._contrast(self.image_features(own), self._anchor_texts.draw(own), own.total, share=share)
 
     def _drawn(self, batch: Batch) -> tuple[Batch, float]:
-        """This process's retrieved pairs, their rows as labels, and its part of them over its part of the images.
+        """This process's retrieved pairs, their indices as labels, and its part of them over its part of the images.
 
         Drawn from the batch's generator alone: the same seed draws the same pairs, also after a restart and whatever
         the number of processes. Without one, the first pairs in their first view.
@@ -180,15 +180,15 @@ class ARF(FLYP):
         images = batch.total or len(batch.labels)
         count = min(self.anchor_batch or images, len(bank))
         if draws is None:
-            rows, views = torch.arange(count), torch.zeros(count, dtype=torch.long)
+            pairs, views = torch.arange(count), torch.zeros(count, dtype=torch.long)
         else:
-            rows, views = torch.randperm(len(bank), generator=draws)[:count], bank.draw(count, draws)
+            pairs, views = torch.randperm(len(bank), generator=draws)[:count], bank.draw(count, draws)
         mine = distributed.share(torch.arange(count))
-        pixels = bank.pixels(rows[mine], views[mine])
-        own = Batch(rows[mine], pixels=pixels, generator=draws, total=count)
+        pixels = bank.pixels(pairs[mine], views[mine])
+        own = Batch(pairs[mine], pixels=pixels, generator=draws, total=count)
         return own, (len(mine) / count) / (len(batch.labels) / images)
 
 
-def _scaled_gradient(rows: Tensor, factor: float) -> Tensor:
-    """`rows`, whose gradient is multiplied: training weighs a process by its part of the images."""
-    return rows if factor == 1 else rows.detach() + factor * (rows - rows.detach())
+def _scaled_gradient(features: Tensor, factor: float) -> Tensor:
+    """`features`, whose gradient is multiplied: training weighs a process by its part of the images."""
+    return features if factor == 1 else features.detach() + factor * (features - features.detach())

@@ -64,7 +64,7 @@ class Batch:
 
     Attributes:
         labels: `(B,)` int64 into the host's names.
-        features: `(B, D)` unit rows from a feature bank, or None.
+        features: `(B, D)`, unit length, from a feature bank, or None.
         pixels: `(B, 3, height, width)` preprocessed, or None.
         generator: source of every random draw a loss makes; None only where nothing is drawn.
         total: images of this step over all processes; None where there is one process.
@@ -127,7 +127,7 @@ class Host(nn.Module):
     # --- the four verbs -------------------------------------------------------------------------------
 
     def image_features(self, batch: Batch) -> Tensor:
-        """Unit rows `(B, D)` from cached features or from pixels."""
+        """Unit features `(B, D)` from cached features or from pixels."""
         if batch.features is not None:
             return F.normalize(batch.features.float(), dim=-1)
         if batch.pixels is None:
@@ -136,7 +136,7 @@ class Host(nn.Module):
             return self.clip.encode_image(batch.pixels)
 
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
-        """Unit rows `(C, D)` for any names (default: the training names), or `(B, C, D)` given `z` `(B, D)`."""
+        """Unit weights `(C, D)` for any names (default: the training names), or `(B, C, D)` given `z` `(B, D)`."""
         raise NotImplementedError
 
     def losses(self, batch: Batch, *, z: Tensor | None = None, w: Tensor | None = None) -> dict[str, Tensor]:
@@ -144,7 +144,7 @@ class Host(nn.Module):
 
         Args:
             z, w: the batch's image features and the class weights of the training names, where the caller has them
-                already (OGEN computes more rows and names in one pass).
+                already (OGEN computes more features and names in one pass).
         """
         z = self.image_features(batch) if z is None else z
         w = self.class_weights(z=z) if w is None else w
@@ -169,7 +169,7 @@ class Host(nn.Module):
         """`(B, C)` scaled cosines (plus the model's bias, if it has one) of `z` `(B, D)` and the weights.
 
         A host that scores cached features otherwise (an adapter on them, a cache of them) overrides this one, and
-        leaves `image_features` as they are: synthesized rows and the zero-shot reference are frozen features too.
+        leaves `image_features` as they are: synthesized features and the zero-shot reference are frozen features too.
         """
         cosines = z @ w.T if w.ndim == 2 else torch.einsum("bd,bcd->bc", z, w)
         bias = self.clip.logit_bias

@@ -65,7 +65,7 @@ class CARFT(PenalisedFT):
 
     @torch.no_grad()
     def context_weights(self) -> Tensor:
-        """Unit rows `(T, D)`: the text features of each template, averaged over the training names."""
+        """Unit weights `(T, D)`: the text features of each template, averaged over the training names."""
         if self._weights is None:
             with torch.autocast(self.device.type, enabled=False):
                 each = [zero_shot_weights(self.clip, self.names, template).mean(0) for template in self.contexts]

@@ -8,12 +8,12 @@ over classes of ``lambda_c * ||w_c - t_c||^2``, where ``lambda_c`` is the mean z
 class on the training images (all views); SGD at 0.1 without weight decay. The released command keeps ``lambda_c``
 from there; ``adaptive=True`` moves it after every epoch as the released augmented Lagrangian (PHR) does: to
 ``max(0, lambda_c + rho_c * d_c)`` with ``d_c`` the squared distance and ``rho_c`` that of the epoch before, at first 0.
-Different: the authors start at text features as they come, this library at unit rows times `length`, so that rate and
-penalty mean the same for every model; batches and epochs are the library's, theirs 256 and 300. They train on 20
+Different: the authors start at text features as they come, this library at unit vectors times `length`, so that rate
+and penalty mean the same for every model; batches and epochs are the library's, theirs 256 and 300. They train on 20
 stored views of every image, here on the bank's. Names without images that get
-a row (`extra_names`) have ``lambda_c = 1``, as a class that zero-shot never misses.
+a vector (`extra_names`) have ``lambda_c = 1``, as a class that zero-shot never misses.
 
-Notation: `C` classes, `D` embedding, `R` names with a row.
+Notation: `C` classes, `D` embedding, `R` names with a vector.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ogenlib.data import FeatureBank
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, Host, MethodInfo
-from ogenlib.hosts.parts.rows import RowHost
+from ogenlib.hosts.parts.class_vectors import ClassResiduals
 from ogenlib.hosts.registry import register
 from ogenlib.towers import ClipLike
 
@@ -37,12 +37,12 @@ LENGTH = 9.0  # OpenAI's ViT-B/32: mean length of its text features of the 1000 
 
 
 @register
-class CLAP(RowHost):
-    """Class weights ``unit(length * t + x)``, with a penalty on the rows ``x``.
+class CLAP(ClassResiduals):
+    """Class weights ``unit(length * t + x)``, with a penalty on the vectors ``x``.
 
     Args:
         templates: of the zero-shot weights ``t``.
-        extra_names: see `RowHost`.
+        extra_names: see `ClassResiduals`.
         adaptive: update the multipliers after every epoch.
         length: of the text features that the probe starts at.
 

@@ -9,8 +9,8 @@ Different: `f` is the unit feature, the released code's is not normalised; witho
 length, which the cosine does not see. Training settings are this library's. The paper's text branch is
 `text_adapter`.
 
-The adapter stands in `logits`, not in `image_features`: whatever scores frozen features (banks, synthesized rows, the
-zero-shot reference) hands them over as they are.
+The adapter stands in `logits`, not in `image_features`: whatever scores frozen features (banks, synthesized features,
+the zero-shot reference) hands them over as they are.
 
 Notation: `B` images, `C` classes, `D` embedding, `H` hidden width.
 """
@@ -83,16 +83,16 @@ class CLIPAdapter(AnchoredHost):
         return cls(clip, names, **options)
 
     def adapted(self, z: Tensor) -> Tensor:
-        """Unit rows `(B, D)` of frozen features `z` `(B, D)`."""
-        made = bottleneck(z, self.down.weight, self.up.weight).relu().float()
-        return F.normalize(self.ratio * made + (1 - self.ratio) * z, dim=-1)
+        """Unit features `(B, D)` of frozen features `z` `(B, D)`."""
+        adapted = bottleneck(z, self.down.weight, self.up.weight).relu().float()
+        return F.normalize(self.ratio * adapted + (1 - self.ratio) * z, dim=-1)
 
     def logits(self, z: Tensor, w: Tensor) -> Tensor:
         """`(B, C)` scaled cosines of the adapted features and the weights."""
         return super().logits(self.adapted(z), w)
 
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
-        """Unit rows `(C, D)`, zero-shot, for any names."""
+        """Unit weights `(C, D)`, zero-shot, for any names."""
         return self.anchor(self.names if names is None else names)
 
     def train_settings(self) -> dict[str, Any]:

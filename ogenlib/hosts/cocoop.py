@@ -91,7 +91,7 @@ class CoCoOp(CoOp):
         return bottleneck(z, self.down.weight, self.up.weight, self.down.bias, self.up.bias).float()
 
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
-        """Unit rows `(B, C, D)` for images `z` `(B, D)`; without them `(C, D)`, those of the mean training feature."""
+        """Unit weights `(B, C, D)` for images `z` `(B, D)`; else `(C, D)`, those of the mean training feature."""
         tokens = self._tokens(self.names if names is None else tuple(names))
         if z is None:
             context = self.context + self.shift(self.centre)
@@ -99,17 +99,17 @@ class CoCoOp(CoOp):
             return F.normalize(features.float(), dim=-1)
         many = self.image_chunk or max(1, MAX_PROMPTS // len(tokens.ids))
         if len(z) <= many:
-            return self._rows(z, tokens)
+            return self._weights(z, tokens)
         if torch.is_grad_enabled():
             pieces = [
-                checkpoint(self._rows, part, tokens, use_reentrant=False, preserve_rng_state=False)
+                checkpoint(self._weights, part, tokens, use_reentrant=False, preserve_rng_state=False)
                 for part in z.split(many)
             ]
         else:
-            pieces = [self._rows(part, tokens) for part in z.split(many)]
+            pieces = [self._weights(part, tokens) for part in z.split(many)]
         return torch.cat(pieces)
 
-    def _rows(self, z: Tensor, tokens: PromptTokens) -> Tensor:
+    def _weights(self, z: Tensor, tokens: PromptTokens) -> Tensor:
         context = self.context + self.shift(z)[:, None]
         features = encode_prompts(self.clip.text, tokens, context, per_image=True, chunk=self.chunk)
         return F.normalize(features.float(), dim=-1)

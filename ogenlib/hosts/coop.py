@@ -120,23 +120,23 @@ class CoOp(Host):
         return self._prompts[names]
 
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
-        """Unit rows `(C, D)` of the names behind the learned context.
+        """Unit weights `(C, D)` of the names behind the learned context.
 
         Raises:
             ValueError: class-specific context was trained for other names.
         """
-        wanted = self.names if names is None else tuple(names)
+        names = self.names if names is None else tuple(names)
         context: Tensor = self.context
         if self.class_specific:
-            unknown = [n for n in wanted if n not in self.names]
+            unknown = [n for n in names if n not in self.names]
             if unknown:
                 raise ValueError(
                     f"class-specific context was trained for {len(self.names)} names and has none for "
                     f"{unknown[:3]}; train with class_specific=False to classify other names"
                 )
-            rows = torch.tensor([self.names.index(n) for n in wanted], device=context.device)
-            context = context[rows]
-        features = encode_prompts(self.clip.text, self._tokens(wanted), context, chunk=self.chunk)
+            indices = torch.tensor([self.names.index(n) for n in names], device=context.device)
+            context = context[indices]
+        features = encode_prompts(self.clip.text, self._tokens(names), context, chunk=self.chunk)
         return F.normalize(features.float(), dim=-1)
 
     def train_settings(self) -> dict[str, Any]:
@@ -148,8 +148,8 @@ class CoOp(Host):
         (benchmarks/results/coop-rate.json).
         """
         tokens = self._tokens(self.names)
-        rows = self.clip.text.embed(tokens.ids).float()
-        named = torch.cat([row[start:end] for row, (start, end) in zip(rows, tokens.spans, strict=True)])
+        embeddings = self.clip.text.embed(tokens.ids).float()
+        named = torch.cat([text[start:end] for text, (start, end) in zip(embeddings, tokens.spans, strict=True)])
         return {"lr": PAPER_LR * named.square().mean().sqrt().item() / INIT_STD}
 
     def config(self) -> dict[str, Any]:

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, MethodInfo
-from ogenlib.hosts.parts.rows import RowHost
+from ogenlib.hosts.parts.class_vectors import ClassResiduals
 from ogenlib.hosts.registry import register
 from ogenlib.hosts.zero_shot import zero_shot_weights
 from ogenlib.towers import ClipLike
@@ -34,12 +34,12 @@ TEXT_ROWS = 32  # as many as the library's batch holds images
 
 
 @register
-class CrossModal(RowHost):
+class CrossModal(ClassResiduals):
     """Class weights ``unit(t + x)``, trained on images and on class names.
 
     Args:
         templates: of the zero-shot weights ``t`` and of the text samples.
-        extra_names: see `RowHost`. Their texts are samples too.
+        extra_names: see `ClassResiduals`. Their texts are samples too.
         text_rows: `S`; drawn alike on every process, so dividing a batch does not change the step.
 
     Raises:
@@ -73,28 +73,28 @@ class CrossModal(RowHost):
 
     @torch.no_grad()
     def texts(self) -> Tensor:
-        """Unit rows `(T, R, D)`: every name with a row in every template."""
+        """Unit text features `(T, R, D)`: every name with a vector in every template."""
         if self._texts is None:
             with torch.autocast(self.device.type, enabled=False):
-                own = [zero_shot_weights(self.clip, self.row_names, t) for t in self.anchor.templates]
+                own = [zero_shot_weights(self.clip, self.vector_names, t) for t in self.anchor.templates]
                 self._texts = torch.stack(own)
         return self._texts.to(self.device)
 
     def losses(self, batch: Batch, *, z: Tensor | None = None, w: Tensor | None = None) -> dict[str, Tensor]:
-        """``ce`` of the images over the training names and ``text_ce`` over all names with a row, half of each.
+        """``ce`` of the images over the training names and ``text_ce`` over all names with a vector, half of each.
 
         Without a generator in the batch every text is taken once.
         """
         image = super().losses(batch, z=z, w=w)["ce"]
         texts = self.texts()
         labels = torch.arange(texts.shape[1], device=texts.device).repeat(len(texts))
-        rows = texts.flatten(0, 1)
+        samples = texts.flatten(0, 1)
         if batch.generator is not None:
-            drawn = torch.randint(len(rows), (self.text_rows,), generator=batch.generator).to(rows.device)
-            rows, labels = rows[drawn], labels[drawn]
+            drawn = torch.randint(len(samples), (self.text_rows,), generator=batch.generator).to(samples.device)
+            samples, labels = samples[drawn], labels[drawn]
         if w is None or self.extra_names:
-            w = self.class_weights(self.row_names)
-        return {"ce": image / 2, "text_ce": F.cross_entropy(self.logits(rows, w), labels) / 2}
+            w = self.class_weights(self.vector_names)
+        return {"ce": image / 2, "text_ce": F.cross_entropy(self.logits(samples, w), labels) / 2}
 
     def train_settings(self) -> dict[str, Any]:
         """A rate that the released code searches."""

@@ -89,7 +89,7 @@ class FLYP(TunedTowers):
         return cls(clip, names, **{"paper_training": True, **options})
 
     def encode_ids(self, ids: Tensor) -> Tensor:
-        """Unit rows, fp32, of token ids `(B, L)` by the trained text tower."""
+        """Unit features, fp32, of token ids `(B, L)` by the trained text tower."""
         return F.normalize(encode_ids(self.text_tower, ids, self.chunk), dim=-1)
 
     def losses(self, batch: Batch, *, z: Tensor | None = None, w: Tensor | None = None) -> dict[str, Tensor]:

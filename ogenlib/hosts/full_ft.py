@@ -5,8 +5,8 @@ https://arxiv.org/abs/2109.01903
 
 Reproduced: the head starts at the zero-shot weights, the text tower and the logit scale are frozen; `paper`: AdamW at
 3e-5 with weight decay 0.1, 500 steps of linear warm-up and a cosine over steps, 10 epochs, batches of 512, gradients
-clipped at norm 1, a head whose rows are not normalised.
-Different: by default head rows count at unit length, so that names without a row stand on the same footing; and the
+clipped at norm 1, a head whose weights are not normalised.
+Different: by default its weights count at unit length, so that names outside it stand on the same footing; and the
 rates are the library's.
 Mixing the result with the zero-shot model is a function on state dicts, not part of this host.
 

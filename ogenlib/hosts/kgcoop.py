@@ -5,7 +5,7 @@ https://arxiv.org/abs/2303.13103
 
 Reproduced: CoOp with 4 tokens from "a photo of a", plus ``weight * (1 - mean cosine)`` between learned and
 zero-shot weights of the training names, weight 8, as the released code has it. The mean squared distance that the
-paper writes is twice this on unit rows.
+paper writes is twice this on unit vectors.
 Different: the zero-shot weights come from the templates given, the paper's from one hand-written template for each
 dataset; the authors train 100 epochs with batches of 128 at SGD 2e-3, here CoOp's settings hold.
 

@@ -45,7 +45,7 @@ class L2SP(PenalisedFT):
 
     def penalty(self, batch: Batch, z: Tensor, w: Tensor) -> Tensor:
         """Half the squared distance of all trained tensors from their start; frozen ones (`rates`) count nothing."""
-        start = self.anchor(self.row_names)
+        start = self.anchor(self.vector_names)
         pairs = [*self.frozen_twins().values(), (self.head, start)]
         distances = [(p - s.detach().float()).square().sum() for p, s in pairs if p.requires_grad]
         return torch.stack(distances).sum() / 2

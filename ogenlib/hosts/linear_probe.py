@@ -5,10 +5,10 @@ https://arxiv.org/abs/2103.00020
 
 Reproduced: the image tower is frozen; one linear layer is trained on its features by cross-entropy.
 Different: the paper fits logistic regression from zero on features as they come, its penalty searched on validation
-images; here the head starts at the zero-shot weights (as in WiSE-FT's released code), features and rows have unit
-length, and AdamW trains it at 1e-3.
+images; here the head starts at the zero-shot weights (as in WiSE-FT's released code), features and weights have
+unit length, and AdamW trains it at 1e-3.
 
-Notation: `B` images, `C` classes, `D` embedding, `R` names with a row.
+Notation: `B` images, `C` classes, `D` embedding, `R` names with a weight of their own.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class LinearProbe(Headed):
         aliases=("LP",),
     )
 
-    rows_for_unknown: ClassVar[bool] = True
+    trains_unknown: ClassVar[bool] = True
 
     def train_settings(self) -> dict[str, Any]:
         return {"lr": LR}
@@ -66,15 +66,15 @@ def probe(host: Headed, data: FeatureBank, epochs: int, seed: int, *, lr: float 
     mean = float("nan")
     for _ in range(epochs):
         total = 0.0
-        for rows in torch.randperm(len(data), generator=draws).split(batch_size):
-            z = F.normalize(data.view(rows, draws), dim=-1).to(host.device)
-            labels = data.labels[rows.to(data.labels.device)].to(host.device)
+        for indices in torch.randperm(len(data), generator=draws).split(batch_size):
+            z = F.normalize(data.view(indices, draws), dim=-1).to(host.device)
+            labels = data.labels[indices.to(data.labels.device)].to(host.device)
             loss = F.cross_entropy(Host.logits(host, z, host.class_weights()), labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             schedule.step()
-            total += float(loss.detach()) * len(rows)
+            total += float(loss.detach()) * len(indices)
         mean = total / len(data)
     host.head.grad = None
     return mean

@@ -8,11 +8,12 @@ put between start and end token, the same on all processes; the similarities of 
 and by the untouched one, both times the exponentiated scale before they are subtracted; half the mean of the squared
 differences, weight 1; image tower and head are trained from the zero-shot weights, text tower and scale are frozen.
 `paper`: AdamW 1e-5 without weight decay, batches of 256, 10 epochs, linear warm-up over a tenth of the steps and then a
-cosine, bf16, no clipping; head rows at their own length, never normalised.
-Different: by default head rows count at unit length, in training and after it, as class weights do everywhere here, so
-that names without a row stand on the same footing; with ``unit_head=False`` a row is in both what training made of it,
-and only then is the cross-entropy the released one away from the start. The features are subtracted before the
-similarities are taken, which is the same number with less rounding. For tokenizers other than CLIP's see `RandomTexts`.
+cosine, bf16, no clipping; head weights at their own length, never normalised.
+Different: by default head weights count at unit length, in training and after it, as class weights do everywhere here,
+so that names outside the head stand on the same footing; with ``unit_head=False`` a weight is in both what training
+made of it, and only then is the cross-entropy the released one away from the start. The features are subtracted before
+the similarities are taken, which is the same number with less rounding. For tokenizers other than CLIP's see
+`RandomTexts`.
 The released code keeps the checkpoint that is best on test images; here the last one counts.
 
 Notation: `B` images, `C` classes, `D` embedding, `M` strings.
@@ -45,8 +46,8 @@ def energy_gap(z: Tensor, frozen: Tensor, texts: Tensor, scale: Tensor | float) 
     """Scalar, fp32: half the mean over images and texts of ``(scale * z @ g - scale * z0 @ g)^2``.
 
     Args:
-        z, frozen: unit rows `(B, D)` of the trained and the untouched tower, of the same pixels.
-        texts: unit rows `(M, D)`.
+        z, frozen: unit image features `(B, D)` of the trained and the untouched tower, of the same pixels.
+        texts: unit text features `(M, D)`.
         scale: exponentiated.
     """
     with torch.autocast(z.device.type, enabled=False):  # squares of logits: bf16 keeps two digits of them
@@ -94,8 +95,8 @@ class LipsumFT(PenalisedFT):
 
     @torch.no_grad()
     def random_features(self, generator: torch.Generator | None) -> Tensor:
-        """Unit rows `(M, D)`, fp32, of new random strings by the frozen text tower; without a generator the same ones
-        at every call."""
+        """Unit text features `(M, D)`, fp32, of new random strings by the frozen text tower; without a generator the
+        same ones at every call."""
         ids = self.random_texts.draw(seeded(generator))
         return F.normalize(encode_ids(self.clip.text, ids), dim=-1)
 

@@ -166,9 +166,9 @@ class PromptKD(PromptedImages, Host):
         Raises:
             ValueError: it wants other pixels, or is of another width than the one before.
         """
-        wanted, own = (c.preprocess_cfg for c in (teacher.clip, self.clip))
-        if wanted != own:
-            raise ValueError(f"the teacher's backbone wants pixels as {wanted}, the student's as {own}; pair two alike")
+        theirs, own = (c.preprocess_cfg for c in (teacher.clip, self.clip))
+        if theirs != own:
+            raise ValueError(f"the teacher's backbone wants pixels as {theirs}, the student's as {own}; pair two alike")
         width = getattr(self, "taught_by", {}).get("embed_dim", teacher.clip.embed_dim)
         if teacher.clip.embed_dim != width:
             raise ValueError(f"the teacher has {teacher.clip.embed_dim} dimensions, this student's had {width}")
@@ -185,7 +185,7 @@ class PromptKD(PromptedImages, Host):
         same = read_run(folder)["backbone"]["weights_hash"] == self.clip.weights_hash
         return load_run(folder, self.clip if same else None, self.device)
 
-    def _found(self) -> Host:
+    def _get_teacher(self) -> Host:
         """The teacher, opened now if a saved run was opened without it.
 
         Raises:
@@ -210,7 +210,7 @@ class PromptKD(PromptedImages, Host):
     @torch.no_grad()
     def _asked(self, names: tuple[str, ...]) -> Tensor:
         """`(C, T)` by the teacher; kept in fp32 whatever the precision of the step that asks."""
-        teacher = self._found()
+        teacher = self._get_teacher()
         with torch.autocast(self.device.type, enabled=False):
             probe = F.normalize(torch.ones(1, teacher.clip.embed_dim, device=teacher.device), dim=-1)
             w = teacher.class_weights(names, z=probe)
@@ -219,9 +219,9 @@ class PromptKD(PromptedImages, Host):
         return w.detach().float().to(self.device)
 
     @torch.no_grad()
-    def _teacher_rows(self, batch: Batch) -> Tensor:
-        """Unit rows `(B, T)` of the same pixels by the teacher; without a pass where the bank's features are those."""
-        teacher = self._found()
+    def _teacher_features(self, batch: Batch) -> Tensor:
+        """Unit features `(B, T)` of the same pixels by the teacher; no pass where the bank's features are those."""
+        teacher = self._get_teacher()
         own = teacher.clip is self.clip and teacher.uses_cached_features
         features = batch.features if own else None
         return teacher.image_features(Batch(batch.labels, features=features, pixels=batch.pixels)).to(self.device)
@@ -233,29 +233,29 @@ class PromptKD(PromptedImages, Host):
         return self.visual
 
     def image_features(self, batch: Batch) -> Tensor:
-        """Unit rows `(B, T)` of the pixels: with prompts, through the projector; ValueError without pixels."""
+        """Unit features `(B, T)` of the pixels: with prompts, through the projector; ValueError without pixels."""
         hidden = F.linear(self.prompted_features(batch), self.down).float()
         fresh = self.training and torch.is_grad_enabled() and len(hidden) > 1
         hidden = F.batch_norm(hidden, self.mean, self.variance, self.gain, self.shift, training=fresh)
         return F.normalize(F.linear(F.relu(hidden), self.up, self.up_bias).float(), dim=-1)
 
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
-        """Unit rows `(C, T)`, the teacher's; ValueError for names it has to be asked for when it is not there."""
-        wanted = self.names if names is None else tuple(names)
-        rows = {name: i for i, name in enumerate((*self.names, *self.other_names))}
-        if all(name in rows for name in wanted):
-            return self.teacher_weights[[rows[name] for name in wanted]]
-        return self._asked(wanted)
+        """Unit weights `(C, T)`, the teacher's; ValueError for names it has to be asked for when it is not there."""
+        names = self.names if names is None else tuple(names)
+        index = {name: i for i, name in enumerate((*self.names, *self.other_names))}
+        if all(name in index for name in names):
+            return self.teacher_weights[[index[name] for name in names]]
+        return self._asked(names)
 
     def losses(self, batch: Batch, *, z: Tensor | None = None, w: Tensor | None = None) -> dict[str, Tensor]:
         """``kd``, weighted: of the batch's images, or of as many unlabelled ones. `z` and `w` are not used."""
         if self.unlabelled is not None:
-            batch, rows = self._drawn(batch)
+            batch, features = self._drawn(batch)
         else:
-            rows = self._teacher_rows(batch)
-        teacher = self._found()
+            features = self._teacher_features(batch)
+        teacher = self._get_teacher()
         with torch.no_grad():
-            target = teacher.logits(rows.to(teacher.device), self.teacher_weights.to(teacher.device))
+            target = teacher.logits(features.to(teacher.device), self.teacher_weights.to(teacher.device))
         logits = self.logits(self.image_features(batch), self.teacher_weights)
         term = kl_divergence(logits, target.to(self.device), self.temperature) / logits.shape[1]
         return {"kd": self.weight * term}
@@ -265,22 +265,22 @@ class PromptKD(PromptedImages, Host):
         bank = self.unlabelled
         if bank is None:
             return
-        rows = torch.arange(len(bank)).repeat_interleave(bank.views)
+        images = torch.arange(len(bank)).repeat_interleave(bank.views)
         views = torch.arange(bank.views).repeat(len(bank))
         seen = [
-            self._teacher_rows(Batch(torch.zeros(len(r)), pixels=bank.pixels(r, v).to(self.device)))
-            for r, v in zip(rows.split(BATCH), views.split(BATCH), strict=True)
+            self._teacher_features(Batch(torch.zeros(len(i)), pixels=bank.pixels(i, v).to(self.device)))
+            for i, v in zip(images.split(BATCH), views.split(BATCH), strict=True)
         ]
         self._seen = torch.cat(seen).unflatten(0, (len(bank), bank.views))
 
     def _drawn(self, batch: Batch) -> tuple[Batch, Tensor]:
-        """As many unlabelled images as the batch has, and the teacher's rows `(B, T)` of them."""
+        """As many unlabelled images as the batch has, and the teacher's features `(B, T)` of them."""
         bank = self.unlabelled
         assert bank is not None
-        rows = torch.randint(len(bank), (len(batch.labels),), generator=batch.generator)
-        views = bank.draw(len(rows), batch.generator)
-        drawn = Batch(batch.labels, pixels=bank.pixels(rows, views).to(self.device))
-        return drawn, self._teacher_rows(drawn) if self._seen is None else self._seen[rows, views]
+        images = torch.randint(len(bank), (len(batch.labels),), generator=batch.generator)
+        views = bank.draw(len(images), batch.generator)
+        drawn = Batch(batch.labels, pixels=bank.pixels(images, views).to(self.device))
+        return drawn, self._teacher_features(drawn) if self._seen is None else self._seen[images, views]
 
 
 def _uniform(*shape: int, source: torch.Generator, device: torch.device) -> nn.Parameter:

@@ -8,7 +8,7 @@ to the frozen template ensemble, 10 times that of image features to the frozen o
 KL(zero-shot || prompted) divided by images and classes; after the last epoch the mean of the epochs' prompts under a
 bell around epoch 15 of 20.
 Different: the templates are those given (`paper`: CLIP's 80 for ImageNet, of which the released code uses 60), averaged
-as unit rows (there: before normalising); only the prompts are averaged (there: the whole model in fp16); the frozen
+at unit length (there: before normalising); only the prompts are averaged (there: the whole model in fp16); the frozen
 features come from the same model with the prompts left out (there: a second copy); and what `IVLP` says.
 
 Notation: `B` images, `C` classes, `D` embedding.

@@ -33,7 +33,7 @@ from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, MethodInfo, seeded
 from ogenlib.hosts.parts.mpm_nce import mpm_nce
 from ogenlib.hosts.parts.pixel_host import PixelHost
 from ogenlib.hosts.parts.residual_adapters import TowerAdapters, image_blocks, text_blocks
-from ogenlib.hosts.parts.text_pool import TextPool, Texts, class_texts, mean_rows
+from ogenlib.hosts.parts.text_pool import TextPool, Texts, class_texts, mean_features
 from ogenlib.hosts.parts.tuned_towers import whole_model
 from ogenlib.hosts.registry import register
 from ogenlib.hosts.zero_shot import AnchoredHost, filled
@@ -175,7 +175,7 @@ class RAdapter(PixelHost, AnchoredHost):
     # --- the four verbs -------------------------------------------------------------------------------
 
     def image_features(self, batch: Batch) -> Tensor:
-        """Unit rows `(B, D)` of the pixels by the adapted image tower.
+        """Unit features `(B, D)` of the pixels by the adapted image tower.
 
         Adapters are dropped where a training step asks: in training mode, with gradients and `batch.generator`.
 
@@ -186,11 +186,11 @@ class RAdapter(PixelHost, AnchoredHost):
         return self._run(self.visual, batch.generator, self.clip.encode_image, pixels)
 
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
-        """Unit rows `(C, D)` of any names, re-encoded by the adapted text tower; no adapter is dropped."""
+        """Unit weights `(C, D)` of any names, re-encoded by the adapted text tower; no adapter is dropped."""
         given = self.texts or {}
-        wanted = self.names if names is None else names
-        groups = [given.get(name) or filled(self.anchor.templates, [name]) for name in wanted]
-        return mean_rows(partial(self._run, self.text, None, self.clip.encode_text), groups)
+        names = self.names if names is None else names
+        groups = [given.get(name) or filled(self.anchor.templates, [name]) for name in names]
+        return mean_features(partial(self._run, self.text, None, self.clip.encode_text), groups)
 
     def losses(self, batch: Batch, *, z: Tensor | None = None, w: Tensor | None = None) -> dict[str, Tensor]:
         """``mpm_nce`` of the images and a text of each, over the whole batch of all processes.
@@ -236,10 +236,10 @@ class RAdapter(PixelHost, AnchoredHost):
         return call_replaced(model, adapters.merged(self.scale, shares), function, *args, folded=True)
 
     def _encode_ids(self, ids: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Unit rows `(B, D)` of token ids `(B, L)`, equal ones encoded once, with one draw of adapters for all."""
+        """Unit features `(B, D)` of token ids `(B, L)`, equal ones encoded once, with one draw of adapters for all."""
         distinct, places = torch.unique(ids, dim=0, return_inverse=True)
-        rows = self._run(self.text, generator, encode_ids, self.clip.text, distinct)
-        return F.normalize(rows, dim=-1)[places]
+        features = self._run(self.text, generator, encode_ids, self.clip.text, distinct)
+        return F.normalize(features, dim=-1)[places]
 
     @torch.no_grad()
     def merged(self) -> dict[str, Tensor]:

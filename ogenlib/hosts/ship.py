@@ -6,14 +6,14 @@ https://arxiv.org/abs/2307.07397
 Reproduced: first a variational autoencoder on the training features (`ship_vae`: its decoder shifts four learned
 tokens in front of the class name, the frozen text tower does the rest), 50 epochs of AdamW at 1e-3; then CoOp with
 cross-entropy over base and new names, half of it on real and half on synthesized features of new names.
-Different: the new names are given (`new_names`), and without any the synthesized rows are of the training names; the
-rows of a name are synthesized once and drawn from; a step takes `rows` of them, the released code as many as images;
+Different: the new names are given (`new_names`), and without any the synthesized features are of the training names;
+those of a name are synthesized once and drawn from; a step takes `rows` of them, the released code as many as images;
 widths follow the model. CoOp trains with this library's settings, the authors' is SGD 2e-3 for 200 epochs with
 batches of 256.
 The released code trains CoOp anew after every tenth epoch of the autoencoder and reports the best harmonic mean on the
 test images; here nothing is chosen, and the last epoch of each counts.
 
-Notation: `B` images, `C` classes, `D` embedding, `S` synthesized rows.
+Notation: `B` images, `C` classes, `D` embedding, `S` synthesized features.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class SHIP(CoOp):
     Args:
         new_names: names without images that are trained on synthesized features.
         vae_epochs: of the autoencoder.
-        rows: `S`, synthesized rows a step; drawn alike on every process.
-        per_name: rows synthesized of every name.
+        rows: `S`, synthesized features a step; drawn alike on every process.
+        per_name: features synthesized of every name.
         options: those of `CoOp`, without `class_specific`.
 
     Raises:
@@ -100,7 +100,7 @@ class SHIP(CoOp):
         return cls(clip, names, **{"context": "a photo of a", **options})
 
     def prepare(self, data: FeatureBank, epochs: int, seed: int) -> None:
-        """Train the autoencoder and synthesize the rows `(names, per_name, D)`; the same for the same seed."""
+        """Train the autoencoder and synthesize the features `(names, per_name, D)`; the same for the same seed."""
         vae = fit_vae(self.clip, data.features, data.labels, self.names, self.vae_epochs, seed)
         draws = torch.Generator().manual_seed(seed)
         object.__setattr__(self, "pool", synthesize(vae, self.new_names or self.names, self.per_name, draws))
@@ -112,15 +112,15 @@ class SHIP(CoOp):
             RuntimeError: `prepare` was not called (`ogenlib.fit` does).
         """
         if self.pool is None:
-            raise RuntimeError("no rows yet; train with ogenlib.fit, or call prepare(bank, epochs, seed)")
+            raise RuntimeError("no features yet; train with ogenlib.fit, or call prepare(bank, epochs, seed)")
         z = self.image_features(batch) if z is None else z
         w = self.class_weights(self.every) if w is None or self.new_names else w
-        made, labels = self._drawn(batch.generator)
+        synthesized, labels = self._drawn(batch.generator)
         real = F.cross_entropy(self.logits(z, w), batch.labels)
-        return {"ce": real / 2, "synthesized_ce": F.cross_entropy(self.logits(made, w), labels) / 2}
+        return {"ce": real / 2, "synthesized_ce": F.cross_entropy(self.logits(synthesized, w), labels) / 2}
 
     def _drawn(self, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """Rows `(S, D)` and labels `(S,)` into all names; every row of the pool without a generator."""
+        """Features `(S, D)` and labels `(S,)` into all names; the whole pool without a generator."""
         assert self.pool is not None
         first = len(self.names) if self.new_names else 0
         names, per_name = self.pool.shape[:2]

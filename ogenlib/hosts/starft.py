@@ -36,7 +36,7 @@ from ogenlib.towers.text import encode_ids
 from ogenlib.utils.distributed import gather
 
 RATIO = 0.5  # released code, scripts/train.sh
-MASKED = -1e8  # finite, so that a row whose classes are all masked costs nothing instead of nan
+MASKED = -1e8  # finite, so that an image whose texts are all masked costs nothing instead of nan
 SPURIOSITIES = (
     "in the snow", "on a beach", "in a forest", "in a city street", "on grass", "under water", "at night",
     "against a plain wall", "with a rough texture", "with a smooth texture", "with stripes", "with dots",

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, MethodInfo
-from ogenlib.hosts.parts.rows import RowHost
+from ogenlib.hosts.parts.class_vectors import ClassResiduals
 from ogenlib.hosts.registry import register
 from ogenlib.towers import ClipLike
 
@@ -25,12 +25,12 @@ LR = 2e-3  # released code, train_regular.sh
 
 
 @register
-class TaskRes(RowHost):
-    """Class weights ``unit(t + alpha * x)`` with one trained row ``x`` a name.
+class TaskRes(ClassResiduals):
+    """Class weights ``unit(t + alpha * x)`` with one trained vector ``x`` a name.
 
     Args:
         templates: of the zero-shot weights ``t``.
-        extra_names: see `RowHost`.
+        extra_names: see `ClassResiduals`.
         alpha: weight of the residual.
 
     Raises:

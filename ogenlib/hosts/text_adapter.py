@@ -83,7 +83,7 @@ class TextAdapter(AnchoredHost):
             self.up_bias = nn.Parameter(torch.zeros(width, device=clip.device))
 
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
-        """Unit rows `(C, D)` for any names."""
+        """Unit weights `(C, D)` for any names."""
         t = self.anchor(self.names if names is None else names)
         residual = bottleneck(t, self.down, self.up, self.down_bias, self.up_bias)
         return F.normalize(t + self.ratio * residual.float(), dim=-1)

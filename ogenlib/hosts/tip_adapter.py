@@ -111,21 +111,21 @@ class CacheHost(AnchoredHost):
         self._keep(_keys(data.features), data.labels.clone())
 
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
-        """Unit rows `(C, D)`, zero-shot, for any names."""
+        """Unit weights `(C, D)`, zero-shot, for any names."""
         return self.anchor(self.names if names is None else names)
 
     def logits(self, z: Tensor, w: Tensor) -> Tensor:
-        """`(B, C)`: scaled cosines, plus the cache where a row of `w` `(C, D)` is the weight of a training name.
+        """`(B, C)`: scaled cosines, plus the cache where one of `w` `(C, D)` is the weight of a training name.
 
-        The rows themselves say whose they are, so any subset or order of names may be scored.
+        The weights themselves say whose they are, so any subset or order of names may be scored.
         """
         return super().logits(z, w) + self.alpha * self._cached(z) @ self._columns(w)
 
     def _cached(self, z: Tensor) -> Tensor:
-        """`(B, K)`: each training name's keys, summed, and centred if wanted."""
+        """`(B, K)`: each training name's keys, summed, and centred with `centred`."""
         affinity = (z @ self.keys.T).float()
-        found = torch.exp(-self.beta * (1 - affinity))
-        summed = found.new_zeros(len(z), len(self.names)).index_add(1, self.labels, found)
+        scores = torch.exp(-self.beta * (1 - affinity))
+        summed = scores.new_zeros(len(z), len(self.names)).index_add(1, self.labels, scores)
         return summed - summed.mean(1, keepdim=True) if self.centred else summed
 
     @torch.no_grad()
@@ -148,9 +148,9 @@ class CacheHost(AnchoredHost):
         zero_shot = Host.logits(self, z, self.anchor(self.names))
         best, chosen = -1.0, (self.alpha, self.beta)
         for self.beta in _grid(BETAS):
-            found = self._cached(z)
+            cached = self._cached(z)
             for alpha in _grid(ALPHAS):
-                right = ((zero_shot + alpha * found).argmax(1) == labels.to(z.device)).float().mean().item()
+                right = ((zero_shot + alpha * cached).argmax(1) == labels.to(z.device)).float().mean().item()
                 if right > best:
                     best, chosen = right, (alpha, self.beta)
         self.alpha, self.beta = chosen
@@ -193,7 +193,7 @@ class TipAdapterF(CacheHost):
 
 
 def _keys(features: Tensor) -> Tensor:
-    """Unit rows `(N, D)` of `(N, V, D)`: the mean over views."""
+    """Unit features `(N, D)` of `(N, V, D)`: the mean over views."""
     return F.normalize(F.normalize(features.float(), dim=-1).mean(1), dim=-1)
 
 
@@ -207,8 +207,8 @@ def _held_out(labels: Tensor, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     mask = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique():
-        rows = (labels == label).nonzero().flatten()
-        if len(rows) > 1:
-            count = max(1, int(HELD_OUT * len(rows)))
-            mask[rows[torch.randperm(len(rows), generator=generator)[:count]]] = True
+        images = (labels == label).nonzero().flatten()
+        if len(images) > 1:
+            count = max(1, int(HELD_OUT * len(images)))
+            mask[images[torch.randperm(len(images), generator=generator)[:count]]] = True
     return mask

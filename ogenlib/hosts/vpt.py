@@ -79,5 +79,5 @@ class VPT(PromptedImages, AnchoredHost):
         return self.visual
 
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
-        """Unit rows `(C, D)` for any names; zero-shot, never trained."""
+        """Unit weights `(C, D)` for any names; zero-shot, never trained."""
         return self.anchor(self.names if names is None else names)

@@ -44,15 +44,15 @@ def filled(templates: str | Sequence[str], names: Sequence[str]) -> list[str]:
 def template_weights(
     encode: Callable[[Sequence[str]], Tensor], names: Sequence[str], templates: str | Sequence[str]
 ) -> Tensor:
-    """Unit rows `(C, D)`: the mean of each name's unit text features over the templates, normalised.
+    """Unit weights `(C, D)`: the mean of each name's unit text features over the templates, normalised.
 
     Args:
-        encode: sentences -> unit rows; gradients go through where it has any.
+        encode: sentences -> unit features; gradients go through where it has any.
     """
     chosen = check_templates(templates)
     features = encode(filled(chosen, names))
     if len(chosen) == 1:
-        return features  # unit rows as they are; normalising again would only round them
+        return features  # unit length as they are; normalising again would only round them
     return F.normalize(reduce(features, "(c t) d -> c d", "mean", t=len(chosen)), dim=-1)
 
 
@@ -74,15 +74,15 @@ class ZeroShotAnchor:
         self._cache: dict[tuple[str, ...], Tensor] = {}
 
     def __call__(self, names: Sequence[str]) -> Tensor:
-        """Unit rows `(C, D)`, fp32, on the model's device."""
-        wanted = tuple(names)
-        if wanted not in self._cache:
+        """Unit weights `(C, D)`, fp32, on the model's device."""
+        key = tuple(names)
+        if key not in self._cache:
             if len(self._cache) >= MAX_CACHED:
                 self._cache.pop(next(iter(self._cache)))
             # What is kept must not depend on the precision of the step that asked first.
             with torch.autocast(self.clip.device.type, enabled=False):
-                self._cache[wanted] = zero_shot_weights(self.clip, wanted, self.templates)
-        return self._cache[wanted].to(self.clip.device)
+                self._cache[key] = zero_shot_weights(self.clip, key, self.templates)
+        return self._cache[key].to(self.clip.device)
 
 
 class Anchored(Host):
@@ -142,7 +142,7 @@ class ZeroShot(AnchoredHost):
     )
 
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
-        """Unit rows `(C, D)`; frozen, so computed once for each list of names."""
+        """Unit weights `(C, D)`; frozen, so computed once for each list of names."""
         return self.anchor(self.names if names is None else names)
 
     def losses(self, batch: Batch, *, z: Tensor | None = None, w: Tensor | None = None) -> dict[str, Tensor]:

@@ -25,20 +25,20 @@ SYNTHESIZED = ("unknown", "known", "all")
 class OGENConfig:
     """What OGEN adds to a host. A weight of 0 leaves a term out and saves its cost.
 
-    The terms see real rows (the batch) and synthesized rows; "all names" are the known and the unknown ones, of
-    the latter one group a step.
+    The terms see real images (the batch) and synthesized features; "all names" are the known and the unknown ones,
+    of the latter one group a step.
 
     Attributes:
-        generator: variant of `ogenlib.generators.list_variants()`, None for no synthesized rows.
+        generator: variant of `ogenlib.generators.list_variants()`, None for no synthesized features.
         spread, k, heads, dropout: of the generator.
         iterations: of its training before the host's, unless `joint`.
         joint: train the generator along with the host and synthesize anew at every step; else it is trained first,
-            and `per_class` rows of every class are kept.
+            and `per_class` features of every class are kept.
         warmup: share of the epochs, at the start, in which only the generator learns (needs `joint`).
         generator_weight: of its regression loss, where `joint`.
-        synthesize: which classes rows are made for: ``unknown``, ``known`` or ``all``. Without unknown names it is
-            always ``known``, each class from its neighbours as if its own images were not there.
-        rows: synthesized rows a step.
+        synthesize: which classes features are synthesized for: ``unknown``, ``known`` or ``all``. Without unknown names
+            it is always ``known``, each class from its neighbours as if its own images were not there.
+        rows: synthesized features a step.
         per_class: see `joint`.
         name_groups: the unknown names take turns in so many groups; None for groups a third as large as the known
             names, which keeps a prompt learner's step below 1.3 times its own.
@@ -50,13 +50,13 @@ class OGENConfig:
             scores every name on the host's. Nothing to hosts that leave the image side alone.
         pseudo_unknown: where no unknown name is given, the part of the known names that is weighted like unknown ones
             in a step, drawn anew each time; so the two kinds of weights compete in training as they will later.
-        zero_shot_kl: of KL(zero-shot || host) on real rows over all names.
-        synthesized_kl: of the same on synthesized rows.
-        synthesized_ce: of cross-entropy on synthesized rows over all names.
-        synthesized_ce_within: of the same over the names of the row's own side (known or unknown).
+        zero_shot_kl: of KL(zero-shot || host) on real images over all names.
+        synthesized_kl: of the same on synthesized features.
+        synthesized_ce: of cross-entropy on synthesized features over all names.
+        synthesized_ce_within: of the same over the names of the class's own side (known or unknown).
         temperature: of both KL terms and the teacher's.
         teacher: ``ema`` (over steps), ``mean`` or ``almt`` (over epochs), or None.
-        teacher_weight: of the distance to the teacher's predictions on real and synthesized rows.
+        teacher_weight: of the distance to the teacher's predictions on real images and synthesized features.
         teacher_loss: ``kl`` or ``l2`` (on logits).
         decay, m_min, m_max: of the teacher.
         keep_teacher: whether the trained host ends with the teacher's tensors.
@@ -155,10 +155,10 @@ class OGENConfig:
 
 # What each preset has otherwise than `OGENConfig` by default.
 # "paper": what is known of the paper (see docs/ogen.md): joint extrapolation, one random image a neighbour, known
-#   classes split at random, warm-up and joint training as in the released code, cross-entropy on synthesized rows in
-#   the joint label space, consistency with the adaptive local mean teacher. Its weights are this library's.
+#   classes split at random, warm-up and joint training as in the released code, cross-entropy on synthesized features
+#   in the joint label space, consistency with the adaptive local mean teacher. Its weights are this library's.
 # "released-code": its generator, weights and warm-up; no teacher, because the released code never calls one. Branches
-#   U and K together become the synthesized rows of known classes, branch N those of unknown classes.
+#   U and K together become the synthesized features of known classes, branch N those of unknown classes.
 # "zero-shot-kl": no generator, no teacher: the baseline that everything is measured against.
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType({
     "ogenlib": MappingProxyType({}),

@@ -1,6 +1,6 @@
 """A generator in one safetensors file: tensors, with the settings as JSON in its header.
 
-The file holds the bank of known classes too, so that a loaded generator synthesizes the same rows.
+The file holds the bank of known classes too, so that a loaded generator synthesizes the same features.
 """
 
 from __future__ import annotations

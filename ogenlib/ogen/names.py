@@ -40,13 +40,14 @@ def other_names(
     return tuple(n for n in others if n not in both)
 
 
-def name_groups(others: tuple[str, ...], n_known: int, wanted: int | None) -> list[tuple[str, ...]]:
-    """The unknown names dealt out to `wanted` groups, None for groups a third as large as the known names.
+def name_groups(others: tuple[str, ...], n_known: int, count: int | None) -> list[tuple[str, ...]]:
+    """The unknown names dealt out to `count` groups, None for groups a third as large as the known names.
 
     One empty group without names.
     """
     if not others:
         return [()]
-    count = wanted if wanted is not None else round(len(others) / max(1, n_known / 3))
+    if count is None:
+        count = round(len(others) / max(1, n_known / 3))
     count = min(max(count, 1), MAX_NAME_GROUPS, len(others))
     return [others[i::count] for i in range(count)]

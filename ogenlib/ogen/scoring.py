@@ -100,13 +100,13 @@ class Scoring:
     @cached_property
     def _steps(self) -> list[Group]:
         known = self.host.names
-        made = []
+        groups = []
         for first, others in enumerate(self.groups):
             places = [*range(len(known)), *range(len(known) + first, len(self.every), len(self.groups))]
             indices = torch.tensor(places, device=self.host.device)
             names = (*known, *others)
-            made.append(Group(names, self.anchor(self.every)[indices], self._unseen(names), indices))
-        return made
+            groups.append(Group(names, self.anchor(self.every)[indices], self._unseen(names), indices))
+        return groups
 
     def draw_group(self, draws: torch.Generator | None) -> Group:
         """The names of a step, each group as likely."""

@@ -1,6 +1,6 @@
-"""Where OGEN's synthesized rows come from: a generator trained first, or one that trains along.
+"""Where OGEN's synthesized features come from: a generator trained first, or one that trains along.
 
-Notation: `N` images, `V` views, `C` known classes, `U` unknown classes, `D` embedding, `S` synthesized rows.
+Notation: `N` images, `V` views, `C` known classes, `U` unknown classes, `D` embedding, `S` synthesized features.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from ogenlib.generators import (
 from ogenlib.ogen.config import OGENConfig
 
 
-class SynthesizedRows:
-    """Synthesized rows for known and unknown classes, class `i < C` known.
+class Synthesizer:
+    """Synthesizes features of known and unknown classes, class `i < C` known.
 
     A known class is synthesized from its neighbours, itself left out. Nothing here sees an image of an unknown class.
 
     Args:
-        features, labels: real rows `(N, V, D)` and `(N,)` of the known classes.
+        features, labels: of images of the known classes, `(N, V, D)` and `(N,)`.
         embeddings: zero-shot weights `(C + U, D)`, known classes first.
-        seed: of the generator's start and training, and of the rows that are kept.
+        seed: of the generator's start and training, and of the features that are kept.
     """
 
     def __init__(self, config: OGENConfig, features: Tensor, labels: Tensor, embeddings: Tensor, seed: int) -> None:
@@ -37,12 +37,12 @@ class SynthesizedRows:
         self.n_known = int(labels.max()) + 1
         known = embeddings[: self.n_known]
         settings = {"k": config.k, "heads": config.heads, "dropout": config.dropout, "spread": config.spread}
-        rows = (features.flatten(0, 1).float(), labels.repeat_interleave(views), known, config.generator)
+        bank = (features.flatten(0, 1).float(), labels.repeat_interleave(views), known, config.generator)
         self.generator: ClassConditionalGenerator
         if config.joint:
-            self.generator = start_generator(*rows, seed=seed, **settings)
+            self.generator = start_generator(*bank, seed=seed, **settings)
         else:
-            self.generator = fit_generator(*rows, seed=seed, iterations=config.iterations, **settings)
+            self.generator = fit_generator(*bank, seed=seed, iterations=config.iterations, **settings)
         own = class_neighbours(known, known, config.k, exclude_self=True)[0]
         neighbours = [own]
         if len(embeddings) > self.n_known:
@@ -53,13 +53,13 @@ class SynthesizedRows:
     def _pool(self, seed: int) -> Tensor:
         """`(C + U, per_class, D)`."""
         draws = torch.Generator().manual_seed(seed)
-        rows = self.generator.synthesize(
+        pool = self.generator.synthesize(
             self.embeddings, self.config.per_class, generator=draws, neighbours=self.neighbours
         )
-        return rows.unflatten(0, (len(self.embeddings), self.config.per_class))
+        return pool.unflatten(0, (len(self.embeddings), self.config.per_class))
 
     def draw(self, classes: Tensor, draws: torch.Generator | None) -> Tensor:
-        """Unit rows `(S, D)` of `classes` `(S,)`, without gradient."""
+        """Unit features `(S, D)` of `classes` `(S,)`, without gradient."""
         if self.pool is not None:
             chosen = torch.randint(self.pool.shape[1], (len(classes),), generator=draws)
             return self.pool[classes, chosen.to(classes.device)]

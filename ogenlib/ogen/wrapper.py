@@ -34,7 +34,7 @@ from ogenlib.ogen.generator_file import save_generator
 from ogenlib.ogen.names import other_names
 from ogenlib.ogen.objective import StepLogits, start_teacher, step_terms, wants_synthesized
 from ogenlib.ogen.scoring import Group, Scoring, with_synthesized
-from ogenlib.ogen.synthesis import SynthesizedRows, draw_labels
+from ogenlib.ogen.synthesis import Synthesizer, draw_labels
 
 
 class OGEN(Host):
@@ -55,7 +55,7 @@ class OGEN(Host):
     Attributes:
         config_: the settings (`config()` is the verb of every host).
         others, names_known: the names besides `names`, and whether they are those that will be tested.
-        teacher, rows: made by `prepare`, that is by `ogenlib.fit`.
+        teacher, rows: the teacher, and what synthesizes features; set by `prepare`, that is by `ogenlib.fit`.
 
     Raises:
         ValueError: `known` that are not the host's names, an unknown name that is known, names and a vocabulary both,
@@ -96,7 +96,7 @@ class OGEN(Host):
         self._teacher_weights: Tensor | None = None
         self._epoch, self._epochs, self._step = 1, 1, 0
 
-    rows: SynthesizedRows | None
+    rows: Synthesizer | None
 
     @property
     def inner(self) -> Host:
@@ -228,8 +228,8 @@ class OGEN(Host):
         self._epoch, self._epochs, self._step = 1, epochs, 0
         if config.generator is not None:
             embeddings = self.anchor(self.scoring.every)
-            rows = SynthesizedRows(config, data.features, data.labels, embeddings, seed)
-            object.__setattr__(self, "rows", rows)
+            synthesizer = Synthesizer(config, data.features, data.labels, embeddings, seed)
+            object.__setattr__(self, "rows", synthesizer)
         self._probe = F.normalize(data.features[:1, 0].float(), dim=-1)
         self.teacher = start_teacher(config, self.host.trainable(), epochs)
         self._teacher_weights = None

@@ -102,7 +102,7 @@ def test_the_terms_by_hand(clip, toy_bank, new_names) -> None:
 
 def test_a_saved_run_holds_the_context_alone(clip, toy_bank, tmp_path) -> None:
     host = SHIP(clip, NAMES, "an icon of a", new_names=["fox"], vae_epochs=1, per_name=2)
-    with pytest.raises(RuntimeError, match=r"no rows yet; train with ogenlib\.fit"):
+    with pytest.raises(RuntimeError, match=r"no features yet; train with ogenlib\.fit"):
         host.losses(Batch(toy_bank.labels, features=toy_bank.features[:, 0]))
     host.prepare(toy_bank, 1, 1)
     assert set(host.state_dict()) == set(host.trainable()) == {"context"}

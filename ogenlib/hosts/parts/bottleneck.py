@@ -15,11 +15,11 @@ REDUCTION = 4  # CLIP-Adapter's released code, clip_adapter.py: a hidden width o
 def linear(n_in: int, n_out: int, *, bias: bool = True, source: torch.Generator) -> nn.Linear:
     """A map `I -> O` started uniformly in ``+-1/sqrt(I)``, as torch starts it, but drawn from `source` alone."""
     with torch.random.fork_rng(devices=[]):  # torch's own start would move the global state
-        made = nn.Linear(n_in, n_out, bias=bias)
+        layer = nn.Linear(n_in, n_out, bias=bias)
     with torch.no_grad():
-        for p in made.parameters():
+        for p in layer.parameters():
             p.copy_((2 * torch.rand(p.shape, generator=source) - 1) / n_in**0.5)
-    return made
+    return layer
 
 
 def hidden_width(hidden: int | None, n_in: int) -> int:

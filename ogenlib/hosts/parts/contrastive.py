@@ -13,7 +13,7 @@ REPEATS = ("negatives", "masked", "positives")
 
 
 def pair_logits(images: Tensor, texts: Tensor, scale: Tensor | float) -> Tensor:
-    """`(B, B)` fp32 scaled cosines of unit rows; not under autocast, where a hundredth of a cosine is one logit."""
+    """`(B, B)` fp32 scaled cosines of unit features; not under autocast, where a hundredth of a cosine is one logit."""
     with torch.autocast(images.device.type, enabled=False):
         return scale * images.float() @ texts.float().T
 
@@ -24,7 +24,7 @@ def info_nce(
     """CLIP's loss: mean cross-entropy of each image among the texts and of each text among the images; a scalar.
 
     Args:
-        z, t: unit rows `(B, D)` of images and of their texts.
+        z, t: unit features `(B, D)` of images and of their texts.
         scale: of the cosines, exponentiated already.
         same: `(B, B)` bool, symmetric and true on the diagonal: which pairs repeat each other (their texts say the
             same). None where that does not matter.

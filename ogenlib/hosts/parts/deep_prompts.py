@@ -72,7 +72,7 @@ class PromptedImages(PixelHost):
         return self.visual_prompts().shape[1]
 
     def image_features(self, batch: Batch) -> Tensor:
-        """Unit rows `(B, D)` of the pixels, with prompts; ValueError as `prompted_features`."""
+        """Unit features `(B, D)` of the pixels, with prompts; ValueError as `prompted_features`."""
         return F.normalize(self.prompted_features(batch), dim=-1)
 
     def prompted_features(self, batch: Batch) -> Tensor:
@@ -144,7 +144,7 @@ class DeepText(CoOp):
             self.deep_context = random_prompts(*shape, generator=generator, device=clip.device)
 
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
-        """Unit rows `(C, D)` of any names behind the learned tokens; what the names share is computed once."""
+        """Unit weights `(C, D)` of any names behind the learned tokens; what the names share is computed once."""
         tokens = self._tokens(self.names if names is None else tuple(names))
         features = encode_prompts(self.clip.text, tokens, self.context, deep=self.deep_context, chunk=self.chunk)
         return F.normalize(features.float(), dim=-1)

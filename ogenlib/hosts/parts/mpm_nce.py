@@ -43,7 +43,7 @@ def mpm_nce(
     """Scalar, fp32: cross-entropy to the soft targets, the mean of image to text and text to image.
 
     Args:
-        images, texts: unit rows `(B, D)` and `(T, D)`.
+        images, texts: unit features `(B, D)` and `(T, D)`.
         positive: `(B, T)` bool, which pairs belong together.
         temperature: the cosines are divided by it (0.01 in the paper).
         margin: added to the cosines of negative pairs (0.05 in the paper).

@@ -39,6 +39,6 @@ class PixelHost(Host):
         return batch.pixels.to(self.device)
 
     def frozen_features(self, batch: Batch) -> Tensor:
-        """Unit rows `(B, D)` of the same images by the untouched tower: the batch's own `features` if it has any (they
-        have to be of the same views), else one more pass without gradients."""
+        """Unit features `(B, D)` of the same images by the untouched tower: the batch's own `features` if it has any
+        (they have to be of the same views), else one more pass without gradients."""
         return Host.image_features(self, batch)

@@ -23,8 +23,8 @@ def image_projection(model: Any) -> Tensor:
     visual = model.visual
     head = getattr(getattr(visual, "head", None), "proj", None)
     pooled = getattr(getattr(visual, "attnpool", None), "c_proj", None)
-    for found in (getattr(visual, "proj", None), pooled, head):
-        if (matrix := _matrix(found)) is not None:
+    for part in (getattr(visual, "proj", None), pooled, head):
+        if (matrix := _matrix(part)) is not None:
             return matrix
     raise ValueError(f"{_none('image', visual)} (ViT-B-16, RN50, ...)")
 
@@ -36,8 +36,8 @@ def text_projection(model: Any) -> Tensor:
         ValueError: a tower that ends without a linear map.
     """
     text = getattr(model, "text", model)
-    for found in (getattr(text, "text_projection", None), getattr(text, "proj", None)):
-        if (matrix := _matrix(found)) is not None:
+    for part in (getattr(text, "text_projection", None), getattr(text, "proj", None)):
+        if (matrix := _matrix(part)) is not None:
             return matrix
     raise ValueError(f"{_none('text', text)} (ViT-B-16, RN50, ...)")
 
@@ -55,10 +55,10 @@ def distance_to_orthogonal(image: Tensor) -> Tensor:
         return torch.linalg.matrix_norm(gram - torch.eye(len(gram), device=gram.device))
 
 
-def _matrix(found: Any) -> Tensor | None:
-    if isinstance(found, nn.Linear):
-        return found.weight.T
-    return found if isinstance(found, nn.Parameter) and found.ndim == 2 else None
+def _matrix(part: Any) -> Tensor | None:
+    if isinstance(part, nn.Linear):
+        return part.weight.T
+    return part if isinstance(part, nn.Parameter) and part.ndim == 2 else None
 
 
 def _none(side: str, tower: nn.Module) -> str:

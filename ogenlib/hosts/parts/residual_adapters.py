@@ -58,13 +58,13 @@ class ResidualAdapter(nn.Module):
         return self.weight if self.rank is None else self.down @ self.up
 
     def forward(self, x: Tensor, factor: Tensor | float = 1.0) -> Tensor:
-        """``x + factor * x @ P`` of rows `(..., W)`, in their dtype."""
-        rows = x.reshape(-1, x.shape[-1])
+        """``x + factor * x @ P`` of `x` `(..., W)`, in its dtype."""
+        flat = x.reshape(-1, x.shape[-1])
         if self.rank is None:
-            inner, last = rows, self.weight
+            inner, last = flat, self.weight
         else:
-            inner, last = rows @ self.down.to(x.dtype), self.up
-        return torch.addmm(rows, inner, (factor * last).to(x.dtype)).view(x.shape)
+            inner, last = flat @ self.down.to(x.dtype), self.up
+        return torch.addmm(flat, inner, (factor * last).to(x.dtype)).view(x.shape)
 
     def after(self, layer: Tensor) -> Tensor:
         """``P^T @ layer`` for a layer's weight `(W, inputs)` or its bias `(W,)`."""
@@ -99,7 +99,7 @@ class TowerAdapters(nn.Module):
         super().__init__()
         source = seeded(generator)
         names = {module: name for name, module in model.named_modules()}
-        found: list[nn.Linear] = []
+        frozen: list[nn.Linear] = []
         branches: list[nn.Module] = []
         self.layers: tuple[str, ...] = ()
         self.resblocks = nn.ModuleList()
@@ -114,11 +114,11 @@ class TowerAdapters(nn.Module):
                     )
                 width = layer.out_features
                 adapters[place] = ResidualAdapter(width, rank, generator=source, device=layer.weight.device)
-                found.append(layer)
+                frozen.append(layer)
                 branches.append(block.get_submodule(place))
                 self.layers += (names[layer],)
             self.resblocks.append(adapters)
-        object.__setattr__(self, "_frozen", tuple(found))
+        object.__setattr__(self, "_frozen", tuple(frozen))
         object.__setattr__(self, "_branches", tuple(branches))
 
     _frozen: tuple[nn.Linear, ...]

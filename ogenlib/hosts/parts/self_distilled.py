@@ -26,7 +26,7 @@ from ogenlib.utils.distributed import gather
 
 @dataclass(frozen=True)
 class Seen:
-    """Unit rows `(B, D)` of a step's images and texts, of all processes, by student and teacher."""
+    """Unit features `(B, D)` of a step's images and texts, of all processes, by student and teacher."""
 
     images: Tensor
     texts: Tensor
@@ -43,7 +43,7 @@ def both_ways(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def paired(images: Tensor, texts: Tensor, scale: Tensor | float) -> Tensor:
-    """Mean cross-entropy of each of `B` rows to name its own row of the other side; a scalar."""
+    """Mean cross-entropy of each of `B` features to name its own partner of the other side; a scalar."""
     logits = pair_logits(images, texts, scale)
     return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
 

@@ -49,23 +49,25 @@ class PromptVAE(nn.Module):
         return prompt_tokens(self.clip.text, names, N_CONTEXT)
 
     def encode(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance `(B, D)` of the latent of unit rows `z` `(B, D)`."""
+        """Mean and log variance `(B, D)` of the latent of unit features `z` `(B, D)`."""
         hidden = self.hidden(z).relu()
         return self.mean(hidden), self.log_variance(hidden)
 
     def decode(self, latent: Tensor, tokens: PromptTokens, labels: Tensor) -> Tensor:
-        """Unit rows `(B, D)` of latents `(B, D)` and classes `labels` `(B,)` into `tokens`."""
+        """Unit features `(B, D)` of latents `(B, D)` and classes `labels` `(B,)` into `tokens`."""
         shift = bottleneck(latent, self.down.weight, self.up.weight, self.down.bias, self.up.bias)
         context = self.context + shift[:, None]
         chunk = CHUNK if len(labels) > CHUNK else None
-        return F.normalize(encode_prompts(self.clip.text, _rows(tokens, labels), context, chunk=chunk).float(), dim=-1)
+        return F.normalize(
+            encode_prompts(self.clip.text, _chosen(tokens, labels), context, chunk=chunk).float(), dim=-1
+        )
 
     def loss(self, z: Tensor, tokens: PromptTokens, labels: Tensor, noise: Tensor) -> Tensor:
         """Squared distance to `z` plus KL to the standard normal, both summed over `D`, mean over `B`."""
         mean, log_variance = self.encode(z)
-        made = self.decode(mean + (log_variance / 2).exp() * noise, tokens, labels)
+        decoded = self.decode(mean + (log_variance / 2).exp() * noise, tokens, labels)
         kl = (mean.square() + log_variance.exp() - 1 - log_variance).sum(1) / 2
-        return ((made - z).square().sum(1) + kl).mean()
+        return ((decoded - z).square().sum(1) + kl).mean()
 
 
 def fit_vae(
@@ -81,19 +83,19 @@ def fit_vae(
     optimizer = torch.optim.AdamW(vae.parameters(), LR)
     with torch.enable_grad():
         for _ in range(epochs):
-            for rows in torch.randperm(len(labels), generator=draws).split(BATCH):
-                views = torch.randint(features.shape[1], (len(rows),), generator=draws).to(features.device)
-                z = F.normalize(features[rows.to(features.device), views].float(), dim=-1).to(device)
-                noise = torch.randn(len(rows), clip.embed_dim, generator=draws).to(device)
+            for images in torch.randperm(len(labels), generator=draws).split(BATCH):
+                views = torch.randint(features.shape[1], (len(images),), generator=draws).to(features.device)
+                z = F.normalize(features[images.to(features.device), views].float(), dim=-1).to(device)
+                noise = torch.randn(len(images), clip.embed_dim, generator=draws).to(device)
                 optimizer.zero_grad()
-                vae.loss(z, tokens, labels[rows.to(labels.device)].to(device), noise).backward()
+                vae.loss(z, tokens, labels[images.to(labels.device)].to(device), noise).backward()
                 optimizer.step()
     return vae.eval().requires_grad_(False)
 
 
 @torch.no_grad()
 def synthesize(vae: PromptVAE, names: Sequence[str], per_name: int, draws: torch.Generator) -> Tensor:
-    """Unit rows `(len(names), per_name, D)` of any names, from latents of the standard normal."""
+    """Unit features `(len(names), per_name, D)` of any names, from latents of the standard normal."""
     tokens, width = vae.tokens(names), vae.clip.embed_dim
     labels = torch.arange(len(names)).repeat_interleave(per_name)
     latent = torch.randn(len(labels), width, generator=draws)
@@ -106,22 +108,22 @@ def synthesize(vae: PromptVAE, names: Sequence[str], per_name: int, draws: torch
 
 def _start(n_in: int, n_out: int, source: torch.Generator) -> nn.Linear:
     """Normal weights of std 0.02 and no bias, as released."""
-    made = linear(n_in, n_out, source=source)
+    layer = linear(n_in, n_out, source=source)
     with torch.no_grad():
-        made.weight.copy_(STD * torch.randn(n_out, n_in, generator=source))
-        made.bias.zero_()
-    return made
+        layer.weight.copy_(STD * torch.randn(n_out, n_in, generator=source))
+        layer.bias.zero_()
+    return layer
 
 
-def _rows(tokens: PromptTokens, rows: Tensor) -> PromptTokens:
-    """The prompts of `rows` `(B,)`, in that order, repeated where they repeat."""
-    wanted = rows.tolist()
+def _chosen(tokens: PromptTokens, indices: Tensor) -> PromptTokens:
+    """The prompts at `indices` `(B,)`, in that order, repeated where they repeat."""
+    places = indices.tolist()
     return replace(
         tokens,
-        ids=tokens.ids[rows],
-        slots=tokens.slots[rows],
-        lengths=tokens.lengths[rows],
-        names=tuple(tokens.names[i] for i in wanted),
-        texts=tuple(tokens.texts[i] for i in wanted),
-        spans=tuple(tokens.spans[i] for i in wanted),
+        ids=tokens.ids[indices],
+        slots=tokens.slots[indices],
+        lengths=tokens.lengths[indices],
+        names=tuple(tokens.names[i] for i in places),
+        texts=tuple(tokens.texts[i] for i in places),
+        spans=tuple(tokens.spans[i] for i in places),
     )

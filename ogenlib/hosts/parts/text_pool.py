@@ -74,16 +74,16 @@ class TextPool:
         return self.ids[self._starts[labels] + among]
 
 
-def mean_rows(encode: Callable[[list[str]], Tensor], groups: Sequence[Sequence[str]]) -> Tensor:
-    """Unit rows `(C, D)`: the mean of each group's unit text features, normalised; `template_weights` where the groups
-    need not be of one size.
+def mean_features(encode: Callable[[list[str]], Tensor], groups: Sequence[Sequence[str]]) -> Tensor:
+    """Unit weights `(C, D)`: the mean of each group's unit text features, normalised; `template_weights` where the
+    groups need not be of one size.
 
     Args:
-        encode: sentences -> unit rows; gradients go through where it has any.
+        encode: sentences -> unit features; gradients go through where it has any.
         groups: the texts of each class, at least one.
     """
-    rows = encode([text for group in groups for text in group])
+    features = encode([text for group in groups for text in group])
     if all(len(group) == 1 for group in groups):
-        return rows  # unit rows as they are; normalising again would only round them
-    parts = rows.split([len(group) for group in groups])
+        return features  # unit length as they are; normalising again would only round them
+    parts = features.split([len(group) for group in groups])
     return F.normalize(torch.stack([part.mean(0) for part in parts]), dim=-1)

@@ -58,7 +58,7 @@ class TunedImages(PixelHost):
         self.image_tower = ImageTower(self.visual)
 
     def image_features(self, batch: Batch) -> Tensor:
-        """Unit rows `(B, D)`, fp32, of the pixels by the trained tower; ValueError without pixels."""
+        """Unit features `(B, D)`, fp32, of the pixels by the trained tower; ValueError without pixels."""
         return F.normalize(self.image_tower.encode(self.pixels_of(batch)).float(), dim=-1)
 
     def merged(self) -> dict[str, Tensor]:
@@ -125,11 +125,11 @@ class TunedTowers(TunedImages, Anchored):
         self.text_tower = TextTower.from_open_clip(self.model, whole.tokenizer)
 
     def encode_text(self, texts: str | Sequence[str]) -> Tensor:
-        """Unit rows, fp32, of plain sentences by the trained text tower."""
+        """Unit features, fp32, of plain sentences by the trained text tower."""
         return F.normalize(encode_texts(self.text_tower, texts, self.chunk), dim=-1)
 
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
-        """Unit rows `(C, D)` for any names by the trained text tower, with gradients."""
+        """Unit weights `(C, D)` for any names by the trained text tower, with gradients."""
         return template_weights(self.encode_text, self.names if names is None else names, self.anchor.templates)
 
     def merged(self) -> dict[str, Tensor]:
