@@ -7,6 +7,8 @@ JSON-able settings, for safetensors or anything else.
 from __future__ import annotations
 
 from ogenlib.generators.base import ClassConditionalGenerator, list_variants
+from ogenlib.generators.density import ClassDensities, Discriminant, fit_densities
+from ogenlib.generators.episodes import EvidenceSettings, choose_evidence
 from ogenlib.generators.joint import JointGenerator
 from ogenlib.generators.joint_shift import JointShiftGenerator
 from ogenlib.generators.known import KnownClasses
@@ -27,22 +29,30 @@ from ogenlib.generators.neighbours import class_neighbours
 from ogenlib.generators.per_class import PerClassGenerator
 from ogenlib.generators.released import ReleasedGenerator
 from ogenlib.generators.shift import ShiftGenerator
+from ogenlib.generators.stacking import StackingCurve, ausuc, stacking_curve
 from ogenlib.generators.text_only import TextOnlyGenerator
 from ogenlib.generators.train import fit_generator, regression_loss, start_generator
 
 __all__ = [
     "ClassConditionalGenerator",
+    "ClassDensities",
+    "Discriminant",
+    "EvidenceSettings",
     "JointGenerator",
     "JointShiftGenerator",
     "KnownClasses",
     "PerClassGenerator",
     "ReleasedGenerator",
     "ShiftGenerator",
+    "StackingCurve",
     "TextOnlyGenerator",
+    "ausuc",
+    "choose_evidence",
     "class_cosine",
     "class_mmd",
     "class_neighbours",
     "density_coverage",
+    "fit_densities",
     "fit_generator",
     "frechet_distance",
     "frechet_gaussian",
@@ -53,6 +63,7 @@ __all__ = [
     "nearest_mean_accuracy",
     "regression_loss",
     "ridge_accuracy",
+    "stacking_curve",
     "start_generator",
     "zero_shot_accuracy",
 ]

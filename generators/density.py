@@ -1,0 +1,132 @@
+"""Gaussian densities of the image features of classes, of names with images and of names without.
+
+A name with images has their mean. A name without has the mean that ridge regression predicts from its embedding: from
+embeddings to image means, both less their mean over the known classes, so that what all classes share is not learned.
+All have one covariance, that of the known images around their means, shrunk towards a multiple of the identity (the
+target of Ledoit & Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", 2004, with a given
+share in place of the estimated one). Everything is closed form, and the discriminant is linear in the features.
+
+Related: the linear map from names to visual prototypes of generalized zero-shot learning, "An embarrassingly simple
+approach to zero-shot learning", Romera-Paredes & Torr, ICML 2015. Not from the OGEN paper, which learns a generator of
+single features; its place beside that generator is in docs/ogen.md.
+
+Notation: `N` images, `V` views, `C` known classes, `U` names without images, `D` embedding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ogenlib.generators.checks import check_rows, unit
+from ogenlib.generators.known import check_labels
+
+RIDGE, SHRINKAGE = 1.0, 0.3  # the best of a few on the tasks that settings are chosen on (docs/ogen.md)
+
+
+@dataclass(frozen=True)
+class Discriminant:
+    """``z @ weights.T + bias``: the log densities of features, less what is the same for all classes.
+
+    weights `(C, D)`, bias `(C,)`.
+    """
+
+    weights: Tensor
+    bias: Tensor
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return z @ self.weights.to(z.dtype).T + self.bias.to(z.dtype)
+
+
+@dataclass(frozen=True)
+class ClassDensities:
+    """Densities of the known classes, and of any name by its embedding.
+
+    Attributes:
+        embeddings: `(C, D)` unit rows, of the known names.
+        means: `(C, D)` of their images; not of unit length.
+        covariance: `(D, D)`.
+        coefficients: `(C, D)`, of the ridge regression in its dual form.
+    """
+
+    embeddings: Tensor
+    means: Tensor
+    covariance: Tensor
+    coefficients: Tensor
+
+    def predict(self, embeddings: Tensor) -> Tensor:
+        """Means `(U, D)` of names by their embeddings `(U, D)`, as if none had images."""
+        check_rows("embeddings", embeddings, self.embeddings.shape[1])
+        kernel = _centred(unit(embeddings).to(self.means), self.embeddings) @ _centred(self.embeddings).T
+        return self.means.mean(dim=0) + kernel @ self.coefficients
+
+    def discriminant(self, means: Tensor) -> Discriminant:
+        """Of classes with these means `(C, D)`: the logarithm of each one's density, up to one number for all."""
+        weights = torch.linalg.solve(self.covariance.double(), means.double().T).T
+        bias = -0.5 * (means.double() * weights).sum(dim=1)
+        return Discriminant(weights.to(means.dtype), bias.to(means.dtype))
+
+    def draw(self, means: Tensor, per_class: int, generator: torch.Generator) -> Tensor:
+        """Unit features `(len(means) * per_class, D)`, those of a class one after another."""
+        factor = torch.linalg.cholesky(self.covariance.double()).to(means)
+        noise = torch.randn(len(means) * per_class, means.shape[1], generator=generator).to(means)
+        return unit(means.repeat_interleave(per_class, dim=0) + noise @ factor.T)
+
+
+def fit_densities(
+    features: Tensor, labels: Tensor, embeddings: Tensor, *, ridge: float = RIDGE, shrinkage: float = SHRINKAGE
+) -> ClassDensities:
+    """Densities from images of the known classes.
+
+    Args:
+        features: `(N, D)`, or `(N, V, D)` with several views of an image, which all count.
+        labels: `(N,)`, indices into `embeddings`.
+        embeddings: `(C, D)` of the known names.
+        ridge: of the regression, in units of the mean squared length of the centred embeddings.
+        shrinkage: share of the identity in the covariance, above 0 (without images for every dimension it is singular).
+
+    Raises:
+        ValueError: shapes, labels or settings that do not fit, fewer than two classes, or images that all lie on the
+            means of their classes.
+    """
+    check_rows("embeddings", embeddings)
+    if not 0 < shrinkage <= 1:
+        raise ValueError(f"shrinkage={shrinkage}: must be above 0 and at most 1")
+    if not 0 < ridge < float("inf"):
+        raise ValueError(f"ridge={ridge}: must be a positive number")
+    if len(embeddings) < 2:
+        raise ValueError("densities need two known classes or more: with one there is nothing to tell apart")
+    rows, classes = every_view(features, labels)
+    check_rows("features", rows, embeddings.shape[1])
+    check_labels(classes, len(rows), len(embeddings))
+    known, x = unit(embeddings), unit(rows)
+    count = torch.bincount(classes, minlength=len(known))[:, None]
+    means = torch.zeros(len(known), x.shape[1], dtype=x.dtype, device=x.device).index_add_(0, classes, x) / count
+    residuals = x - means[classes]
+    spread = residuals.T @ residuals / len(x)
+    level = spread.trace() / len(spread)
+    if level < torch.finfo(x.dtype).eps ** 1.5:  # what rounding leaves of equal rows
+        raise ValueError("every known class has a single image in a single view, which says nothing of their spread")
+    identity = torch.eye(len(spread), dtype=x.dtype, device=x.device)
+    covariance = (1 - shrinkage) * spread + shrinkage * level * identity
+    centred = _centred(known)
+    kernel = centred @ centred.T
+    penalty = ridge * kernel.diagonal().mean() * torch.eye(len(kernel), dtype=x.dtype, device=x.device)
+    coefficients = torch.linalg.solve((kernel + penalty).double(), (means - means.mean(dim=0)).double()).to(x.dtype)
+    return ClassDensities(known, means, covariance, coefficients)
+
+
+def every_view(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Features `(N, D)` or `(N, V, D)` as rows, one a view, and the labels of the rows."""
+    if features.ndim == 2:
+        return features, labels
+    if features.ndim != 3:
+        raise ValueError(f"features has shape {tuple(features.shape)}; (N, D) or (N, V, D) is needed")
+    return features.flatten(0, 1), labels.repeat_interleave(features.shape[1])
+
+
+def _centred(embeddings: Tensor, of: Tensor | None = None) -> Tensor:
+    """Less the mean of the known ones."""
+    return embeddings - (embeddings if of is None else of).mean(dim=0)
