@@ -19,6 +19,8 @@ from ogenlib.hosts.parts.projections import distance_to_orthogonal, image_projec
 from ogenlib.hosts.parts.self_distilled import Seen, both_ways
 from ogenlib.train.loop import TrainConfig, fit
 
+pytestmark = pytest.mark.slow
+
 KINDS: dict[str, Callable[..., Any]] = {"carot": CaRot, "tracer": TRACER}
 
 
