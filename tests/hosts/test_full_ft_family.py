@@ -20,6 +20,8 @@ from ogenlib.runs.assemble import assemble
 from ogenlib.train.config import TrainConfig
 from ogenlib.train.loop import fit
 
+pytestmark = pytest.mark.slow
+
 CONTEXTS = ("an icon of a {}.", "a sketch of a {}.", "a {} in red.")
 FAMILY: dict[str, dict[str, Any]] = {
     "lp_ft": {"probe_epochs": 2}, "ema": {"decay": 0.5}, "l2_sp": {}, "kd": {"temperature": 2.0},
@@ -208,7 +210,6 @@ def test_probing_first_trains_the_head_alone_and_is_seeded(clip, bank) -> None:
 # --- all of them ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", list(FAMILY))
 def test_a_killed_training_goes_on_to_the_same_end(clip, bank, tmp_path, name: str) -> None:
     def stop(_: Host, epoch: int) -> dict[str, float]:

@@ -20,6 +20,8 @@ from ogenlib.hosts.parts.self_distilled import Seen, both_ways
 from ogenlib.train.config import TrainConfig
 from ogenlib.train.loop import fit
 
+pytestmark = pytest.mark.slow
+
 KINDS: dict[str, Callable[..., Any]] = {"carot": CaRot, "tracer": TRACER}
 
 

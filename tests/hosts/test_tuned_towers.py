@@ -25,6 +25,8 @@ from ogenlib.train.loop import fit
 from ogenlib.train.sharding import clip_gradients, divide_blocks
 from ogenlib.utils import distributed
 
+pytestmark = pytest.mark.slow
+
 KINDS = {"full_ft": FullFT, "both_towers": BothTowers}
 
 
@@ -247,7 +249,6 @@ distributed.stop()
 PARALLEL = ("full_ft", "flyp")
 
 
-@pytest.mark.slow
 def test_two_processes_end_where_one_does(tmp_path) -> None:
     script, ends = tmp_path / "script.py", []
     script.write_text(SCRIPT)
