@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from benchmarks.ogen import base_to_new
-from ogenlib.bench.config import settings_for
 from ogenlib.bench.protocols import base_to_new as protocol
 from ogenlib.bench.runner import BenchConfig, run_bench
 from ogenlib.data import BaseNewSplit, FeatureBank
 from ogenlib.evaluate import scores as evaluate
+from ogenlib.ogen.config import settings_for
 from ogenlib.ogen.wrapper import OGEN
 from ogenlib.report.plots import lines as plots
 from ogenlib.runs.saved import load_run

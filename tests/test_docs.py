@@ -105,6 +105,15 @@ QUICK = {
 }  # options added to a command
 
 
+INTO = "with open({!r}, 'w') as _f, __import__('contextlib').redirect_stdout(_f):\n"  # what a command prints
+
+
+def partition(words: list[str], at: str) -> tuple[list[str], list[str], list[str]]:
+    """What is before a word, the word, and what is behind it."""
+    place = words.index(at) if at in words else len(words)
+    return words[:place], words[place : place + 1], words[place + 1 :]
+
+
 def as_program(text: str) -> str:
     """A page as one Python program: its blocks in their order, a command as a call of it.
 
@@ -120,9 +129,11 @@ def as_program(text: str) -> str:
             for line in block.code.splitlines():
                 words = shlex.split(line.removeprefix("$ "), comments=True)
                 if words[:1] == ["ogen"]:
+                    words, _, file = partition(words, ">")
                     command = [*words[1:], *QUICK.get(words[1], [])]
                     # In the page's own process: importing torch for every command takes longer than most commands.
-                    parts.append(f"assert __import__('ogenlib.cli.main').cli.main({command!r}) == 0\n")
+                    call = f"assert __import__('ogenlib.cli.main').cli.main({command!r}) == 0\n"
+                    parts.append(f"{INTO.format(*file)}    {call}" if file else call)
                 elif words:
                     check_command(words)
     return "\n".join(parts)
@@ -160,6 +171,9 @@ def test_a_page_becomes_a_program() -> None:
         "x(epochs=2, views=1)",
         "assert __import__('ogenlib.cli.main').cli.main(['train', '--out', 'a', '--epochs', '2', '--views', '1']) == 0",
     ]
+    printed = as_program("```sh\nogen methods --json > methods.json\n```\n")
+    assert printed.splitlines()[0].startswith("with open('methods.json', 'w')")
+    assert printed.splitlines()[1] == "    assert __import__('ogenlib.cli.main').cli.main(['methods', '--json']) == 0"
     with pytest.raises(AssertionError):
         as_program("```sh\nmake nothing\n```\n")
     for command in ("python benchmarks/nothing.py", "python -m benchmarks.nothing", "python -m nothing"):

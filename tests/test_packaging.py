@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("ogenlib", "generators", "distill")
 MAX_WHEEL = 45_000_000  # bytes
 # distribution -> what is imported, where they differ
-MODULES = {"open_clip_torch": "open_clip", "pillow": "PIL", "faiss-cpu": "faiss"}
+MODULES = {"open_clip_torch": "open_clip", "pillow": "PIL", "faiss-cpu": "faiss", "pyyaml": "yaml"}
 INDIRECT = {"transformers"}  # open_clip imports it, for Hugging Face text towers
 
 

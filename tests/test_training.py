@@ -67,7 +67,7 @@ def test_a_program_trains_what_the_command_line_trains(pictures: Path, tmp_path:
     for (name, x), (_, y) in zip(a.state_dict().items(), b.state_dict().items(), strict=True):
         assert torch.equal(x, y), name
     cards = [json.loads((tmp_path / run / "run.json").read_text())["extra"] for run in ("program", "command")]
-    assert cards[0]["command"] == "" and cards[1]["command"].startswith("ogen ")
+    assert cards[0]["command"] == "" and cards[1]["command"].startswith("ogen")
     same = ("dataset", "data_hash", "shots", "seed", "versions", "skipped")
     assert [cards[0][key] for key in same] == [cards[1][key] for key in same]
 

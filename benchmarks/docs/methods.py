@@ -14,9 +14,9 @@ from pathlib import Path
 from benchmarks.common.markdown import table
 from benchmarks.common.options import parser_of
 from benchmarks.common.places import ROOT
-from ogenlib.cli.methods import LIST, Listed
-from ogenlib.hosts import METHODS, build
-from ogenlib.towers import ClipLike, load_backbone
+from ogenlib.cli.methods import LIST, Listed, listing
+from ogenlib.hosts import METHODS
+from ogenlib.towers import load_backbone
 
 PAGE = ROOT / "docs" / "methods.md"
 METHODS_FILE = ROOT / "ogenlib" / "cli" / LIST
@@ -26,20 +26,6 @@ Written by `benchmarks/docs/methods.py`, as `ogen methods` lists them. Parameter
 `ogen-tiny`. A method is a file in `ogenlib/hosts/` that says what it reproduces of its paper and what is different.
 
 """
-
-
-def listed(name: str, clip: ClipLike) -> Listed:
-    """What `ogen methods` says of a method."""
-    info = METHODS[name].info
-    return {
-        "name": info.name,
-        "kind": info.kind,
-        "paper": info.paper,
-        "url": info.url,
-        "year": info.year,
-        "parameters": sum(p.numel() for p in build(name, clip, ["cat", "dog"]).trainable().values()),
-        "ogen": info.ogen,
-    }
 
 
 def page(rows: Sequence[Listed]) -> str:
@@ -64,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--page", type=Path, default=PAGE, help="the page")
     args = parser.parse_args(argv)
     clip = load_backbone("ogen-tiny")
-    found = [listed(name, clip) for name in METHODS]
+    found = [listing(name, clip) for name in METHODS]
     texts = {METHODS_FILE: json.dumps(found, indent=1) + "\n", args.page: page(found)}
     stale = [path for path, text in texts.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
     for path, text in texts.items():

@@ -31,7 +31,7 @@ from ogenlib.evaluate import scores as evaluate
 from ogenlib.hosts import Host
 from ogenlib.results import tables as results
 from ogenlib.results.types import Measures, SideMetric
-from ogenlib.runs.assemble import assemble
+from ogenlib.runs.assembly import assemble
 from ogenlib.train.loop import fit
 
 SCHEMA = "ogenlib.study/1"

@@ -31,7 +31,7 @@ from ogenlib.data.dataset import short_hash
 from ogenlib.hosts import Batch, Host
 from ogenlib.merge.vrf import FORMS, VRF
 from ogenlib.results.robustness import ZERO_SHOT
-from ogenlib.runs.assemble import assemble
+from ogenlib.runs.assembly import assemble
 from ogenlib.runs.config import ALL_SHOTS
 from ogenlib.towers import Backbone, load_backbone
 from ogenlib.train.batches import Bank

@@ -28,7 +28,7 @@ from ogenlib.ogen.config import ogen_config, settings_for
 from ogenlib.ogen.wrapper import OGEN
 from ogenlib.report.page import write_report
 from ogenlib.results.types import Results
-from ogenlib.runs.assemble import assemble
+from ogenlib.runs.assembly import assemble
 from ogenlib.runs.config import ALL_SHOTS
 from ogenlib.runs.texts import pool_folder, source_for, text_options
 from ogenlib.towers import Backbone, load_backbone

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from importlib.resources import files
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from ogenlib.cli.command import Command
 from ogenlib.cli.printing import printed_or_written
 from ogenlib.cli.terminal import say
 from ogenlib.cli.values import was_given
 
-LIST = "methods.json"
+if TYPE_CHECKING:
+    from ogenlib.towers import ClipLike
+
+LIST, REGISTRY = "methods.json", "ogenlib.hosts.registry"
 
 
 class Listed(TypedDict):
@@ -32,7 +36,35 @@ class Listed(TypedDict):
 
 
 def listed() -> list[Listed]:
-    """Every method, in the order of tables."""
+    """Every method, in the order of tables; of a program that has loaded or registered some, those that it has."""
+    if REGISTRY in sys.modules:
+        from ogenlib.hosts import METHODS
+        from ogenlib.towers import load_backbone
+
+        kept = {one["name"]: one for one in _kept()}
+        if list(kept) != list(METHODS):
+            clip = load_backbone("ogen-tiny")
+            return [kept[name] if name in kept else listing(name, clip) for name in METHODS]
+    return _kept()
+
+
+def listing(name: str, clip: ClipLike) -> Listed:
+    """What is said of a method; `clip` is ogen-tiny."""
+    from ogenlib.hosts import METHODS, build
+
+    info = METHODS[name].info
+    return {
+        "name": info.name,
+        "kind": info.kind,
+        "paper": info.paper,
+        "url": info.url,
+        "year": info.year,
+        "parameters": sum(p.numel() for p in build(name, clip, ["cat", "dog"]).trainable().values()),
+        "ogen": info.ogen,
+    }
+
+
+def _kept() -> list[Listed]:
     found: list[Listed] = json.loads(files("ogenlib.cli").joinpath(LIST).read_text(encoding="utf-8"))
     return found
 

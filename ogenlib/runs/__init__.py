@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ogenlib.utils.lazy import attach
 
 if TYPE_CHECKING:
-    from ogenlib.runs.assemble import assemble
+    from ogenlib.runs.assembly import assemble
     from ogenlib.runs.config import RunConfig
     from ogenlib.runs.saved import Classifier, Prediction, load_run, read_run
     from ogenlib.runs.training import Trained, train_run
@@ -18,7 +18,7 @@ if not TYPE_CHECKING:
     __getattr__, __dir__ = attach(
         __name__,
         {
-            "assemble": ("assemble",),
+            "assembly": ("assemble",),
             "config": ("RunConfig",),
             "saved": ("Classifier", "Prediction", "load_run", "read_run"),
             "training": ("Trained", "train_run"),

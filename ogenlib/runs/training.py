@@ -12,7 +12,7 @@ from ogenlib.data import Dataset, few_shot, load_dataset
 from ogenlib.hosts import METHODS, Host, method, method_name, takes_anchors
 from ogenlib.hosts.run_folder import CARD
 from ogenlib.ogen.config import ogen_config, settings_for
-from ogenlib.runs.assemble import assemble
+from ogenlib.runs.assembly import assemble
 from ogenlib.runs.config import RunConfig
 from ogenlib.runs.texts import check_hosts, pool_folder, source_for, text_options
 from ogenlib.towers import load_backbone

@@ -51,8 +51,10 @@ def test_many_prompts_are_encoded_a_few_images_at_a_time(clip, monkeypatch) -> N
     host, z = CoCoOp(clip, NAMES, "an icon of a"), images(clip)
     whole = host.class_weights(z=z)
     seen: list[int] = []
-    rows = CoCoOp._rows
-    monkeypatch.setattr(CoCoOp, "_rows", lambda self, part, tokens: seen.append(len(part)) or rows(self, part, tokens))
+    weigh = CoCoOp._weights
+    monkeypatch.setattr(
+        CoCoOp, "_weights", lambda self, part, tokens: seen.append(len(part)) or weigh(self, part, tokens)
+    )
     monkeypatch.setattr("ogenlib.hosts.cocoop.MAX_PROMPTS", 7)
     with torch.no_grad():
         torch.testing.assert_close(host.class_weights(z=z), whole, atol=1e-6, rtol=0)

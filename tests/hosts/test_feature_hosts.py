@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ogenlib.hosts import Batch, Host, build
-from ogenlib.runs.assemble import assemble
+from ogenlib.runs.assembly import assemble
 from ogenlib.runs.saved import load_run
 from ogenlib.train.loop import fit
 

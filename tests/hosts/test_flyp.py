@@ -15,7 +15,7 @@ from ogenlib.data import PixelBank
 from ogenlib.hosts import FLYP, Batch, StarFT, build, zero_shot_weights
 from ogenlib.hosts.parts.contrastive import info_nce
 from ogenlib.hosts.parts.text_pool import TextPool, class_texts
-from ogenlib.runs.assemble import assemble
+from ogenlib.runs.assembly import assemble
 from ogenlib.runs.saved import load_run
 from ogenlib.train.config import TrainConfig
 from ogenlib.train.loop import fit

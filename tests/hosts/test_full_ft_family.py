@@ -16,7 +16,7 @@ from ogenlib import distill
 from ogenlib.data import FeatureBank, PixelBank
 from ogenlib.hosts import CARFT, EMA, KD, L2SP, LPFT, Batch, FullFT, Host, LinearProbe, build
 from ogenlib.hosts.linear_probe import probe
-from ogenlib.runs.assemble import assemble
+from ogenlib.runs.assembly import assemble
 from ogenlib.train.config import TrainConfig
 from ogenlib.train.loop import fit
 
