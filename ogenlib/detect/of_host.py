@@ -57,12 +57,12 @@ def seen(host: Host, bank: Bank, batch_size: int = 256) -> Seen:
 
 
 def class_rows(host: Host, names: Sequence[str] | None = None) -> Tensor:
-    """Class weights of any names (None: the training names), `(C, D)`, `(C, 2 D)` of two towers.
+    """Class weights of any names (None: the training names), `(C, D)`, `(C, 2 D)` of two towers; unit rows.
 
     Raises:
         ValueError: they depend on the image.
     """
-    rows = fixed_weights(host, names)
+    rows = fixed_weights(host, names, directions=True)
     if rows is None:
         raise ValueError(
             f"class weights of {host.info.name} depend on the image, so there are none to detect with; "

@@ -139,6 +139,10 @@ class Host(nn.Module):
         """Unit weights `(C, D)` for any names (default: the training names), or `(B, C, D)` given `z` `(B, D)`."""
         raise NotImplementedError
 
+    def text_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
+        """Class weights as directions of names, unit rows: without what a wrapper adds to them from images."""
+        return self.class_weights(names, z=z)
+
     def losses(self, batch: Batch, *, z: Tensor | None = None, w: Tensor | None = None) -> dict[str, Tensor]:
         """Named scalar terms whose sum is minimised.
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FORMAT = "ogenlib.run/1"
 CARD, HOST, GENERATOR = "run.json", "host.safetensors", "generator.safetensors"
+EVIDENCE = "evidence.safetensors"
 AGAIN = "train and save the run again"
 
 
@@ -72,7 +73,8 @@ def save_run(host: Host, folder: str | Path, extra: Mapping[str, Any] | None = N
     config = host.config()
     ogen = config.pop("ogen", None)
     files = {HOST: write_tensors(folder / HOST, host.inner.state_dict(), {"format": FORMAT})}
-    (folder / GENERATOR).unlink(missing_ok=True)  # of a run that was saved here before
+    for name in (GENERATOR, EVIDENCE):
+        (folder / name).unlink(missing_ok=True)  # of a run that was saved here before
     files |= host.write_beside(folder)
     record = {
         "format": FORMAT,

@@ -60,6 +60,10 @@ class OGENConfig:
         teacher_loss: ``kl`` or ``l2`` (on logits).
         decay, m_min, m_max: of the teacher.
         keep_teacher: whether the trained host ends with the teacher's tensors.
+        evidence: at test time, densities of the classes count beside the host's logits (`ogenlib.ogen.evidence`), with
+            this share of the weight that episodes among the known classes choose beside zero-shot; 0 leaves them out.
+            They are of the frozen image features: nothing to a host that changes them, but where names are scored on
+            frozen ones too (`frozen_images`).
     """
 
     generator: str | None = "text-only"
@@ -91,6 +95,7 @@ class OGENConfig:
     m_min: int = 2
     m_max: int = 9
     keep_teacher: bool = False
+    evidence: float = 0.0
 
     def __post_init__(self) -> None:
         from ogenlib.generators import list_variants  # not above: it loads torch, and the names of presets need none
@@ -103,6 +108,7 @@ class OGENConfig:
             "synthesized_ce",
             "synthesized_ce_within",
             "teacher_weight",
+            "evidence",
         ):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name}={getattr(self, name)}: must be 0 or more")

@@ -28,8 +28,10 @@ from ogenlib.distill import EMA, Teacher
 from ogenlib.distill.named import copy_into
 from ogenlib.generators import ClassConditionalGenerator
 from ogenlib.hosts import Batch, Host, ZeroShotAnchor
-from ogenlib.hosts.run_folder import GENERATOR
+from ogenlib.hosts.run_folder import EVIDENCE, GENERATOR
 from ogenlib.ogen.config import ogen_config
+from ogenlib.ogen.evidence import Evidence, fit_evidence
+from ogenlib.ogen.evidence_file import save_evidence
 from ogenlib.ogen.generator_file import save_generator
 from ogenlib.ogen.names import other_names
 from ogenlib.ogen.objective import StepLogits, start_teacher, step_terms, wants_synthesized
@@ -56,6 +58,7 @@ class OGEN(Host):
         config_: the settings (`config()` is the verb of every host).
         others, names_known: the names besides `names`, and whether they are those that will be tested.
         teacher, rows: the teacher, and what synthesizes features; set by `prepare`, that is by `ogenlib.fit`.
+        evidence: what is added to class weights at test time, None for nothing; set by `prepare` too.
 
     Raises:
         ValueError: `known` that are not the host's names, an unknown name that is known, names and a vocabulary both,
@@ -93,17 +96,19 @@ class OGEN(Host):
         # Outside the module tree: a saved run, a snapshot and a state dict are the host's.
         object.__setattr__(self, "rows", None)
         object.__setattr__(self, "_loaded_generator", None)
+        object.__setattr__(self, "evidence", None)
         self._teacher_weights: Tensor | None = None
         self._epoch, self._epochs, self._step = 1, 1, 0
 
     rows: Synthesizer | None
+    evidence: Evidence | None
 
     @property
     def inner(self) -> Host:
         return self.host.inner
 
     def around(self, inner: Host) -> OGEN:
-        return OGEN.from_card(inner, self.card(), self.generator)
+        return OGEN.from_card(inner, self.card(), self.generator, self.evidence)
 
     def merged(self) -> dict[str, Tensor] | None:
         return self.host.merged()
@@ -126,7 +131,16 @@ class OGEN(Host):
         """The host's, mixed with zero-shot ones (`zero_shot_share`) for names it has no images of.
 
         With `frozen_images` they are `(C, 2 D)` and zero where they meet the features that a name is not scored on.
+        With `evidence` they are no unit rows: what densities say of a class is in them.
         """
+        weights = self.text_weights(names, z)
+        if self.evidence is None:
+            return weights
+        chosen = self.names if names is None else tuple(names)
+        vectors = self.evidence.vectors(chosen, self.anchor(chosen)).to(weights)
+        return weights + F.pad(vectors, (weights.shape[-1] - vectors.shape[-1], 0))
+
+    def text_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
         return self.scoring.class_weights(self.names if names is None else tuple(names), z)
 
     def logits(self, z: Tensor, w: Tensor) -> Tensor:
@@ -230,6 +244,10 @@ class OGEN(Host):
             embeddings = self.anchor(self.scoring.every)
             synthesizer = Synthesizer(config, data.features, data.labels, embeddings, seed)
             object.__setattr__(self, "rows", synthesizer)
+        if config.evidence and (self.uses_cached_features or self.scoring.two_towers):
+            known, scale = self.anchor(self.names), float(self.clip.logit_scale)
+            evidence = fit_evidence(data.features, data.labels, self.names, known, scale, config.evidence, seed)
+            object.__setattr__(self, "evidence", evidence)
         self._probe = F.normalize(data.features[:1, 0].float(), dim=-1)
         self.teacher = start_teacher(config, self.host.trainable(), epochs)
         self._teacher_weights = None
@@ -292,13 +310,31 @@ class OGEN(Host):
         }
 
     @classmethod
-    def from_card(cls, host: Host, card: Mapping[str, Any], generator: ClassConditionalGenerator | None = None) -> OGEN:
-        """OGEN around a host as `card()` describes it, with the generator that was saved beside it."""
+    def from_card(
+        cls,
+        host: Host,
+        card: Mapping[str, Any],
+        generator: ClassConditionalGenerator | None = None,
+        evidence: Evidence | None = None,
+    ) -> OGEN:
+        """OGEN around a host as `card()` describes it, with the generator and the evidence that were saved beside it.
+
+        Raises:
+            ValueError: evidence of other names than the host's, or of other dimensions.
+        """
+        if evidence is not None and (evidence.names, len(evidence.constant)) != (host.names, host.clip.embed_dim):
+            raise ValueError(f"the evidence is of {len(evidence.names)} names, and not of the host's in its dimensions")
         names = {"unknown" if card["new_names_known_in_training"] else "vocabulary": card["other_names"]}
         model = cls(host, **names, preset=card["preset"], templates=card["templates"], **card["settings"])
         object.__setattr__(model, "_loaded_generator", generator)
+        object.__setattr__(model, "evidence", evidence)
         return model
 
     def write_beside(self, folder: Path) -> dict[str, str]:
-        """The generator, if there is one."""
-        return {} if self.generator is None else {GENERATOR: save_generator(self.generator, folder / GENERATOR)}
+        """The generator and the evidence, if there are such."""
+        written = {}
+        if self.generator is not None:
+            written[GENERATOR] = save_generator(self.generator, folder / GENERATOR)
+        if self.evidence is not None:
+            written[EVIDENCE] = save_evidence(self.evidence, folder / EVIDENCE)
+        return written

@@ -6,9 +6,10 @@ Notation: `B` images, `C` classes, `D` embedding.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,15 +17,16 @@ from PIL import Image
 from torch import Tensor
 
 from ogenlib.data.dataset import check_classnames, open_image
-from ogenlib.generators import ClassConditionalGenerator
 from ogenlib.hosts import Batch, Host, build
-from ogenlib.hosts.run_folder import AGAIN, CARD, FORMAT, GENERATOR, HOST, RunCard
+from ogenlib.hosts.run_folder import AGAIN, CARD, EVIDENCE, FORMAT, GENERATOR, HOST, RunCard
+from ogenlib.ogen.evidence_file import load_evidence
 from ogenlib.ogen.generator_file import load_generator
 from ogenlib.ogen.wrapper import OGEN
 from ogenlib.towers import ClipLike, check_fingerprint, load_backbone
 from ogenlib.utils.documents import DamagedFile, read_document
 from ogenlib.utils.tensors import open_tensors, recorded_digest
 
+T = TypeVar("T")
 SMALL = 10_000  # a setting up to here makes no host large, whatever it counts
 
 
@@ -75,9 +77,10 @@ def load_run(
     card = record.get("ogen")
     if card is None:
         return host.eval()
-    generator = _generator(folder, record)
+    generator = _beside(folder, record, GENERATOR, load_generator)
+    evidence = _beside(folder, record, EVIDENCE, load_evidence)
     try:
-        return OGEN.from_card(host, card, generator).eval()
+        return OGEN.from_card(host, card, generator, evidence).eval()
     except Exception as error:
         raise _unfit(folder, error) from error
 
@@ -92,16 +95,17 @@ def _tensors(folder: str | Path, record: RunCard) -> dict[str, Tensor]:
     return opened.tensors
 
 
-def _generator(folder: str | Path, record: RunCard) -> ClassConditionalGenerator | None:
-    path, files = Path(folder) / GENERATOR, record.get("files")
-    if not (path.exists() if files is None else GENERATOR in files):  # older cards do not say
+def _beside(folder: str | Path, record: RunCard, name: str, load: Callable[[Path], T]) -> T | None:
+    """What a file holds that stands beside the card, None where there is none of this name."""
+    path, files = Path(folder) / name, record.get("files")
+    if not (path.exists() if files is None else name in files):  # older cards do not say
         return None
     try:
-        generator = load_generator(path)
+        content = load(path)
     except FileNotFoundError as error:
         raise DamagedFile(f"{path} is missing, and {CARD} says that there is one; {AGAIN}") from error
     _check_digest(path, recorded_digest(path), record)
-    return generator
+    return content
 
 
 def _check_digest(path: Path, digest: str | None, record: RunCard) -> None:
@@ -144,10 +148,15 @@ def names_for(host: Host, names: Sequence[str] | None = None) -> tuple[str, ...]
 
 
 @torch.no_grad()
-def fixed_weights(host: Host, names: Sequence[str] | None = None) -> Tensor | None:
-    """Unit rows `(C, D)` of any names (None: the training names), fp32; None where they depend on the image."""
+def fixed_weights(host: Host, names: Sequence[str] | None = None, *, directions: bool = False) -> Tensor | None:
+    """Class weights `(C, D)` of any names (None: the training names), fp32; None where they depend on the image.
+
+    Args:
+        directions: unit rows, without the evidence that OGEN may have added (`Host.text_weights`).
+    """
     probe = F.normalize(torch.ones(1, host.clip.embed_dim, device=host.device), dim=-1)
-    weights = host.eval().class_weights(names_for(host, names), z=probe)
+    weigh = host.eval().text_weights if directions else host.eval().class_weights
+    weights = weigh(names_for(host, names), z=probe)
     return weights.float() if weights.ndim == 2 else None
 
 

@@ -1,0 +1,97 @@
+"""What the known classes' images say of any class, as an addition to class weights.
+
+The discriminant of `ogenlib.generators.density` is linear in the image features, so it needs no place of its own at
+test time: its weights, and its bias along a direction on which all features have nearly the same share, are added to
+the class weights that the host's logits multiply features with. Weight, ridge and shrinkage are chosen by episodes
+within the known classes (`ogenlib.generators.episodes`).
+
+Notation: `N` images, `V` views, `C` classes, `D` embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ogenlib.generators.density import ClassDensities, Discriminant, every_view, fit_densities
+from ogenlib.generators.episodes import EvidenceSettings, choose_evidence
+
+RIDGE = 1e-3  # of the covariance whose inverse the constant direction needs, as a share of its trace over D
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Densities of the names a host has images of, ready to be added to class weights.
+
+    Attributes:
+        names: those with images.
+        densities: of their images' features.
+        constant: `(D,)`, its product with image features is nearly 1 for all of them.
+        factor: of the discriminant in class weights: logits are cosines times the model's scale, exponentiated.
+        chosen: what the episodes chose.
+    """
+
+    names: tuple[str, ...]
+    densities: ClassDensities
+    constant: Tensor
+    factor: float
+    chosen: EvidenceSettings
+
+    def vectors(self, names: Sequence[str], embeddings: Tensor) -> Tensor:
+        """What class weights of any names `(C, D)` become more by.
+
+        Args:
+            embeddings: `(C, D)` zero-shot weights of the names.
+        """
+        places = {name: place for place, name in enumerate(self.names)}
+        means = self.densities.predict(embeddings)
+        known = [row for row, name in enumerate(names) if name in places]
+        means[known] = self.densities.means[[places[names[row]] for row in known]]
+        found, middle = self.densities.discriminant(means), self._middle
+        return self.factor * (found.weights - middle.weights + (found.bias - middle.bias)[:, None] * self.constant)
+
+    @cached_property
+    def _middle(self) -> Discriminant:
+        """The mean over the known classes, taken away from all: it says nothing of any class, and is large."""
+        found = self.densities.discriminant(self.densities.means)
+        return Discriminant(found.weights.mean(dim=0), found.bias.mean())
+
+
+def fit_evidence(
+    features: Tensor,
+    labels: Tensor,
+    names: tuple[str, ...],
+    embeddings: Tensor,
+    logit_scale: float,
+    share: float,
+    seed: int,
+) -> Evidence | None:
+    """Evidence from the training images; None where the episodes find that it does not help, or too few images.
+
+    Args:
+        features: `(N, V, D)` of the frozen image tower; labels: `(N,)`, indices into `names`.
+        embeddings: `(C, D)` zero-shot weights of the names.
+        logit_scale: exponentiated.
+        share: of the weight that the episodes choose beside zero-shot. A host has learned from the same images.
+        seed: of the episodes.
+    """
+    images = torch.nn.functional.normalize(features.float(), dim=-1)
+    chosen = choose_evidence(images, labels, embeddings, logit_scale, torch.Generator().manual_seed(seed))
+    if not chosen.weight:
+        return None
+    densities = fit_densities(images, labels, embeddings, ridge=chosen.ridge, shrinkage=chosen.shrinkage)
+    factor = share * chosen.weight * chosen.scale / logit_scale
+    return Evidence(names, densities, constant_direction(every_view(images, labels)[0]), factor, chosen)
+
+
+def constant_direction(rows: Tensor) -> Tensor:
+    """`(D,)`, whose product with features `(N, D)` is 1 on average and varies least."""
+    mean = rows.double().mean(dim=0)
+    spread = (rows.double() - mean).T @ (rows.double() - mean) / len(rows)
+    level = spread.trace() / len(spread) + torch.finfo(rows.dtype).eps
+    along = torch.linalg.solve(spread + RIDGE * level * torch.eye(len(spread)).to(spread), mean)
+    return (along / (mean @ along)).to(rows.dtype)

@@ -1,0 +1,162 @@
+"""Evidence in class weights: what it adds to logits, whom it helps, and that it is saved with the run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import ogenlib as og
+from ogenlib.data import FeatureBank
+from ogenlib.detect.of_host import class_rows
+from ogenlib.evaluate import predict_logits
+from ogenlib.generators import ausuc
+from ogenlib.hosts import Host, build
+from ogenlib.ogen.evidence import constant_direction, fit_evidence
+from ogenlib.ogen.evidence_file import load_evidence, save_evidence
+from ogenlib.runs import load_run
+from ogenlib.towers import EmbeddingTable
+from ogenlib.utils.documents import DamagedFile
+
+DIM, KNOWN, UNKNOWN = 24, 16, 8
+NAMES = [f"thing {i}" for i in range(KNOWN + UNKNOWN)]
+QUICK = {"preset": "zero-shot-kl", "zero_shot_share": 1.0}
+
+
+def features(count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Name embeddings, images about means that a linear map makes of them and a common direction, and labels."""
+    draws = torch.Generator().manual_seed(7)
+    text = F.normalize(torch.randn(DIM, generator=draws) + torch.randn(len(NAMES), DIM, generator=draws), dim=-1)
+    means = 3 * torch.randn(DIM, generator=draws) + text @ torch.randn(DIM, DIM, generator=draws)
+    draws = torch.Generator().manual_seed(seed)
+    labels = torch.arange(len(NAMES)).repeat_interleave(count)
+    images = means[labels][:, None] + 0.4 * torch.randn(len(labels), 2, DIM, generator=draws)
+    return text, F.normalize(images, dim=-1), labels
+
+
+@pytest.fixture(scope="module")
+def world() -> tuple[EmbeddingTable, FeatureBank, FeatureBank]:
+    """A table of names, a bank of images of the known ones, and a bank of other images of all."""
+    text, images, labels = features(6, seed=1)
+    table = EmbeddingTable(NAMES, text)
+    seen = labels < KNOWN
+    train = FeatureBank.from_features(images[seen][:, 0], labels[seen], NAMES[:KNOWN], table)
+    _, others, labels = features(10, seed=2)
+    return table, train, FeatureBank.from_features(others[:, 0], labels, NAMES, table)
+
+
+def trained(world: Any, share: float, host: str = "taskres") -> og.OGEN:
+    table, train, _ = world
+    model = og.OGEN(build(host, table, NAMES[:KNOWN], templates="{}"), unknown=NAMES[KNOWN:], evidence=share, **QUICK)
+    og.fit(model, train, epochs=1, seed=1)
+    return model
+
+
+def test_logits_are_the_hosts_with_the_discriminant_added(world: Any) -> None:
+    model, (table, _, test) = trained(world, 0.5), world
+    plain = trained(world, 0.0)
+    assert plain.evidence is None and model.evidence is not None and model.evidence.chosen.weight > 0
+    z = F.normalize(test.features[:, 0].float(), dim=-1)
+    added = predict_logits(model, test, NAMES) - predict_logits(plain, test, NAMES)
+    found, chosen = model.evidence.densities, model.evidence.chosen
+    means = torch.cat([found.means, found.predict(table.encode_text(NAMES[KNOWN:]))])
+    expected = 0.5 * chosen.weight * chosen.scale * found.discriminant(means)(z)
+    centred = [values - values.mean(dim=1, keepdim=True) for values in (added, expected)]
+    # The bias stands along a direction on which features nearly agree, so it is nearly the same for all of them.
+    assert F.cosine_similarity(*[c.flatten()[None] for c in centred]) > 0.995
+    assert 0.95 < centred[0].norm() / centred[1].norm() < 1.05
+
+
+def test_it_helps_where_images_lie_otherwise_than_names_say(world: Any) -> None:
+    test = world[2]
+    areas = [ausuc(predict_logits(trained(world, share), test, NAMES), test.labels, KNOWN) for share in (0.0, 0.5)]
+    assert areas[1] > areas[0] + 5
+
+
+def test_training_does_not_see_it_and_directions_are_without(world: Any) -> None:
+    model, plain = trained(world, 0.5), trained(world, 0.0)
+    for (name, a), (_, b) in zip(model.state_dict().items(), plain.state_dict().items(), strict=True):
+        assert torch.equal(a, b), name
+    assert torch.equal(model.text_weights(NAMES), plain.class_weights(NAMES))
+    assert not torch.allclose(model.class_weights(NAMES), plain.class_weights(NAMES))
+    assert torch.equal(class_rows(model, NAMES), class_rows(plain, NAMES))
+    torch.testing.assert_close(class_rows(model, NAMES).norm(dim=1), torch.ones(len(NAMES)))
+
+
+def test_names_in_any_order_and_alone_have_the_same_weights(world: Any) -> None:
+    model = trained(world, 0.5)
+    every = model.class_weights(NAMES)
+    order = [3, 20, 0, 17]
+    torch.testing.assert_close(model.class_weights([NAMES[i] for i in order]), every[order])
+    torch.testing.assert_close(model.class_weights([NAMES[21]]), every[[21]])
+
+
+def test_a_run_keeps_it(world: Any, tmp_path: Path) -> None:
+    model, table = trained(world, 0.5), world[0]
+    model.save(tmp_path / "run")
+    again = load_run(tmp_path / "run", clip=table)
+    assert torch.equal(again.class_weights(NAMES), model.class_weights(NAMES))
+    trained(world, 0.0).save(tmp_path / "run")
+    assert not (tmp_path / "run" / "evidence.safetensors").exists()
+    assert torch.equal(load_run(tmp_path / "run", clip=table).class_weights(NAMES), model.text_weights(NAMES))
+
+
+@pytest.mark.parametrize("change", ["names", "means", "missing", "schema"])
+def test_files_that_do_not_fit_are_refused(change: str, world: Any, tmp_path: Path) -> None:
+    model, table = trained(world, 0.5), world[0]
+    assert model.evidence is not None
+    path = tmp_path / "evidence.safetensors"
+    save_evidence(model.evidence, path)
+    assert load_evidence(path).names == model.evidence.names
+    evidence = model.evidence
+    if change == "names":
+        evidence = replace(evidence, names=evidence.names[:-1])
+    if change == "means":
+        evidence = replace(evidence, densities=replace(evidence.densities, means=evidence.densities.means[:, :-1]))
+    save_evidence(evidence, path)
+    if change == "missing":
+        model.save(tmp_path / "run")
+        (tmp_path / "run" / "evidence.safetensors").unlink()
+        with pytest.raises(DamagedFile, match=r"evidence\.safetensors is missing"):
+            load_run(tmp_path / "run", clip=table)
+    elif change == "schema":
+        with pytest.raises(DamagedFile, match="not of evidence"):
+            load_evidence(model.save(tmp_path / "run") / "host.safetensors")
+    else:
+        with pytest.raises(DamagedFile, match="does not hold whole evidence"):
+            load_evidence(path)
+
+
+def test_of_other_names_it_is_refused(world: Any) -> None:
+    model, table = trained(world, 0.5), world[0]
+    host: Host = build("taskres", table, NAMES[: KNOWN - 1], templates="{}")
+    with pytest.raises(ValueError, match="evidence is of 16 names"):
+        og.OGEN.from_card(host, model.card(), evidence=model.evidence)
+
+
+def test_none_where_it_would_not_help() -> None:
+    draws = torch.Generator().manual_seed(0)
+    text = F.normalize(torch.randn(6, DIM, generator=draws), dim=-1)
+    labels = torch.arange(6).repeat_interleave(4)
+    images = F.normalize(text[labels][:, None] + 0.02 * torch.randn(24, 2, DIM, generator=draws), dim=-1)
+    names = tuple(NAMES[:6])
+    assert fit_evidence(images, labels, names, text, 100.0, 0.5, seed=1) is None  # zero-shot is perfect
+    assert fit_evidence(images[:8], labels[:8], names[:2], text[:2], 100.0, 0.5, seed=1) is None
+
+
+def test_the_constant_direction() -> None:
+    rows = features(5, seed=3)[1].flatten(0, 1)
+    products = rows @ constant_direction(rows)
+    assert products.mean() == pytest.approx(1, abs=1e-4)
+    mean = rows.mean(dim=0)
+    assert products.std() < (rows @ mean / mean.square().sum()).std()
+
+
+def test_a_share_below_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match="evidence=-1"):
+        og.OGENConfig(evidence=-1)
