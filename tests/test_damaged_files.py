@@ -26,7 +26,9 @@ from ogenlib.bench.document import read_cell
 from ogenlib.cli.main import main
 from ogenlib.data import FeatureBank, ImageSet, Item, extract_shards
 from ogenlib.detect import OGENDetector
-from ogenlib.generators import fit_generator
+from ogenlib.generators import EvidenceSettings, fit_densities, fit_generator
+from ogenlib.ogen.evidence import Evidence
+from ogenlib.ogen.evidence_file import load_evidence, save_evidence
 from ogenlib.towers import Backbone, EmbeddingTable
 from ogenlib.train.checkpoint import load_checkpoint
 from ogenlib.utils.documents import write_document
@@ -144,6 +146,17 @@ def open_generator(folder: Path, clip: Backbone) -> Any:
     return og.load_generator(folder / "generator.safetensors").state()
 
 
+def make_evidence(folder: Path, clip: Backbone) -> None:
+    chosen = EvidenceSettings(1.0, 0.3, 0.5, 0.01, (40.5, 42.25))
+    densities = fit_densities(unit(24), torch.arange(6).repeat_interleave(4), unit(6, 1))
+    names = tuple(f"é {i}" for i in range(6))
+    save_evidence(Evidence(names, densities, unit(1, 5)[0], 0.125, chosen), folder / "evidence.safetensors")
+
+
+def open_evidence(folder: Path, clip: Backbone) -> Any:
+    return asdict(load_evidence(folder / "evidence.safetensors"))
+
+
 CELL = {
     "signature": "0" * 16, "host": "coop", "ogen": False, "seed": 1, "config": {"n_context": 4}, "train": {"lr": 2e-3},
     "new_names_known_in_training": False, "rows": [{"dataset": "d", "domain": "x", "base": 66.25, "new": 50.5}],
@@ -189,6 +202,7 @@ KINDS = {
     "anchors": Kind(make_anchors, open_anchors, ("a.json",)),
     "detector": Kind(make_detector, open_detector, ("detector.json", "detector.safetensors", "generator.safetensors")),
     "generator": Kind(make_generator, open_generator, ("generator.safetensors",)),
+    "evidence": Kind(make_evidence, open_evidence, ("evidence.safetensors",)),
     "cell": Kind(make_cell, open_cell, ("cell.json",)),
     "model": Kind(make_model, open_model, ("open_clip_config.json", "open_clip_model.safetensors"), times=12),
 }
