@@ -1,4 +1,4 @@
-"""Tables of docs/performance.md and docs/anchors.md from the results of `coop.py` and `anchor_pool.py`."""
+"""Tables of docs/performance.md and docs/anchors.md from the results of this folder's scripts."""
 
 from __future__ import annotations
 
@@ -57,6 +57,13 @@ def speed(document: dict[str, Any]) -> str:
     return table(header, lines) + "\nPairs are textbook / ours.\n"
 
 
+def startup(document: dict[str, Any]) -> str:
+    """Median and largest seconds of every case."""
+    lines = [[f"`{row['case']}`", number(row["seconds"], 2), number(row["most"], 2)] for row in document["rows"]]
+    turns = document["protocol"]["turns"]
+    return table(["", "s", "slowest"], lines) + f"\nMedian of {turns} turns, a process each, on an idle machine.\n"
+
+
 def _lists(document: dict[str, Any], kind: str) -> str:
     built = next(row for row in document["rows"] if row["case"] == f"build {kind}")
     return f"{built['lists']:,}"
@@ -66,4 +73,5 @@ BLOCKS = {
     "anchor-pool": ("anchor-pool.json", pool),
     "speed": ("speed.json", speed),
     "speed-hosts": ("speed-hosts.json", speed),
+    "startup": ("startup.json", startup),
 }
