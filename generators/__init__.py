@@ -29,7 +29,7 @@ from ogenlib.generators.neighbours import class_neighbours
 from ogenlib.generators.per_class import PerClassGenerator
 from ogenlib.generators.released import ReleasedGenerator
 from ogenlib.generators.shift import ShiftGenerator
-from ogenlib.generators.stacking import StackingCurve, ausuc, stacking_curve
+from ogenlib.generators.stacking import StackingCurve, ausuc, gate_auroc, stacking_curve
 from ogenlib.generators.text_only import TextOnlyGenerator
 from ogenlib.generators.train import fit_generator, regression_loss, start_generator
 
@@ -56,6 +56,7 @@ __all__ = [
     "fit_generator",
     "frechet_distance",
     "frechet_gaussian",
+    "gate_auroc",
     "list_variants",
     "measure_synthesized",
     "median_distance",

@@ -17,6 +17,7 @@ from benchmarks.common.markdown import (
     seeds_of,
     table,
 )
+from benchmarks.ogen import evidence_tables
 
 ABLATION = ("host alone", "none", "generator", "teacher", "ogenlib")
 ABLATION_NAMES = {
@@ -287,4 +288,5 @@ BLOCKS = {
     "ogen-hosts": ("ogen-hosts.json", hosts_tried),
     "ogen-cost": ("ogen-cost.json", cost),
     "ogen-long": ("ogen-long.json", long_run),
+    **evidence_tables.BLOCKS,
 }  # fmt: skip

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ogenlib.generators import ausuc, stacking_curve
+from ogenlib.generators import ausuc, gate_auroc, stacking_curve
 
 
 def drawn(n: int, known: int, unknown: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -57,6 +57,15 @@ def test_no_constant_moves_the_area(constant: float, seed: int) -> None:
     moved = logits.double()
     moved[:, :3] += round(constant * 8) / 8  # exact in binary
     assert ausuc(moved, labels, 3) == pytest.approx(ausuc(logits, labels, 3))
+
+
+@given(n=st.integers(2, 40), seed=st.integers(0, 10**6))
+def test_the_gate_is_the_share_of_pairs_in_order(n: int, seed: int) -> None:
+    logits, labels = drawn(n, 3, 2, seed)
+    gap = logits[:, :3].amax(1) - logits[:, 3:].amax(1)
+    difference = gap[labels < 3][:, None] - gap[labels >= 3]
+    pairs = (difference > 0).double() + 0.5 * (difference == 0)
+    assert gate_auroc(logits, labels, 3) == pytest.approx(100 * float(pairs.mean()))
 
 
 def test_perfect_and_hopeless() -> None:

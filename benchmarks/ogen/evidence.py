@@ -1,0 +1,180 @@
+"""What OGEN's evidence adds, beside the controls that have no generator and no other training.
+
+    python -m benchmarks.ogen.evidence choose --features DIR   # benchmarks/results/ogen-evidence-choose.json
+    python -m benchmarks.ogen.evidence real --features DIR     # benchmarks/results/ogen-evidence-real.json
+    python -m benchmarks.ogen.evidence emoji                   # benchmarks/results/ogen-evidence-emoji.json
+
+`choose` runs on the tasks that settings are chosen on, for several shares; the others run the reported tasks once, with
+`SHARE`. Rows besides OGEN's: the host alone; the host with zero-shot weights for names without images (the control); KL
+to zero-shot over all names, without and with the control; and zero-shot with the evidence and no training. A host is
+trained once for all shares, which come in at test time. Finished cells are kept in `--work`.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.common.clip_features import DATASETS, add_option, file_hashes
+from benchmarks.common.groups import grouped
+from benchmarks.common.kept_rows import kept_rows
+from benchmarks.common.options import add_work, parser_of
+from benchmarks.common.places import RESULTS
+from benchmarks.common.results_file import write_results
+from benchmarks.ogen.study import Variant, make_host, of_task
+from benchmarks.ogen.tasks import StudyTask, emoji_tasks, real_tasks, selection_tasks, task_card
+from ogenlib.evaluate.scores import LabelSpace, predict_logits, space_scores
+from ogenlib.generators import ausuc, gate_auroc, stacking_curve
+from ogenlib.hosts import Host, build
+from ogenlib.ogen.evidence import fit_evidence
+from ogenlib.ogen.wrapper import OGEN
+from ogenlib.results import tables as results
+from ogenlib.train.loop import fit
+
+SCHEMA = "ogenlib.ogen-evidence/1"
+SHARES = (0.25, 0.5, 0.75, 1.0)
+SHARE = 0.5  # what `choose` showed to be good for prompt learners and adapters alike
+SCORES = ("base", "new", "H", "joint_base", "joint_new", "joint_H", "ausuc", "gate_auroc", "best_joint_H")
+KL = {"preset": "zero-shot-kl", "zero_shot_kl": 0.3}
+HOSTS = ("coop", "text_adapter", "taskres")
+SEEDS = tuple(range(1, 11))
+
+
+def scores(logits: Tensor, labels: Tensor, n_base: int) -> dict[str, float]:
+    """`SCORES` of logits over base and new names; `best_joint_H` is at the constant that suits the test images best."""
+    base = labels < n_base
+    space = LabelSpace(tuple(range(n_base)), tuple(range(n_base, logits.shape[1])))
+    found = space_scores(space, (logits[base], labels[base]), (logits[~base], labels[~base] - n_base))
+    found |= {"ausuc": ausuc(logits, labels, n_base), "gate_auroc": gate_auroc(logits, labels, n_base)}
+    found["best_joint_H"] = stacking_curve(logits, labels, n_base).best[1]
+    return {name: found[name] for name in SCORES}
+
+
+def trained(name: str, task: StudyTask, seed: int, ogen: dict[str, Any] | None) -> Host:
+    host = make_host(Variant(name, name, ogen), task)
+    fit(host, task.banks(host)[0], epochs=task.epochs, seed=seed)
+    return host
+
+
+def variants(name: str, task: StudyTask, seed: int, shares: Sequence[float]) -> Iterator[tuple[str, Tensor]]:
+    """Every row of a table: its name, and logits of all test images over base and new names."""
+    names, n_base = (*task.split.base, *task.split.new), len(task.split.base)
+    zero = build("zero_shot", task.clip, task.split.base, templates=list(task.templates))
+    zero_shot = predict_logits(zero, task.test.select(names), names)
+
+    def with_zero_shot(logits: Tensor) -> Tensor:
+        return torch.cat([logits[:, :n_base], zero_shot[:, n_base:]], dim=1)
+
+    def of(host: Host) -> Tensor:
+        return predict_logits(host, task.banks(host)[1].select(names), names)
+
+    yield "zero-shot", zero_shot
+    bank = task.bank.select(task.split.base)
+    weights, scale = zero.class_weights(names), float(task.clip.logit_scale)
+    known = tuple(task.split.base)
+    evidence = fit_evidence(bank.features, bank.labels, known, weights[:n_base], scale, 1.0, seed)
+    added = torch.zeros_like(zero_shot)
+    if evidence is not None:
+        z = torch.nn.functional.normalize(task.test.select(names).features[:, 0].float(), dim=-1)
+        added = scale * z @ evidence.vectors(names, weights).T
+    yield "zero-shot + evidence", zero_shot + added
+    alone = of(trained(name, task, seed, None))
+    yield "host alone", alone
+    yield "control", with_zero_shot(alone)
+    kl = of(trained(name, task, seed, KL))
+    yield "KL 0.3", kl
+    yield "KL 0.3, control", with_zero_shot(kl)
+    model = trained(name, task, seed, {"evidence": 1.0})
+    assert isinstance(model, OGEN)
+    whole = model.evidence
+    for share in (0.0, *shares):
+        part = None if whole is None or not share else replace(whole, factor=share * whole.factor)
+        object.__setattr__(model, "evidence", part)
+        yield "OGEN" if not share else f"OGEN, evidence {share:g}", of(model)
+
+
+def cell(name: str, task: StudyTask, seed: int, shares: Sequence[float]) -> dict[str, Any]:
+    """Rows of one host on one task with one seed."""
+    began = time.perf_counter()
+    test = task.test.select((*task.split.base, *task.split.new))
+    labels, n_base = test.labels.cpu(), len(task.split.base)
+    rows = []
+    for variant, logits in variants(name, task, seed, shares):
+        for domain in dict.fromkeys(test.domains):
+            here = torch.tensor([one == domain for one in test.domains])
+            row = {"host": name, "variant": variant, "task": task.name, "family": task.family, "domain": domain}
+            rows.append({**row, "seed": seed, **scores(logits[here], labels[here], n_base)})
+    return {"rows": rows, "seconds": time.perf_counter() - began}
+
+
+def summarize(rows: Sequence[dict[str, Any]], by_domain: bool) -> list[dict[str, Any]]:
+    """Mean and std over seeds, tasks of a family averaged first; with `by_domain` each domain by itself."""
+    summary = []
+    for row in rows:
+        row.setdefault("place", row["domain"] if by_domain else "")
+    for (host, variant, family, place), group in grouped(rows, "host", "variant", "family", "place").items():
+        seeds = [
+            {score: sum(row[score] for row in own) / len(own) for score in SCORES}
+            for own in grouped(group, "seed").values()
+        ]
+        entry = {"host": host, "variant": variant, "family": family, "domain": place, "n_seeds": len(seeds)}
+        summary.append({**entry, **{score: results.mean_std([one[score] for one in seeds]) for score in SCORES}})
+    return summary
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = parser_of(__doc__)
+    parser.add_argument("study", choices=["choose", "real", "emoji"])
+    add_option(parser)
+    add_work(parser, "build/ogen-evidence", parts=False)
+    parser.add_argument("--seeds", type=int, nargs="+", default=None, metavar="N", help="(1; reported tasks: 1 to 10)")
+    parser.add_argument("--out", type=Path, default=None, metavar="FILE", help="what is written")
+    args = parser.parse_args(argv)
+    began = time.perf_counter()
+    torch.set_num_threads(1)
+    seeds = tuple(args.seeds or ((1,) if args.study == "choose" else SEEDS))
+    shares = SHARES if args.study == "choose" else (SHARE,)
+    if args.study == "emoji":
+        by_seed = emoji_tasks(seeds, keep=args.work / "banks")
+        cells = [("coop", by_seed[seed], seed, shares) for seed in seeds]
+    else:
+        tasks = selection_tasks(args.features) if args.study == "choose" else real_tasks(args.features)
+        cells = [
+            (host, task, seed, shares)
+            for seed in seeds
+            for task in tasks
+            for host in HOSTS
+            if host != "coop" or task.pixels is not None  # a table of features has no text tower to prompt
+        ]
+
+    def decides(name: str, task: StudyTask, seed: int, shares: Sequence[float]) -> tuple[Any, ...]:
+        return (name, of_task(Variant(name, name), task), task.epochs, seed, shares)
+
+    (args.work / "banks").mkdir(parents=True, exist_ok=True)
+    rows = [row for one in kept_rows(cells, args.work, decides, cell, about=args.study) for row in one["rows"]]
+    uses_features = args.features is not None and args.study != "emoji"
+    hashes = {name: file_hashes(name, args.features) for name in DATASETS} if uses_features else {}
+    card = {
+        "name": f"ogen-evidence-{args.study}",
+        "seeds": list(seeds),
+        "shares": list(shares),
+        "kl_weight": KL["zero_shot_kl"],
+        "selection": "none: the last epoch is tested; ridge, shrinkage and weight by episodes within the base names",
+        "tasks": {task.name: task_card(task) for _, task, _, _ in cells},
+        "feature_files": hashes,
+    }
+    out = args.out or RESULTS / f"ogen-evidence-{args.study}.json"
+    summary = summarize(rows, by_domain=args.study == "emoji")
+    write_results(out, SCHEMA, "ogen.evidence", card, began=began, rows=rows, summary=summary)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
