@@ -1,7 +1,14 @@
 """Captions of images, and pairs of image and text retrieved from a pool: anchors of robust fine-tuning."""
 
-from ogenlib.anchors.captions import Captioner, CaptionTable, FileCaptions, caption_table, read_captions, write_captions
-from ogenlib.anchors.emoji import EmojiCaptions, emoji_pool
+from ogenlib.anchors.captioner import (
+    Captioner,
+    CaptionTable,
+    FileCaptions,
+    caption_table,
+    read_captions,
+    write_captions,
+)
+from ogenlib.anchors.emoji_candidates import EmojiCaptions, emoji_pool
 from ogenlib.anchors.faiss_index import FaissIndex
 from ogenlib.anchors.pool import CandidatePool
 from ogenlib.anchors.pool_shards import extract_pool, join_shards

@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ogenlib.anchors.captions import describe_captions
+from ogenlib.anchors.captioner import describe_captions
 from ogenlib.anchors.pool import CandidatePool
 from ogenlib.data.bank import FeatureBank
 from ogenlib.data.dataset import ImageSet, Item, short_hash

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ogenlib.anchors.captions import (
+from ogenlib.anchors.captioner import (
     SUFFIXES,
     Captioner,
     CaptionTable,
@@ -23,7 +23,7 @@ from ogenlib.anchors.captions import (
     describe_captions,
     read_captions,
 )
-from ogenlib.anchors.emoji import EmojiCaptions, emoji_pool, is_emoji
+from ogenlib.anchors.emoji_candidates import EmojiCaptions, emoji_pool, is_emoji
 from ogenlib.anchors.pool_shards import PairEncoder, extract_pool
 from ogenlib.anchors.retrieve import PER_CLASS, AnchorPairs, K, retrieve
 from ogenlib.data.bank import FeatureBank

@@ -15,7 +15,7 @@ from ogenlib.hosts.clip_adapter import CLIPAdapter
 from ogenlib.hosts.cocoop import CoCoOp
 from ogenlib.hosts.coop import CoOp
 from ogenlib.hosts.cross_modal import CrossModal
-from ogenlib.hosts.ema import EMA
+from ogenlib.hosts.ema import WeightEMA
 from ogenlib.hosts.flyp import FLYP
 from ogenlib.hosts.full_ft import FullFT
 from ogenlib.hosts.ivlp import IVLP
@@ -42,11 +42,11 @@ from ogenlib.hosts.vpt import VPT
 from ogenlib.hosts.zero_shot import ZeroShot, ZeroShotAnchor, zero_shot_weights
 
 __all__ = [
-    "ARF", "CARFT", "CLAP", "EMA", "FLYP", "IVLP", "KD", "L2SP", "LPFT", "METHODS", "SHIP", "TRACER", "VPT", "Batch",
+    "ARF", "CARFT", "CLAP", "FLYP", "IVLP", "KD", "L2SP", "LPFT", "METHODS", "SHIP", "TRACER", "VPT", "Batch",
     "CLIPAdapter", "CaRot", "CoCoOp", "CoOp", "CrossModal", "FullFT", "Host", "KgCoOp", "LinearProbe", "LipsumFT",
     "MaPLe", "MethodInfo", "ProGrad", "PromptKD", "PromptSRC", "RAdapter", "StarFT", "TaskRes", "TextAdapter",
-    "TipAdapter", "TipAdapterF", "ZeroShot", "ZeroShotAnchor", "build", "learns_pairs", "list_methods", "method",
-    "method_name", "option_names", "option_types", "register", "takes_anchors", "takes_option", "takes_texts",
+    "TipAdapter", "TipAdapterF", "WeightEMA", "ZeroShot", "ZeroShotAnchor", "build", "learns_pairs", "list_methods",
+    "method", "method_name", "option_names", "option_types", "register", "takes_anchors", "takes_option", "takes_texts",
     "zero_shot_weights",
 ]  # fmt: skip
 

@@ -24,7 +24,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ogenlib.anchors.captions import describe_captions
+from ogenlib.anchors.captioner import describe_captions
 from ogenlib.anchors.retrieve import AnchorPairs
 from ogenlib.data import FeatureBank
 from ogenlib.hosts.base import DEFAULT_TEMPLATES, Batch, MethodInfo

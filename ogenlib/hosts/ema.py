@@ -27,7 +27,7 @@ DECAY, PAPER_DECAY = 0.99, 0.999
 
 
 @register
-class EMA(FullFT):
+class WeightEMA(FullFT):
     """Image tower and head, averaged over the steps. Measurements between epochs see the weights, not the average.
 
     Args:
@@ -56,7 +56,7 @@ class EMA(FullFT):
         self._average: distill.EMA | None = None
 
     @classmethod
-    def paper(cls, clip: ClipLike, names: Sequence[str], **options: Any) -> EMA:
+    def paper(cls, clip: ClipLike, names: Sequence[str], **options: Any) -> WeightEMA:
         """A decay of 0.999; the rest as `FullFT.paper`."""
         return super().paper(clip, names, **{"decay": PAPER_DECAY, **options})
 

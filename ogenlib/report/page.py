@@ -16,13 +16,13 @@ from ogenlib.report.html import details, join, page, section, table, tag
 from ogenlib.report.plots import lines as plots
 from ogenlib.report.plots.features import feature_section
 from ogenlib.report.sections.beside import published_section, shots_section
-from ogenlib.report.sections.card import how, names_known, protocol_section, skipped_section
 from ogenlib.report.sections.confusions import confusion_section
 from ogenlib.report.sections.glossary import glossary
 from ogenlib.report.sections.ood import ood_finding, ood_section, ood_tests
 from ogenlib.report.sections.paired_tests import tests_section
 from ogenlib.report.sections.places import domain_section
-from ogenlib.report.sections.retrieval import retrieval_section
+from ogenlib.report.sections.protocol_card import how, names_known, protocol_section, skipped_section
+from ogenlib.report.sections.recalls import retrieval_section
 from ogenlib.report.sections.robust import robust_section
 from ogenlib.results.tables import SCHEMA
 from ogenlib.results.types import Measure, PerClass, Results, SummaryMetric

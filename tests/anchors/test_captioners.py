@@ -22,7 +22,7 @@ from ogenlib.anchors import (
     read_captions,
     write_captions,
 )
-from ogenlib.anchors.emoji import Unsaid
+from ogenlib.anchors.emoji_candidates import Unsaid
 from ogenlib.data import ImageSet, Item, base_new_split, load_dataset
 from ogenlib.data.emoji import PRETRAINING_SETS, Concept, concept_captions, concepts
 from ogenlib.towers import Backbone

@@ -14,7 +14,7 @@ from tuned_world import KNOWN, NEW, QUICK, TEMPLATE, batch_of, small_bank
 
 from ogenlib import distill
 from ogenlib.data import FeatureBank, PixelBank
-from ogenlib.hosts import CARFT, EMA, KD, L2SP, LPFT, Batch, FullFT, Host, LinearProbe, build
+from ogenlib.hosts import CARFT, KD, L2SP, LPFT, Batch, FullFT, Host, LinearProbe, WeightEMA, build
 from ogenlib.hosts.linear_probe import probe
 from ogenlib.runs.assembly import assemble
 from ogenlib.train.config import TrainConfig
@@ -173,7 +173,7 @@ def test_ema_ends_with_the_average_over_steps(clip, bank) -> None:
     for name, p in host.trainable().items():
         torch.testing.assert_close(p.detach(), expected[name], atol=1e-7, rtol=1e-5)
     assert not torch.equal(host.head, plain.head)
-    assert EMA.paper(clip, KNOWN).decay == 0.999
+    assert WeightEMA.paper(clip, KNOWN).decay == 0.999
 
 
 # --- linear probe and LP-FT -------------------------------------------------------------------------------
@@ -246,7 +246,7 @@ def test_ogen_around_it_trains(clip, bank, name: str) -> None:
 
 
 def test_presets_carry_the_released_settings(clip) -> None:
-    for kind in (FullFT, LPFT, EMA, KD, CARFT):
+    for kind in (FullFT, LPFT, WeightEMA, KD, CARFT):
         host = kind.paper(clip, KNOWN)
         assert not host.unit_head and host.train_settings() == FullFT.published
         assert build(host.info.name, clip, KNOWN, **host.config()).config() == host.config()

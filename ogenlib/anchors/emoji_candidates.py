@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from ogenlib.anchors.captions import CaptionTable
+from ogenlib.anchors.captioner import CaptionTable
 from ogenlib.data.dataset import Dataset, ImageSet, Item
 from ogenlib.data.emoji import PRETRAINING_SETS, concept_captions, concepts, open_drawing
 from ogenlib.data.emoji import icon_sets as all_icon_sets
