@@ -315,7 +315,7 @@ def evidence_document(family: str, shares: tuple[float, ...], seeds: tuple[int, 
         for place, name in enumerate(names) for domain in domains for seed in seeds
     ]  # fmt: skip
     summary = evidence_summary(rows, by_domain=family == "emoji")
-    return {"protocol": {"seeds": list(seeds), "shares": list(shares)}, "rows": rows, "summary": summary}
+    return {"protocol": {"seeds": list(seeds), "shares": {"coop": list(shares)}}, "rows": rows, "summary": summary}
 
 
 DOCUMENTS = {

@@ -5,7 +5,7 @@
     python -m benchmarks.ogen.evidence emoji                   # benchmarks/results/ogen-evidence-emoji.json
 
 `choose` runs on the tasks that settings are chosen on, for several shares; the others run the reported tasks once, with
-`SHARE`. Rows besides OGEN's: the host alone; the host with zero-shot weights for names without images (the control); KL
+the share that `SHARE` has for the kind of host. Rows besides OGEN's: the host alone; the host with zero-shot weights for names without images (the control); KL
 to zero-shot over all names, without and with the control; and zero-shot with the evidence and no training. A host is
 trained once for all shares, which come in at test time. Finished cells are kept in `--work`.
 """
@@ -40,10 +40,9 @@ from ogenlib.train.loop import fit
 
 SCHEMA = "ogenlib.ogen-evidence/1"
 SHARES = (0.25, 0.5, 0.75, 1.0)
-SHARE = 0.5  # what `choose` showed to be good for prompt learners and adapters alike
+SHARE = {"coop": 0.75, "text_adapter": 0.5, "taskres": 0.5}  # what `choose` showed to be good, by kind of host
 SCORES = ("base", "new", "H", "joint_base", "joint_new", "joint_H", "ausuc", "gate_auroc", "best_joint_H")
 KL = {"preset": "zero-shot-kl", "zero_shot_kl": 0.3}
-HOSTS = ("coop", "text_adapter", "taskres")
 SEEDS = tuple(range(1, 11))
 
 
@@ -140,17 +139,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     began = time.perf_counter()
     torch.set_num_threads(1)
     seeds = tuple(args.seeds or ((1,) if args.study == "choose" else SEEDS))
-    shares = SHARES if args.study == "choose" else (SHARE,)
+    shares = {host: SHARES if args.study == "choose" else (share,) for host, share in SHARE.items()}
     if args.study == "emoji":
         by_seed = emoji_tasks(seeds, keep=args.work / "banks")
-        cells = [("coop", by_seed[seed], seed, shares) for seed in seeds]
+        cells = [("coop", by_seed[seed], seed, shares["coop"]) for seed in seeds]
     else:
         tasks = selection_tasks(args.features) if args.study == "choose" else real_tasks(args.features)
         cells = [
-            (host, task, seed, shares)
+            (host, task, seed, shares[host])
             for seed in seeds
             for task in tasks
-            for host in HOSTS
+            for host in SHARE
             if host != "coop" or task.pixels is not None  # a table of features has no text tower to prompt
         ]
 
@@ -164,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     card = {
         "name": f"ogen-evidence-{args.study}",
         "seeds": list(seeds),
-        "shares": list(shares),
+        "shares": {host: list(own) for host, own in shares.items()},
         "kl_weight": KL["zero_shot_kl"],
         "selection": "none: the last epoch is tested; ridge, shrinkage and weight by episodes within the base names",
         "tasks": {task.name: task_card(task) for _, task, _, _ in cells},

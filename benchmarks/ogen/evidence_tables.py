@@ -35,10 +35,10 @@ def chosen(document: dict[str, Any]) -> str:
 
 def reported(document: dict[str, Any]) -> str:
     """Every row of every task, and what OGEN with evidence has over the best control, paired over the seeds."""
-    share = document["protocol"]["shares"][0]
-    ours, home = f"OGEN, evidence {share:g}", "noto"
+    shares, home = document["protocol"]["shares"], "noto"
     lines, said = [], []
     for (host, family), entries in grouped(document["summary"], "host", "family").items():
+        ours = f"OGEN, evidence {shares[host][0]:g}"
         shown = [entry for entry in entries if entry["domain"] in ("", home)]
         where = f"{FAMILIES[family]}, {METHOD_NAMES[host]}"
         for entry in shown:
@@ -52,7 +52,7 @@ def reported(document: dict[str, Any]) -> str:
             compared = "; ".join(_over_best(others, ours, score) for score in COMPARED)
             said.append(f"the mean of the other icon sets: {compared}")
     body = table(["", *COLUMNS.values()], lines)
-    return body + f"\nSeeds {seeds_of(document)}. {ours} over the best control: " + ". ".join(said) + ".\n"
+    return body + f"\nSeeds {seeds_of(document)}. With evidence over the best control: " + ". ".join(said) + ".\n"
 
 
 def _over_best(rows: Sequence[Mapping[str, Any]], ours: str, score: str) -> str:
