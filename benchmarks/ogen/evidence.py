@@ -4,11 +4,11 @@
     python -m benchmarks.ogen.evidence real --features DIR     # benchmarks/results/ogen-evidence-real.json
     python -m benchmarks.ogen.evidence emoji                   # benchmarks/results/ogen-evidence-emoji.json
 
-`choose` runs on the tasks that settings are chosen on, for several shares; the others run the reported tasks once, with
-the share that `SHARE` has for the kind of host. Rows besides OGEN's: the host alone; the host with zero-shot weights for
-names without images (the control); KL to zero-shot over all names, without and with the control; and zero-shot with the
-evidence and no training. A host is trained once for all shares, which come in at test time. Finished cells are kept in
-`--work`.
+`choose` runs on the tasks that settings are chosen on, for several shares; the others run the reported tasks once,
+with the share that `SHARE` has for the kind of host. Rows besides OGEN's: the host alone; the host with zero-shot
+weights for names without images (the control); KL to zero-shot over all names, without and with the control; and
+zero-shot with the evidence and no training. A host is trained once for all shares, which come in at test time. Finished
+cells are kept in `--work`.
 """
 
 from __future__ import annotations
