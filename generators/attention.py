@@ -1,4 +1,4 @@
-"""Multi-head cross-attention for feature rows of any width.
+"""Multi-head cross-attention for features of any width.
 
 Notation: `B` features, `K` keys, `D` embedding, `H` heads, `d` width of a head.
 """

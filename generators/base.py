@@ -72,8 +72,8 @@ class ClassConditionalGenerator(nn.Module):
         """`(B, D)`, of no particular length, from an unknown class's embedding and its neighbours.
 
         Args:
-            query: embeddings `(B, D)` of unknown classes, unit rows.
-            keys: embeddings `(B, K, D)` of their known neighbours, unit rows.
+            query: embeddings `(B, D)` of unknown classes, unit vectors.
+            keys: embeddings `(B, K, D)` of their known neighbours, unit vectors.
             values: an image feature `(B, K, D)` of each neighbour.
         """
         raise NotImplementedError(f"{type(self).__name__} must write forward(query, keys, values)")
@@ -94,7 +94,7 @@ class ClassConditionalGenerator(nn.Module):
         return self.k
 
     def sample(self, query: Tensor, known_embeddings: Tensor, neighbours: Tensor, uniform: Tensor) -> Tensor:
-        """Rows `(B, D)` from random images of the neighbours `(B, K)`; `uniform` is `(B, R)`."""
+        """Features `(B, D)` from random images of the neighbours `(B, K)`; `uniform` is `(B, R)`."""
         return self(query, known_embeddings[neighbours], self.require_known().images(neighbours, uniform))
 
     def require_known(self) -> KnownClasses:

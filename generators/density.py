@@ -45,7 +45,7 @@ class ClassDensities:
     """Densities of the known classes, and of any name by its embedding.
 
     Attributes:
-        embeddings: `(C, D)` unit rows, of the known names.
+        embeddings: `(C, D)` unit vectors, of the known names.
         means: `(C, D)` of their images; not of unit length.
         covariance: `(D, D)`.
         coefficients: `(C, D)`, of the ridge regression in its dual form.
@@ -98,16 +98,16 @@ def fit_densities(
         raise ValueError(f"ridge={ridge}: must be a positive number")
     if len(embeddings) < 2:
         raise ValueError("densities need two known classes or more: with one there is nothing to tell apart")
-    rows, classes = every_view(features, labels)
-    check_rows("features", rows, embeddings.shape[1])
-    check_labels(classes, len(rows), len(embeddings))
-    known, x = unit(embeddings), unit(rows)
+    views, classes = every_view(features, labels)
+    check_rows("features", views, embeddings.shape[1])
+    check_labels(classes, len(views), len(embeddings))
+    known, x = unit(embeddings), unit(views)
     count = torch.bincount(classes, minlength=len(known))[:, None]
     means = torch.zeros(len(known), x.shape[1], dtype=x.dtype, device=x.device).index_add_(0, classes, x) / count
     residuals = x - means[classes]
     spread = residuals.T @ residuals / len(x)
     level = spread.trace() / len(spread)
-    if level < torch.finfo(x.dtype).eps ** 1.5:  # what rounding leaves of equal rows
+    if level < torch.finfo(x.dtype).eps ** 1.5:  # what rounding leaves of equal features
         raise ValueError("every known class has a single image in a single view, which says nothing of their spread")
     identity = torch.eye(len(spread), dtype=x.dtype, device=x.device)
     covariance = (1 - shrinkage) * spread + shrinkage * level * identity
@@ -119,7 +119,7 @@ def fit_densities(
 
 
 def every_view(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Features `(N, D)` or `(N, V, D)` as rows, one a view, and the labels of the rows."""
+    """Features `(N, D)` or `(N, V, D)` as `(N V, D)`, one a view, and the labels of the views."""
     if features.ndim == 2:
         return features, labels
     if features.ndim != 3:

@@ -110,8 +110,10 @@ def choose_evidence(
     scales = torch.zeros(len(grid), dtype=torch.float64)
     for _ in range(episodes):
         episode = divide(labels.cpu(), len(embeddings), generator)
-        for place, (ratio, found) in enumerate(_areas(images, labels, embeddings, logit_scale, episode, grid, weights)):
-            areas[place] += found / episodes
+        for place, (ratio, by_weight) in enumerate(
+            _areas(images, labels, embeddings, logit_scale, episode, grid, weights)
+        ):
+            areas[place] += by_weight / episodes
             scales[place] += ratio / episodes
     flat = int(areas.argmax())
     place, chosen = divmod(flat, len(weights))
@@ -144,5 +146,5 @@ def _areas(
         means = torch.cat([densities.means, densities.predict(names[seen:])])
         evidence = densities.discriminant(means)(z)
         ratio = float(zero_shot.std(dim=1).mean() / evidence.std(dim=1).mean())
-        found = [ausuc(zero_shot + weight * ratio * evidence, own[test], seen) for weight in weights]
-        yield ratio, torch.tensor(found, dtype=torch.float64)
+        areas = [ausuc(zero_shot + weight * ratio * evidence, own[test], seen) for weight in weights]
+        yield ratio, torch.tensor(areas, dtype=torch.float64)

@@ -12,19 +12,19 @@ from ogenlib.generators.checks import check_rows, unit
 
 
 class KnownClasses(nn.Module):
-    """Unit rows of the known classes, sorted by class, as buffers.
+    """Unit vectors of the known classes, sorted by class, as buffers.
 
     Everything is fp32 and of unit length, whatever came in. Buffers `embeddings (C, D)`, `features (N, D)` and
     `labels (N,)` are saved; the statistics are computed from them:
 
     * `means (C, D)`, `stds (C, D)`: of each class's images (std over n images, 0 for a single one);
-    * `lengths (C,)`: length of the mean of *all* the class's images, estimated without bias: unit rows have
+    * `lengths (C,)`: length of the mean of *all* the class's images, estimated without bias: unit vectors have
       E|mean of n|² = |mu|² + (1 - |mu|²) / n, so the mean of a few images is too long;
     * `enlarge (C,)`: sqrt(n / (n - 1)), what a residual `x - mean` of n images is multiplied with to be as long as
       `x - mu`; 0 for a single image, which has no residual.
 
     Args:
-        unit_rows: rows are of unit length already and are kept bit by bit (reading what was saved).
+        unit_rows: all are of unit length already and are kept bit by bit (reading what was saved).
 
     Raises:
         ValueError: bad shapes or values, labels out of range, or a class without images.
@@ -47,18 +47,18 @@ class KnownClasses(nn.Module):
         check_labels(labels, len(features), len(embeddings))
         labels = labels.detach().to(features.device).long()
         labels, order = labels.sort(stable=True)
-        rows, classes = features.detach(), embeddings.detach().to(features.device)
+        images, classes = features.detach(), embeddings.detach().to(features.device)
         if not unit_rows:
-            rows, classes = unit(rows), unit(classes)
-        rows = rows[order].float()
+            images, classes = unit(images), unit(classes)
+        images = images[order].float()
         self.register_buffer("embeddings", classes.float().clone())
-        self.register_buffer("features", rows)
+        self.register_buffer("features", images)
         self.register_buffer("labels", labels)
 
         counts = torch.bincount(labels, minlength=len(embeddings))
         n = counts[:, None].float()
-        means = torch.zeros_like(self.embeddings).index_add_(0, labels, rows) / n
-        squares = torch.zeros_like(means).index_add_(0, labels, (rows - means[labels]).square()) / n
+        means = torch.zeros_like(self.embeddings).index_add_(0, labels, images) / n
+        squares = torch.zeros_like(means).index_add_(0, labels, (images - means[labels]).square()) / n
         n = n[:, 0]
         several = counts > 1
         lengths = ((n * means.square().sum(-1) - 1) / (n - 1).clamp(min=1)).clamp(min=0).sqrt()
@@ -84,7 +84,7 @@ class KnownClasses(nn.Module):
         return self.embeddings.shape[1]
 
     def pick(self, classes: Tensor, uniform: Tensor) -> Tensor:
-        """Bank rows, one random image for each entry of `classes`; `uniform` in [0, 1) has the same shape."""
+        """Indices in the bank, a random image for each entry of `classes`; `uniform` in [0, 1) has the same shape."""
         counts = self.counts[classes]
         return self.starts[classes] + torch.minimum((uniform * counts).long(), counts - 1)
 

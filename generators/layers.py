@@ -9,7 +9,7 @@ from torch import nn
 
 
 def unit_layer_norm(dim: int) -> nn.LayerNorm:
-    """LayerNorm whose output starts with length one, like the unit rows it is regressed to.
+    """LayerNorm whose output starts with length one, like the unit vectors it is regressed to.
 
     eps is far below torch's 1e-5, because the entries of a unit row have a variance of only 1/D.
     """

@@ -39,24 +39,24 @@ def frechet_gaussian(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tenso
 
 
 def frechet_distance(synthesized: Tensor, real: Tensor) -> float:
-    """`frechet_gaussian` of the means and covariances of two sets of rows; 0 for equal sets.
+    """`frechet_gaussian` of the means and covariances of two sets of features; 0 for equal sets.
 
-    With few rows it is biased upwards: `n` rows give a covariance of rank `n - 1` at most, and two samples of one
+    With few features it is biased upwards: `n` give a covariance of rank `n - 1` at most, and two samples of one
     distribution then lie in different subspaces. Compare only distances of equally large sets, and beside the
-    distance between two halves of the real rows.
+    distance between two halves of the real features.
 
     Raises:
-        TypeError, ValueError: not two finite `(rows, D)` tensors of one width with two rows or more.
+        TypeError, ValueError: not two finite tensors `(N, D)` of one width with two features or more.
     """
     a, b = _pair(synthesized, real, at_least=2)
     return frechet_gaussian(a.mean(0), a.T.cov(), b.mean(0), b.T.cov())
 
 
 def median_distance(rows: Tensor) -> float:
-    """Median Euclidean distance between different rows: the usual bandwidth of a Gaussian kernel.
+    """Median Euclidean distance between different features: the usual bandwidth of a Gaussian kernel.
 
     Raises:
-        TypeError, ValueError: not a finite `(N, D)` tensor of two rows or more, or most rows are equal.
+        TypeError, ValueError: not a finite `(N, D)` tensor of two features or more, or most are equal.
     """
     check_rows("rows", rows)
     _check_count("rows", rows, 2)
@@ -69,13 +69,13 @@ def median_distance(rows: Tensor) -> float:
 def mmd(synthesized: Tensor, real: Tensor, bandwidth: float | None = None) -> float:
     """Squared maximum mean discrepancy, unbiased, with the kernel exp(-|x - y|² / (2 bandwidth²)).
 
-    Unbiased also for a handful of rows: 0 on average for two samples of one distribution, so it can be negative.
+    Unbiased also for a handful of features: 0 on average for two samples of one distribution, so it can be negative.
 
     Args:
         bandwidth: `median_distance(real)` if None. Pass one number where several distances are to be compared.
 
     Raises:
-        TypeError, ValueError: not two finite `(rows, D)` tensors of one width with two rows or more, or a bandwidth
+        TypeError, ValueError: not two finite tensors `(N, D)` of one width with two features or more, or a bandwidth
             that is not positive.
     """
     a, b = _pair(synthesized, real, at_least=2)
@@ -93,23 +93,23 @@ def mmd(synthesized: Tensor, real: Tensor, bandwidth: float | None = None) -> fl
 
 
 def density_coverage(synthesized: Tensor, real: Tensor, k: int = 5) -> tuple[float, float]:
-    """Density and coverage. A real row's ball reaches to its `k`-th nearest other real row.
+    """Density and coverage. A real feature's ball reaches to its `k`-th nearest other real one.
 
-    Density: in how many balls a synthesized row lies, on average, divided by `k`; about 1 for a set like the real
-    one. Coverage: share of real balls that hold a synthesized row. In many dimensions the middle of a cloud lies in
-    most balls: rows without any spread have a density far above 1 and a high coverage too, so read them together.
+    Density: in how many balls a synthesized feature lies, on average, divided by `k`; about 1 for a set like the real
+    one. Coverage: share of real balls that hold a synthesized feature. In many dimensions the middle of a cloud lies in
+    most balls: features without any spread have a density far above 1 and a high coverage too, so read them together.
 
     Args:
         k: 5 as in the paper.
 
     Raises:
-        TypeError, ValueError: not two finite `(rows, D)` tensors of one width, or fewer than k + 1 real rows.
+        TypeError, ValueError: not two finite tensors `(N, D)` of one width, or fewer than k + 1 real features.
     """
     check_at_least("k", k, 1)
     fake, true = _pair(synthesized, real)
     if len(true) <= k:
         raise ValueError(f"k={k} with {len(true)} real rows; pass k={len(true) - 1} or less, or more rows")
-    radius = _distances(true, true).fill_diagonal_(-1.0).kthvalue(k + 1, dim=1).values  # a row is not its own
+    radius = _distances(true, true).fill_diagonal_(-1.0).kthvalue(k + 1, dim=1).values  # a feature is not its own
     inside = _distances(fake, true) < radius
     return float(inside.sum(dim=1).double().mean() / k), float(inside.any(dim=0).double().mean())
 
@@ -126,7 +126,7 @@ def class_cosine(
             to each other, and are 0 on average for a generator that knows no class.
 
     Raises:
-        TypeError, ValueError: rows or labels that do not fit, or a class without rows.
+        TypeError, ValueError: features or labels that do not fit, or a class without features.
     """
     a, b, labels, real_labels = _labelled(synthesized, labels, real, real_labels)
     means, real_means = _class_means(a, labels), _class_means(b, real_labels)
@@ -138,13 +138,13 @@ def class_cosine(
 def class_mmd(
     synthesized: Tensor, labels: Tensor, real: Tensor, real_labels: Tensor, bandwidth: float | None = None
 ) -> float:
-    """`mmd` of each class's rows, averaged over the classes: right clouds in the wrong class count as wrong.
+    """`mmd` of each class's features, averaged over the classes: right clouds in the wrong class count as wrong.
 
     Args:
-        bandwidth: `median_distance` of all real rows if None, one for all classes.
+        bandwidth: `median_distance` of all real features if None, one for all classes.
 
     Raises:
-        TypeError, ValueError: as `class_cosine` and `mmd`; every class needs two rows on both sides.
+        TypeError, ValueError: as `class_cosine` and `mmd`; every class needs two features on both sides.
     """
     a, b, labels, real_labels = _labelled(synthesized, labels, real, real_labels)
     bandwidth = median_distance(real) if bandwidth is None else bandwidth
@@ -153,13 +153,13 @@ def class_mmd(
 
 
 def zero_shot_accuracy(rows: Tensor, labels: Tensor, class_embeddings: Tensor) -> float:
-    """Share of rows whose nearest class embedding `(C, D)` by cosine is their own class.
+    """Share of features whose nearest class embedding `(C, D)` by cosine is their own class.
 
-    Of synthesized rows this is the pass rate. Far above that of real rows means that they are cleaner than real
+    Of synthesized features this is the pass rate. Far above that of real ones means that they are cleaner than real
     images and teach a classifier little.
 
     Raises:
-        TypeError, ValueError: rows, labels or embeddings that do not fit.
+        TypeError, ValueError: features, labels or embeddings that do not fit.
     """
     check_rows("class_embeddings", class_embeddings)
     check_rows("rows", rows, class_embeddings.shape[1])
@@ -169,7 +169,7 @@ def zero_shot_accuracy(rows: Tensor, labels: Tensor, class_embeddings: Tensor) -
 
 
 def nearest_mean_accuracy(synthesized: Tensor, labels: Tensor, real: Tensor, real_labels: Tensor) -> float:
-    """Train on synthesized, test on real: share of real rows nearest, by cosine, to their class's synthesized mean.
+    """Train on synthesized, test on real: share of features nearest, by cosine, to their class's synthesized mean.
 
     Raises:
         TypeError, ValueError: as `class_cosine`.
@@ -186,9 +186,9 @@ def ridge_accuracy(
     Unlike the nearest mean it uses the shape of the clouds: directions in which classes vary weigh less.
 
     Args:
-        penalty: in units of the rows' average variance per dimension (0.3: best of seven on the known classes
-            of DTD and Stanford Cars in CLIP's features, real rows on both sides). Classes weigh equally, however many
-            rows they have.
+        penalty: in units of the features' average variance per dimension (0.3: best of seven on the known classes
+            of DTD and Stanford Cars in CLIP's features, real ones on both sides). Classes weigh equally, however many
+            features they have.
 
     Raises:
         TypeError, ValueError: as `class_cosine`, or a penalty that is not positive.
@@ -213,10 +213,10 @@ def measure_synthesized(
     synthesized: Tensor, labels: Tensor, real: Tensor, real_labels: Tensor, class_embeddings: Tensor, k: int = 5
 ) -> dict[str, float]:
     """All of the above: a number each for `cosine`, `cosine_centred`, `frechet`, `mmd` (within classes), `density`,
-    `coverage`, `pass_rate`, and the accuracies on real rows `nearest_mean`, `ridge` and `zero_shot`.
+    `coverage`, `pass_rate`, and the accuracies on real features `nearest_mean`, `ridge` and `zero_shot`.
 
     Shares and accuracies are between 0 and 1. Fréchet distance, density and coverage take all classes as one cloud,
-    because a class has too few real rows for them.
+    because a class has too few real features for them.
 
     Args:
         class_embeddings: `(C, D)`, row `c` for label `c`.
@@ -243,25 +243,29 @@ def measure_synthesized(
 def _pair(synthesized: Tensor, real: Tensor, at_least: int = 1) -> tuple[Tensor, Tensor]:
     check_rows("real", real)
     check_rows("synthesized", synthesized, real.shape[1])
-    for name, rows in (("real", real), ("synthesized", synthesized)):
-        _check_count(name, rows, at_least)
+    for name, features in (("real", real), ("synthesized", synthesized)):
+        _check_count(name, features, at_least)
     return synthesized.detach().double(), real.detach().to(synthesized.device).double()
 
 
-def _check_count(name: str, rows: Tensor, at_least: int) -> None:
-    if len(rows) < at_least:
-        raise ValueError(f"{name} has {len(rows)} rows (of a class, where classes are compared); {at_least} are needed")
+def _check_count(name: str, features: Tensor, at_least: int) -> None:
+    if len(features) < at_least:
+        raise ValueError(
+            f"{name} has {len(features)} rows (of a class, where classes are compared); {at_least} are needed"
+        )
 
 
-def _labels(name: str, labels: Tensor, rows: Tensor, n_classes: int | None = None) -> Tensor:
+def _labels(name: str, labels: Tensor, features: Tensor, n_classes: int | None = None) -> Tensor:
     """Checked labels as int64; without `n_classes` every class from 0 to the largest label must occur."""
     if not isinstance(labels, Tensor):
         raise TypeError(f"{name} is a {type(labels).__name__}; pass torch.as_tensor({name})")
-    if labels.ndim != 1 or len(labels) != len(rows):
-        raise ValueError(f"{name} has shape {tuple(labels.shape)}; one label for each of {len(rows)} rows is needed")
+    if labels.ndim != 1 or len(labels) != len(features):
+        raise ValueError(
+            f"{name} has shape {tuple(labels.shape)}; one label for each of {len(features)} rows is needed"
+        )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise ValueError(f"{name} is {labels.dtype}; class indices are needed: {name}.long()")
-    labels = labels.to(rows.device).long()
+    labels = labels.to(features.device).long()
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or (n_classes is not None and high >= n_classes):
         last = "C - 1" if n_classes is None else n_classes - 1
@@ -284,17 +288,17 @@ def _labelled(
     return a, b, labels, real_labels
 
 
-def _class_means(rows: Tensor, labels: Tensor) -> Tensor:
+def _class_means(features: Tensor, labels: Tensor) -> Tensor:
     counts = torch.bincount(labels)
-    return rows.new_zeros(len(counts), rows.shape[1]).index_add_(0, labels, rows) / counts[:, None]
+    return features.new_zeros(len(counts), features.shape[1]).index_add_(0, labels, features) / counts[:, None]
 
 
 def _accuracy(scores: Tensor, labels: Tensor) -> float:
     return float((scores.argmax(dim=1) == labels).double().mean())
 
 
-def _unit(rows: Tensor) -> Tensor:
-    return F.normalize(rows.detach().double(), dim=-1)
+def _unit(features: Tensor) -> Tensor:
+    return F.normalize(features.detach().double(), dim=-1)
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:

@@ -35,6 +35,6 @@ class PerClassGenerator(ClassConditionalGenerator):
 
     def forward(self, query: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         b, k, _ = values.shape
-        one_key, one_value = (rearrange(rows, "b k d -> (b k) 1 d") for rows in (keys, values))
+        one_key, one_value = (rearrange(vectors, "b k d -> (b k) 1 d") for vectors in (keys, values))
         mixed = self.attention(repeat(query, "b d -> (b k) d", k=k), one_key, one_value)
         return self.norm(values + rearrange(mixed, "(b k) d -> b k d", b=b)).mean(dim=1)

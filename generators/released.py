@@ -55,7 +55,7 @@ class ReleasedGenerator(ClassConditionalGenerator):
     def training_loss(self, query: Tensor, keys: Tensor, values: Tensor, target: Tensor) -> Tensor:
         """Branch U (own class from its neighbours) plus branch K (each neighbour from the own class)."""
         k = keys.shape[1]
-        own_key, own_image = (repeat(rows, "b d -> (b k) 1 d", k=k) for rows in (query, target))
+        own_key, own_image = (repeat(vectors, "b d -> (b k) 1 d", k=k) for vectors in (query, target))
         back = self(rearrange(keys, "b k d -> (b k) d"), own_key, own_image)
         branch_k = (back - rearrange(values, "b k d -> (b k) d")).square().sum(dim=-1).mean()
         return super().training_loss(query, keys, values, target) + branch_k

@@ -50,7 +50,7 @@ def draw_residuals(known: KnownClasses, neighbours: Tensor, uniform: Tensor) -> 
 
 
 def around_mean(known: KnownClasses, means: Tensor, neighbours: Tensor, residuals: Tensor) -> Tensor:
-    """Unit rows `unit(length * unit(mean) + residual)`, `(B, D)`.
+    """Unit vectors `unit(length * unit(mean) + residual)`, `(B, D)`.
 
     `length` is the neighbours' average length of a class mean. Regression to noisy targets shrinks or inflates
     what it predicts; with the length of a real mean the share of mean and residual is that of real images.

@@ -1,4 +1,4 @@
-"""Rows of synthesized features, chunk by chunk.
+"""Synthesized features, chunk by chunk.
 
 Every variant is affine in its values up to a final normalisation. So with `spread="residual"` the class means of
 the neighbours go in, one mean per class comes out, and residuals give it the width of a cloud; random images as

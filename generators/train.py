@@ -45,9 +45,9 @@ def fit_generator(
     state is left as it was.
 
     Args:
-        features: real image features `(N, D)` of known classes; rows are brought to unit length.
+        features: real image features `(N, D)` of known classes; brought to unit length.
         labels: indices `(N,)` into `class_embeddings`.
-        class_embeddings: text embeddings `(C, D)` of the known classes; rows are brought to unit length.
+        class_embeddings: text embeddings `(C, D)` of the known classes; brought to unit length.
         variant: a name of `list_variants()`.
         iterations, batch_size, lr, weight_decay: this library's defaults.
         held_out: share of the known classes that is pseudo-unknown in an iteration, one class at least (this

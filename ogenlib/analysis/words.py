@@ -83,19 +83,19 @@ def nearest_words(host: Host, k: int = 5, *, metric: str = "euclidean") -> list[
     contexts = context.detach().float().reshape(len(names), *context.shape[-2:])
     return [
         token
-        for name, rows in zip(names, contexts, strict=True)
-        for token in _nearest(rows, table, ids, name, k, metric, tower.tokens.word)
+        for name, tokens in zip(names, contexts, strict=True)
+        for token in _nearest(tokens, table, ids, name, k, metric, tower.tokens.word)
     ]
 
 
 def _nearest(
-    rows: Tensor, table: Tensor, ids: Sequence[int], name: str | None, k: int, metric: str, word: Callable[[int], str]
+    tokens: Tensor, table: Tensor, ids: Sequence[int], name: str | None, k: int, metric: str, word: Callable[[int], str]
 ) -> Iterator[ContextToken]:
     """Context tokens `(M, W)` against the table `(V, W)` of the tokens `ids`."""
     # By differences: the usual expansion into products loses the small distances to rounding.
-    euclidean = torch.cdist(rows, table, compute_mode="donot_use_mm_for_euclid_dist")
-    cosine = (1 - F.normalize(rows, dim=-1) @ F.normalize(table, dim=-1).T).clamp_min(0)
+    euclidean = torch.cdist(tokens, table, compute_mode="donot_use_mm_for_euclid_dist")
+    cosine = (1 - F.normalize(tokens, dim=-1) @ F.normalize(table, dim=-1).T).clamp_min(0)
     order = (euclidean if metric == "euclidean" else cosine).topk(k, dim=-1, largest=False).indices.tolist()
     for index, columns in enumerate(order):
         words = tuple(Word(word(ids[c]), ids[c], float(euclidean[index, c]), float(cosine[index, c])) for c in columns)
-        yield ContextToken(name, index, float(rows[index].norm()), words)
+        yield ContextToken(name, index, float(tokens[index].norm()), words)

@@ -1,4 +1,4 @@
-"""What every detector here shares: rows of any length and dtype, scored in pieces without gradients.
+"""What every detector here shares: features of any length and dtype, scored in pieces without gradients.
 
 Notation: `B` images, `C` classes, `D` embedding.
 """
@@ -16,43 +16,43 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from typing_extensions import Self
 
-# Numbers in flight while a piece is scored: 64 MB of fp32 for each similarity matrix, whatever the number of rows.
+# Numbers in flight while a piece is scored: 64 MB of fp32 for each similarity matrix, whatever the number of images.
 PIECE = 1 << 24
 
 Encoder = Callable[[Tensor], Tensor]
 
 
-def check_rows(name: str, rows: Any, dim: int | None = None) -> None:
+def check_rows(name: str, vectors: Any, dim: int | None = None) -> None:
     """Refuse what is no `(count, dim)` tensor; TypeError or ValueError, `name` is named."""
-    if not isinstance(rows, Tensor):
-        raise TypeError(f"{name} is a {type(rows).__name__}; pass a tensor of rows (count, dimensions)")
-    if rows.ndim != 2 or (dim is not None and rows.shape[1] != dim):
-        wanted = "(count, dimensions)" if dim is None else f"(count, {dim}), as wide as the class embeddings"
-        raise ValueError(f"{name} has shape {tuple(rows.shape)}; rows of shape {wanted} are needed")
+    if not isinstance(vectors, Tensor):
+        raise TypeError(f"{name} is a {type(vectors).__name__}; pass a tensor of rows (count, dimensions)")
+    if vectors.ndim != 2 or (dim is not None and vectors.shape[1] != dim):
+        shape = "(count, dimensions)" if dim is None else f"(count, {dim}), as wide as the class embeddings"
+        raise ValueError(f"{name} has shape {tuple(vectors.shape)}; rows of shape {shape} are needed")
 
 
 def check_finite(name: str, pieces: Iterable[Tensor]) -> None:
-    """ValueError if rows hold NaN or infinity, with how many do in all pieces."""
+    """ValueError if features hold NaN or infinity, with how many do in all pieces."""
     bad = count = 0
-    for rows in pieces:
-        count += len(rows)
-        finite = torch.isfinite(rows)
+    for features in pieces:
+        count += len(features)
+        finite = torch.isfinite(features)
         bad += 0 if bool(finite.all()) else int((~finite.all(dim=1)).sum())
     if bad:
         raise ValueError(f"{bad} of {count} rows of {name} hold NaN or infinity; leave these out, or encode in fp32")
 
 
-def unit_rows(name: str, rows: Any, dim: int | None = None) -> Tensor:
-    """fp32 rows of length one (a row of zeros stays zero).
+def unit_rows(name: str, vectors: Any, dim: int | None = None) -> Tensor:
+    """fp32 vectors of length one (a vector of zeros stays zero).
 
     Raises:
         TypeError: not a tensor.
         ValueError: not two-dimensional, another width than `dim`, or not finite; `name` is named.
     """
-    check_rows(name, rows, dim)
-    rows = rows.detach().float()
-    check_finite(name, [rows])
-    return F.normalize(rows, dim=-1)
+    check_rows(name, vectors, dim)
+    vectors = vectors.detach().float()
+    check_finite(name, [vectors])
+    return F.normalize(vectors, dim=-1)
 
 
 class ChunkedDetector(FeaturesDetector):
@@ -60,10 +60,10 @@ class ChunkedDetector(FeaturesDetector):
 
     Attributes:
         encoder: pixels -> features `(B, D)`, or None where features are passed.
-        class_embeddings: `(C, D)` unit rows.
+        class_embeddings: `(C, D)` unit vectors.
 
     Raises:
-        TypeError, ValueError: class embeddings that are no rows, or none.
+        TypeError, ValueError: class embeddings that are no `(C, D)` tensor, or none.
     """
 
     def __init__(self, encoder: Encoder | None, class_embeddings: Tensor) -> None:
@@ -74,25 +74,25 @@ class ChunkedDetector(FeaturesDetector):
             raise ValueError("class_embeddings has no rows; pass one for each known class")
 
     def score_rows(self, z: Tensor) -> Tensor:
-        """Outlier scores `(B,)` of unit rows `(B, D)` on the detector's device; larger is more unknown."""
+        """Outlier scores `(B,)` of unit features `(B, D)` on the detector's device; larger is more unknown."""
         raise NotImplementedError
 
     def row_cost(self) -> int:
-        """Numbers that one row needs while it is scored."""
+        """Numbers that one image needs while it is scored."""
         return len(self.class_embeddings)
 
     def ready(self) -> None:
-        """Called once before rows are scored."""
+        """Called once before features are scored."""
 
     @torch.no_grad()
     def predict_features(self, x: Tensor) -> Tensor:
         """Outlier scores `(B,)`, fp32, of features `(B, D)` of any length and dtype; larger is more unknown.
 
-        Memory does not grow with `B` beyond rows and scores.
+        Memory does not grow with `B` beyond features and scores.
 
         Raises:
             RequiresFittingException: a detector that needs fitting was not fitted.
-            TypeError, ValueError: not rows of the embeddings' width, or not finite.
+            TypeError, ValueError: not features of the embeddings' width, or not finite.
         """
         if self.requires_fit and not self.fitted:
             raise RequiresFittingException
@@ -108,13 +108,13 @@ class ChunkedDetector(FeaturesDetector):
         return scores
 
     def flatten(self, x: Tensor) -> Tensor:
-        """What `predict_features` was given as rows, without a copy."""
+        """What `predict_features` was given as `(count, dimensions)`, without a copy."""
         if not isinstance(x, Tensor):
             raise TypeError(f"features are a {type(x).__name__}; pass a tensor of rows (count, dimensions)")
         return x
 
     def unit(self, x: Tensor) -> Tensor:
-        """Unit rows of a piece."""
+        """Unit features of a piece."""
         return unit_rows("features", x, self.class_embeddings.shape[1])
 
     @torch.no_grad()
@@ -137,7 +137,7 @@ class ChunkedDetector(FeaturesDetector):
         return False
 
     def fit(self, data_loader: DataLoader) -> Self:
-        """Fit on a loader of `(x, y)` through the encoder; rows with `y < 0` are ignored.
+        """Fit on a loader of `(x, y)` through the encoder; images with `y < 0` are ignored.
 
         Raises:
             ModelNotSetException: there is no encoder.

@@ -4,9 +4,9 @@ Half of the known classes play unknown, the other half stay known, in several ra
 linear discriminant between two clouds of evidence (few columns), so that nothing is fitted to a name or an image:
 
 * with images, held-out images of the known half against images of the other half, which the class means of the
-  division never saw; and rows that a generator synthesizes from those names, where one is given;
-* without images, rows synthesized from the names: a name's embedding with the differences of other names around it,
-  or a generator's rows.
+  division never saw; and features that a generator synthesizes from those names, where one is given;
+* without images, features synthesized from the names: a name's embedding with the differences of other names around it,
+  or a generator's features.
 
 Notation: `N` images, `C` classes, `U` other names, `D` embedding, `E` columns.
 """
@@ -29,7 +29,7 @@ MIN_CLASSES = 4  # two on each side of a division
 # Without a division to learn from. Chosen on the validation tasks of benchmarks/ood/study.py.
 WITHOUT_OTHERS = {"text": 1.0, "rival": 0.3, "image": 0.1}
 WITH_OTHERS = {"text": 1.0, "rival": 1.0, "image": 0.1}
-HALF = 512  # rows synthesized from a half of the names at least: covariances of fewer vary with the seed
+HALF = 512  # features synthesized from a half of the names at least: covariances of fewer vary with the seed
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Plan:
 
 
 def separating_weights(known: list[Tensor], unknown: list[Tensor], shrink: float) -> Tensor | None:
-    """Weights `(E,)`, none below 0, of the linear discriminant between pairs of `(rows, E)`; the largest is 1.
+    """Weights `(E,)`, none below 0, of the linear discriminant between pairs of `(N, E)`; the largest is 1.
 
-    Differences of means and covariances of the known rows are averaged over the pairs. Correlations are shrunk by
+    Differences of means and covariances of the known ones are averaged over the pairs. Correlations are shrunk by
     adding `shrink` to their diagonal. A column whose weight comes out negative is left out and the others weighed
     again: evidence for known classes must not count against them. None if nothing separates.
     """
@@ -65,12 +65,12 @@ def separating_weights(known: list[Tensor], unknown: list[Tensor], shrink: float
         d = deviation[kept]
         correlation = covariance[kept][:, kept] / d[:, None] / d
         correlation = correlation + shrink * torch.eye(len(d), dtype=d.dtype, device=d.device)
-        found = torch.linalg.solve(correlation, difference[kept] / d) / d
-        if bool((found >= 0).all()):
-            weights[kept] = found
+        solution = torch.linalg.solve(correlation, difference[kept] / d) / d
+        if bool((solution >= 0).all()):
+            weights[kept] = solution
             break
         kept = kept.clone()
-        kept[kept.nonzero()[found.argmin(), 0]] = False
+        kept[kept.nonzero()[solution.argmin(), 0]] = False
     largest = weights.max()
     return (weights / largest).float() if bool(largest > 0) else None
 
@@ -103,7 +103,7 @@ def _divisions(
     generator: ClassConditionalGenerator | None,
     plan: Plan,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Evidence `(rows, E)` of known and of pseudo-unknown rows, a pair for each half of each division."""
+    """Evidence `(N, E)` of known and of pseudo-unknown features, a pair for each half of each division."""
     draws = torch.Generator().manual_seed(plan.seed)
     for _ in range(plan.repeats):
         half = (torch.randperm(len(classes), generator=draws) % 2 == 0).to(classes.device)
@@ -118,23 +118,23 @@ def _divisions(
                 inside, outside = known & held, ~known if plan.negatives != "synthesized" else None
             unlike = like = names[:0]
             if images is None or plan.negatives != "held-out":
-                unlike = _named_rows(away, classes, generator, plan, draws)
+                unlike = _named_features(away, classes, generator, plan, draws)
             if inside is None:
-                like = _named_rows(names, classes, generator, plan, draws)
+                like = _named_features(names, classes, generator, plan, draws)
             measure = Evidence(names, rivals, means, plan.temperature, plan.image_temperature)
             yield _evidence(measure, images, inside, like), _evidence(measure, images, outside, unlike)
 
 
 def _evidence(measure: Evidence, images: Images | None, chosen: Tensor | None, named: Tensor) -> Tensor:
-    """Columns `(rows, E)` of the images in a mask, and then of rows `(R, D)` made from names."""
+    """Columns `(N + R, E)` of the images in a mask, and then of features `(R, D)` made from names."""
     real = iter(()) if images is None or chosen is None else images.units(chosen)
     count = len(named) + (0 if chosen is None else int(chosen.sum()))
     # Made at once: many small results between what is freed would leave holes that nothing else fits into.
-    found, start = torch.empty(count, len(measure.columns), device=named.device), 0
+    columns, start = torch.empty(count, len(measure.columns), device=named.device), 0
     for piece in chain(real, named.split(ROWS)):
-        found[start : start + len(piece)] = measure(piece)
+        columns[start : start + len(piece)] = measure(piece)
         start += len(piece)
-    return found
+    return columns
 
 
 def _held_out(y: Tensor, classes: int, draws: torch.Generator) -> Tensor:
@@ -147,13 +147,13 @@ def _held_out(y: Tensor, classes: int, draws: torch.Generator) -> Tensor:
     return place < share[y]
 
 
-def _named_rows(
+def _named_features(
     names: Tensor, all_names: Tensor, generator: ClassConditionalGenerator | None, plan: Plan, draws: torch.Generator
 ) -> Tensor:
-    """Synthesized unit rows, `n_synth` of a name or as many more as make `HALF`, `(rows, D)`."""
+    """Synthesized unit features `(R, D)`, `n_synth` of a name or as many more as make `HALF`."""
     each = max(plan.n_synth, -(-HALF // len(names)))
     if generator is not None:
         return generator.synthesize(names, each, generator=draws).to(names)
-    rows = names.repeat_interleave(each, dim=0)
-    first, second = (torch.randint(len(all_names), (len(rows),), generator=draws).to(names.device) for _ in range(2))
-    return F.normalize(rows + plan.spread * (all_names[first] - all_names[second]), dim=-1)
+    z = names.repeat_interleave(each, dim=0)
+    first, second = (torch.randint(len(all_names), (len(z),), generator=draws).to(names.device) for _ in range(2))
+    return F.normalize(z + plan.spread * (all_names[first] - all_names[second]), dim=-1)

@@ -61,7 +61,7 @@ class ImageEncoder(nn.Module):
 
 
 class PatchEncoder(nn.Module):
-    """Pixels -> unit rows `(B, 1 + P, D)`: the image's feature, then one of each patch in the same space.
+    """Pixels -> unit features `(B, 1 + P, D)`: the image's feature, then one of each patch in the same space.
 
     Patches are open_clip's `forward_intermediates` after the last block, through the tower's last norm and projection.
 
@@ -83,13 +83,13 @@ class PatchEncoder(nn.Module):
     @torch.no_grad()
     def forward(self, pixels: Tensor) -> Tensor:
         visual: Any = self.clip.image.visual
-        found = visual.forward_intermediates(
+        outputs = visual.forward_intermediates(
             pixels.to(self.clip.device, self.clip.image.dtype),
             indices=1,
             normalize_intermediates=True,
             output_fmt="NLC",
         )
-        patches = found["image_intermediates"][-1]
+        patches = outputs["image_intermediates"][-1]
         if visual.proj is not None:
             patches = patches @ visual.proj
-        return F.normalize(torch.cat([found["image_features"][:, None], patches], dim=1).float(), dim=-1)
+        return F.normalize(torch.cat([outputs["image_features"][:, None], patches], dim=1).float(), dim=-1)

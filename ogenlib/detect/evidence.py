@@ -36,7 +36,7 @@ class Means:
 
     Attributes:
         centre: `(D,)`, mean of the class means.
-        directions: `(C, D)`, unit rows (zero where a class mean is the centre).
+        directions: `(C, D)`, unit vectors (zero where a class mean is the centre).
     """
 
     centre: Tensor
@@ -44,7 +44,7 @@ class Means:
 
     @classmethod
     def of(cls, pieces: Iterable[tuple[Tensor, Tensor]], names: Tensor) -> Means:
-        """From pieces of unit rows `(N, D)` with labels `(N,)`, and the class names' embeddings `(C, D)`.
+        """From pieces of unit features `(N, D)` with labels `(N,)`, and the class names' embeddings `(C, D)`.
 
         A class without images gets a mean too, by ridge regression from the names of those that have some: with
         none at all its images would all look unknown.
@@ -76,7 +76,7 @@ class Evidence:
     """The columns for one set of classes.
 
     Attributes:
-        classes: `(C, D)` unit rows; `others`: `(U, D)` or None; `means` of images, or None.
+        classes: `(C, D)` unit vectors; `others`: `(U, D)` or None; `means` of images, or None.
         temperature: of the soft maximum over names; `image_temperature`: over class means.
     """
 
@@ -91,11 +91,11 @@ class Evidence:
         return ("text", "rival") if self.means is None else ("text", "rival", "image")
 
     def __call__(self, z: Tensor) -> Tensor:
-        """Columns `(B, E)` of unit rows `(B, D)`."""
+        """Columns `(B, E)` of unit features `(B, D)`."""
         similarity = z @ self.classes.T
         rival = similarity.mean(dim=1) if self.others is None else soft_max(z @ self.others.T, self.temperature)
-        found = [soft_max(similarity, self.temperature), -rival]
+        columns = [soft_max(similarity, self.temperature), -rival]
         if self.means is not None:
             seen = F.normalize(z - self.means.centre, dim=-1) @ self.means.directions.T
-            found.append(soft_max(seen, self.image_temperature))
-        return torch.stack(found, dim=1)
+            columns.append(soft_max(seen, self.image_temperature))
+        return torch.stack(columns, dim=1)

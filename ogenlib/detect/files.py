@@ -96,10 +96,10 @@ def load_detector(kind: type[Found], folder: str | Path, encoder: Encoder | None
     _check_tensors(opened)
     generator = load_generator(folder / GENERATOR) if record["generator"] else None
     _check_together(path, record, opened)
-    rows, others = opened.tensors["class_embeddings"], opened.tensors.get("unknown_embeddings")
+    embeddings, others = opened.tensors["class_embeddings"], opened.tensors.get("unknown_embeddings")
     settings: dict[str, Any] = dict(record["settings"])
     try:
-        detector = kind(encoder, generator, rows, others, **settings)
+        detector = kind(encoder, generator, embeddings, others, **settings)
         detector.load_state(opened.tensors, record["learned_with"])
     except (ValueError, OverflowError) as error:  # a setting out of range, or a generator of another width
         raise DamagedFile(f"{path} describes no detector: {error}; {FIX}") from error
@@ -110,10 +110,10 @@ def _check_together(path: Path, record: _Record, opened: TensorFile) -> None:
     """Refuse files that the JSON beside them was not written with."""
     if "files" not in record:
         return
-    found = {TENSORS: opened.digest}
+    digests = {TENSORS: opened.digest}
     if record["generator"]:
-        found[GENERATOR] = recorded_digest(path.with_name(GENERATOR))
-    for name, digest in found.items():
+        digests[GENERATOR] = recorded_digest(path.with_name(GENERATOR))
+    for name, digest in digests.items():
         if record["files"].get(name) != digest:
             raise DamagedFile(f"{path.with_name(name)} is not the one that {path.name} was written with; {FIX}")
 
@@ -125,36 +125,36 @@ def _check_tensors(opened: TensorFile) -> None:
         return DamagedFile(f"{opened.path}: the tensor {name!r} {reason}; {FIX}")
 
     tensors = opened.tensors
-    rows = tensors["class_embeddings"]
-    if rows.ndim != 2:
-        raise refuse("class_embeddings", f"has shape {tuple(rows.shape)}, where rows (C, D) are needed")
+    embeddings = tensors["class_embeddings"]
+    if embeddings.ndim != 2:
+        raise refuse("class_embeddings", f"has shape {tuple(embeddings.shape)}, where rows (C, D) are needed")
     for one, other in PAIRS:
         if (one in tensors) != (other in tensors):
             raise refuse(*((one, f"is there without {other!r}") if one in tensors else (other, f"lacks {one!r}")))
     for name, shape in _shapes(tensors).items():
-        found = tensors.get(name)
-        if found is None:
+        tensor = tensors.get(name)
+        if tensor is None:
             continue
-        fits = found.ndim == len(shape) and all(s in (None, n) for n, s in zip(found.shape, shape, strict=True))
-        if not fits or not found.numel():
-            wanted = ", ".join("any" if s is None else str(s) for s in shape)
-            raise refuse(name, f"has shape {tuple(found.shape)}, where ({wanted}) is needed")
-        if name not in ("features", "labels") and found.dtype != torch.float32:
-            raise refuse(name, f"is {found.dtype}, where torch.float32 is needed")
+        fits = tensor.ndim == len(shape) and all(s in (None, n) for n, s in zip(tensor.shape, shape, strict=True))
+        if not fits or not tensor.numel():
+            sizes = ", ".join("any" if s is None else str(s) for s in shape)
+            raise refuse(name, f"has shape {tuple(tensor.shape)}, where ({sizes}) is needed")
+        if name not in ("features", "labels") and tensor.dtype != torch.float32:
+            raise refuse(name, f"is {tensor.dtype}, where torch.float32 is needed")
     if "labels" in tensors:
         labels = tensors["labels"]
-        if labels.dtype != torch.int64 or int(labels.min()) < 0 or int(labels.max()) >= len(rows):
+        if labels.dtype != torch.int64 or int(labels.min()) < 0 or int(labels.max()) >= len(embeddings):
             raise refuse(
                 "labels",
                 f"is {labels.dtype} from {labels.min()} to {labels.max()}, where torch.int64 from "
-                f"0 to {len(rows) - 1} is needed, the classes",
+                f"0 to {len(embeddings) - 1} is needed, the classes",
             )
         if tensors["features"].is_complex():
             raise refuse("features", f"is {tensors['features'].dtype}, where real numbers are needed")
 
 
 def _shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int | None, ...]]:
-    """What belongs to the class embeddings; None: any number of rows."""
+    """What belongs to the class embeddings; None: any number."""
     classes, dim = tensors["class_embeddings"].shape
     images = len(tensors["features"]) if "features" in tensors and tensors["features"].ndim else None
     return {

@@ -31,7 +31,7 @@ class GLMCM(ChunkedDetector):
         local: weight of the patches, 1 as in the paper; 0 is MCM.
 
     Raises:
-        TypeError, ValueError: rows that do not fit, or a setting out of range.
+        TypeError, ValueError: embeddings that do not fit, or a setting out of range.
     """
 
     info = DetectorInfo(

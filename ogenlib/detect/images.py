@@ -1,4 +1,4 @@
-"""Images of the known classes that a detector is fitted to: kept as they were given, seen as unit rows in pieces.
+"""Images of the known classes that a detector is fitted to: kept as they were given, seen as unit features in pieces.
 
 Notation: `N` given images, `K` of them of known classes, `D` embedding.
 """
@@ -21,11 +21,11 @@ ROWS = 4096  # a piece: 8 MB of fp32 at 512 dimensions
 
 @dataclass(frozen=True)
 class Images:
-    """Rows, and which of them are images of known classes.
+    """Features, and which of them are of known classes.
 
     Attributes:
         rows: `(N, D)` of any length, dtype and device; the caller's own tensor, not a copy.
-        places: `(K,)` row numbers of the images of known classes.
+        places: `(K,)` indices of the images of known classes.
         labels: `(K,)` int64, their classes. Pieces are on the device of the labels.
     """
 
@@ -39,7 +39,7 @@ class Images:
 
         Raises:
             TypeError: not tensors.
-            ValueError: shapes or labels that do not fit, numbers that are not finite, or no row of a known class.
+            ValueError: shapes or labels that do not fit, numbers that are not finite, or no image of a known class.
         """
         if not isinstance(y, Tensor):
             raise TypeError(f"y is a {type(y).__name__}; pass a tensor of class numbers (N,)")
@@ -59,29 +59,29 @@ class Images:
             )
         check_rows("features", x, dim)
         images = cls(x.detach(), places.to(device), labels.to(device))
-        check_finite("features", (rows for rows, _ in images._read(None)))
+        check_finite("features", (features for features, _ in images._read(None)))
         return images
 
     def pieces(self, chosen: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Unit rows `(<= ROWS, D)` and labels of the images of known classes, or of those in the mask `chosen` `(K,)`.
+        """Unit features `(<= ROWS, D)` and labels of images of known classes, or of those in the mask `chosen` `(K,)`.
 
         At least one piece, which may be empty.
         """
-        for rows, labels in self._read(chosen):
-            yield F.normalize(rows, dim=-1), labels
+        for features, labels in self._read(chosen):
+            yield F.normalize(features, dim=-1), labels
 
     def units(self, chosen: Tensor) -> Iterator[Tensor]:
-        """The rows of `pieces`."""
-        return (rows for rows, _ in self.pieces(chosen))
+        """The features of `pieces`."""
+        return (features for features, _ in self.pieces(chosen))
 
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """Rows `(K, D)` as they were given, and labels `(K,)`; copied only if some rows are left out."""
+        """Features `(K, D)` as they were given, and labels `(K,)`; copied only if some are left out."""
         whole = len(self.places) == len(self.rows)
         return self.rows if whole else self.rows[self.places.to(self.rows.device)], self.labels
 
     def _read(self, chosen: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
-        """fp32 rows of any length, with labels."""
-        wanted = torch.arange(len(self.places), device=self.places.device) if chosen is None else chosen.nonzero()[:, 0]
-        for part in wanted.split(ROWS):
-            rows = self.rows[self.places[part].to(self.rows.device)]
-            yield rows.to(self.labels.device).float(), self.labels[part]
+        """fp32 features of any length, with labels."""
+        index = torch.arange(len(self.places), device=self.places.device) if chosen is None else chosen.nonzero()[:, 0]
+        for part in index.split(ROWS):
+            features = self.rows[self.places[part].to(self.rows.device)]
+            yield features.to(self.labels.device).float(), self.labels[part]

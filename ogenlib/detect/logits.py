@@ -115,7 +115,7 @@ class OGENLogitsDetector(LogitsDetector):
         return self.detector.predict_features(logits[:, classes:])
 
     def fit(self, data_loader: DataLoader) -> Self:
-        """Fit the detector on a loader; rows with `y < 0` are ignored."""
+        """Fit the detector on a loader; images with `y < 0` are ignored."""
         self.detector.fit(data_loader)
         return self
 

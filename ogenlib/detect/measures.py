@@ -72,13 +72,13 @@ def histogram(groups: dict[str, Tensor], bins: int = 40) -> dict[str, Any]:
 
 
 def _checked(scores: Tensor) -> np.ndarray:
-    found = scores.detach().cpu().double().numpy()
-    if found.ndim != 1 or not len(found) or np.isnan(found).any():
+    values = scores.detach().cpu().double().numpy()
+    if values.ndim != 1 or not len(values) or np.isnan(values).any():
         raise ValueError(
             f"scores of shape {tuple(scores.shape)}, {int(torch.isnan(scores).sum())} of them NaN: one "
             "number for each image, and at least one image, is needed"
         )
-    return found
+    return values
 
 
 def _auroc(known: np.ndarray, unknown: np.ndarray) -> float:
@@ -88,7 +88,7 @@ def _auroc(known: np.ndarray, unknown: np.ndarray) -> float:
 
 
 def _aupr(positive: np.ndarray, negative: np.ndarray) -> float:
-    """Average precision, rows of equal score together."""
+    """Average precision, images of equal score together."""
     scores = np.concatenate([positive, negative])
     order = np.argsort(-scores, kind="stable")
     hits = np.cumsum(order < len(positive))

@@ -36,7 +36,7 @@ ROWS = 4096  # candidates compared with the known names at a time
 def mine_negatives(
     class_embeddings: Tensor, candidates: Tensor, keep: float | int = KEEP, percentile: float = PERCENTILE
 ) -> Tensor:
-    """Row numbers of the candidates `(U, D)` least similar to the known names `(C, D)`, least similar first.
+    """Indices of the candidates `(U, D)` least similar to the known names `(C, D)`, least similar first.
 
     Args:
         keep: share of the candidates, or their number if it is a whole one.
@@ -46,16 +46,16 @@ def mine_negatives(
         ValueError: a setting out of range, or nothing kept.
     """
     known = unit_rows("class_embeddings", class_embeddings)
-    rows = unit_rows("candidates", candidates, known.shape[1]).to(known.device)
+    others = unit_rows("candidates", candidates, known.shape[1]).to(known.device)
     if not 0 <= percentile <= 1:
         raise ValueError(f"percentile={percentile}: must be between 0 and 1")
-    count = keep if isinstance(keep, int) else round(keep * len(rows)) if 0 < keep <= 1 else 0
-    if not 1 <= count <= len(rows):
+    count = keep if isinstance(keep, int) else round(keep * len(others)) if 0 < keep <= 1 else 0
+    if not 1 <= count <= len(others):
         raise ValueError(
-            f"keep={keep} of {len(rows)} candidates: pass a share above 0, up to 1.0, that keeps at least "
+            f"keep={keep} of {len(others)} candidates: pass a share above 0, up to 1.0, that keeps at least "
             "one, or a number of candidates"
         )
-    nearness = torch.cat([(piece @ known.T).quantile(percentile, dim=1) for piece in rows.split(ROWS)])
+    nearness = torch.cat([(piece @ known.T).quantile(percentile, dim=1) for piece in others.split(ROWS)])
     return nearness.argsort(stable=True)[:count]
 
 
@@ -71,7 +71,7 @@ class NegLabel(ChunkedDetector):
         seed: of the random groups.
 
     Raises:
-        TypeError, ValueError: rows that do not fit, or a setting out of range.
+        TypeError, ValueError: embeddings that do not fit, or a setting out of range.
     """
 
     info = DetectorInfo(
@@ -98,11 +98,11 @@ class NegLabel(ChunkedDetector):
     ) -> None:
         super().__init__(encoder, class_embeddings)
         dim = self.class_embeddings.shape[1]
-        rows = unit_rows("negative_embeddings", negative_embeddings, dim).to(self.class_embeddings.device)
-        if not len(rows):
+        negatives = unit_rows("negative_embeddings", negative_embeddings, dim).to(self.class_embeddings.device)
+        if not len(negatives):
             raise ValueError("negative_embeddings has no rows; pass those of names that are not among the known ones")
-        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
-        self.negative_embeddings = rows[order.to(rows.device)]
+        order = torch.randperm(len(negatives), generator=torch.Generator().manual_seed(seed))
+        self.negative_embeddings = negatives[order.to(negatives.device)]
         self.temperature, self.groups = temperature, groups
         self.ready()
 

@@ -57,18 +57,18 @@ def seen(host: Host, bank: Bank, batch_size: int = 256) -> Seen:
 
 
 def class_rows(host: Host, names: Sequence[str] | None = None) -> Tensor:
-    """Class weights of any names (None: the training names), `(C, D)`, `(C, 2 D)` of two towers; unit rows.
+    """Class weights of any names (None: the training names), `(C, D)`, `(C, 2 D)` of two towers; unit vectors.
 
     Raises:
         ValueError: they depend on the image.
     """
-    rows = fixed_weights(host, names, directions=True)
-    if rows is None:
+    weights = fixed_weights(host, names, directions=True)
+    if weights is None:
         raise ValueError(
             f"class weights of {host.info.name} depend on the image, so there are none to detect with; "
             "use a run of another method"
         )
-    return rows
+    return weights
 
 
 def detector_of(
@@ -80,8 +80,8 @@ def detector_of(
     """The detector of a host's names, with other names and images of the known classes where there are some.
 
     A host on two towers scores the names it was trained on by its own tower and all others by the frozen one, so its
-    features are two rows in one. Without other names the own tower's half is all there is to see (`trained_half`).
-    With them both halves are needed; a cosine of such a row is a cosine of one half over the root of two, and so the
+    features are two vectors in one. Without other names the own tower's half is all there is to see (`trained_half`).
+    With them both halves are needed; a cosine of such a vector is a cosine of one half over the root of two, and so the
     temperatures are.
 
     Args:
@@ -94,27 +94,27 @@ def detector_of(
     both = sorted(set(unknown or ()) & set(host.names))
     if both:
         raise ValueError(f"--unknown holds {both[:3]}, which the run knows; leave them out")
-    rows = class_rows(host)
+    weights = class_rows(host)
     others = class_rows(host, unknown) if unknown else None
     if others is None:
-        detector = OGENDetector(encoder, None, trained_half(rows, host))
+        detector = OGENDetector(encoder, None, trained_half(weights, host))
         return detector if fit is None else detector.fit_features(trained_half(fit[0], host), fit[1])
-    width = rows.shape[1] / host.clip.embed_dim
+    width = weights.shape[1] / host.clip.embed_dim
     settings = (
         {
-            name: getattr(OGENDetector(None, None, rows), name) / math.sqrt(width)
+            name: getattr(OGENDetector(None, None, weights), name) / math.sqrt(width)
             for name in ("temperature", "image_temperature")
         }
         if width > 1
         else {}
     )
-    detector = OGENDetector(encoder, None, rows, others, **settings)
+    detector = OGENDetector(encoder, None, weights, others, **settings)
     return detector if fit is None else detector.fit_features(*fit)
 
 
-def trained_half(rows: Tensor, host: Host) -> Tensor:
+def trained_half(vectors: Tensor, host: Host) -> Tensor:
     """What features or class weights of the training names hold of the host's own tower, `(N, D)`."""
-    return rows[:, : host.clip.embed_dim]
+    return vectors[:, : host.clip.embed_dim]
 
 
 class OwnTower(ImageEncoder):
@@ -139,7 +139,7 @@ def scorers(host: Host, trained: tuple[Seen, Tensor] | None) -> tuple[dict[str, 
     """
     bias = host.clip.logit_bias
     scale, shift = float(host.clip.logit_scale), 0.0 if bias is None else float(bias)
-    found: dict[str, Scorer] = {
+    by_name: dict[str, Scorer] = {
         # MCM is the softmax of cosines at temperature 1; the logits over the scale are these, or what the host has
         # in their place.
         "mcm": lambda images: MaxSoftmax.score((images.logits - shift) / scale, t=1.0),
@@ -157,8 +157,8 @@ def scorers(host: Host, trained: tuple[Seen, Tensor] | None) -> tuple[dict[str, 
         except ValueError as error:
             missing[name] = str(error)
             continue
-        found[name] = _features_scorer(detector, host)
-    return found, missing
+        by_name[name] = _features_scorer(detector, host)
+    return by_name, missing
 
 
 def _features_scorer(detector: OGENDetector, host: Host) -> Scorer:

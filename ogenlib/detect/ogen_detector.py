@@ -1,4 +1,4 @@
-"""OGENDetector: is an image of a known class or of none, from names, synthesized rows and a few images.
+"""OGENDetector: is an image of a known class or of none, from names, synthesized features and a few images.
 
 This library's own; the generator and the idea of synthesized unknown classes are those of "Overcoming the Pitfalls of
 Vision-Language Model Finetuning for OOD Generalization", Zang et al., ICLR 2024, https://arxiv.org/abs/2401.15914.
@@ -40,19 +40,19 @@ class OGENDetector(ChunkedDetector):
 
     Args:
         encoder: inputs -> features `(B, D)` (`ImageEncoder(clip)`), or None where features are passed.
-        generator: a fitted generator of image features, which then makes the pseudo-unknown rows; None does without.
+        generator: a fitted generator of image features, which then makes the pseudo-unknown ones; None does without.
         class_embeddings: `(C, D)` of the known names, any length.
         unknown_embeddings: `(U, D)` of names that are not among the known ones, if there are candidates.
         temperature: of the soft maximum over names; 0.01 is CLIP's own (1 / logit scale).
         image_temperature: over class means, 0.02.
-        n_synth: rows synthesized from a name, where rows are synthesized, 4; few names get more.
-        negatives: what plays unknown besides images: ``held-out`` images of known classes, ``synthesized`` rows of
+        n_synth: features synthesized from a name, where any are, 4; few names get more.
+        negatives: what plays unknown besides images: ``held-out`` images of known classes, ``synthesized`` features of
             their names, or ``both``. None: both with a generator, held-out without. Names only always synthesizes.
         requires_fit: refuse to predict before images were fitted (and let `GridSearch` fit).
         repeats: random divisions of the classes, 4.
         shrink: added to the correlations of the evidence, 0.1.
-        spread: without generator and images, how far rows lie from their name: 1.5 differences of names.
-        seed: of the divisions and of the synthesized rows.
+        spread: without generator and images, how far features lie from their name: 1.5 differences of names.
+        seed: of the divisions and of the synthesized features.
 
     The defaults were chosen on validation tasks made of known classes only.
 
@@ -124,9 +124,9 @@ class OGENDetector(ChunkedDetector):
         self._learned_with: Plan | None = None
         self._plan()
 
-    def _others(self, rows: Tensor | None, dim: int) -> Tensor | None:
-        found = None if rows is None else unit_rows("unknown_embeddings", rows, dim)
-        return found.to(self.class_embeddings.device) if found is not None and len(found) else None
+    def _others(self, embeddings: Tensor | None, dim: int) -> Tensor | None:
+        others = None if embeddings is None else unit_rows("unknown_embeddings", embeddings, dim)
+        return others.to(self.class_embeddings.device) if others is not None and len(others) else None
 
     def _plan(self) -> Plan:
         """The settings, checked: attributes may have been set by hand."""
@@ -175,13 +175,13 @@ class OGENDetector(ChunkedDetector):
 
     @torch.no_grad()
     def fit_features(self, x: Tensor, y: Tensor) -> Self:
-        """Take images of the known classes: features `(N, D)` and labels `(N,)`; rows with `y < 0` are ignored.
+        """Take images of the known classes: features `(N, D)` and labels `(N,)`; images with `y < 0` are ignored.
 
         Classes may lack images. What was fitted before is forgotten. `x` itself is kept, for settings that change,
         and not copied, so memory does not grow with `N`: write nothing else into it.
 
         Raises:
-            TypeError, ValueError: not rows and labels that fit the class embeddings, or none of a known class.
+            TypeError, ValueError: not features and labels that fit the class embeddings, or none of a known class.
         """
         classes, dim = self.class_embeddings.shape
         images = Images.known(x, y, classes, dim, self.class_embeddings.device)
@@ -243,14 +243,14 @@ class OGENDetector(ChunkedDetector):
         """Tensors by name, and the settings that the learned ones belong to."""
         self.ready()
         features, labels = (None, None) if self._images is None else Images(*self._images).tensors()
-        found = {
+        tensors = {
             "class_embeddings": self.class_embeddings,
             "unknown_embeddings": self.unknown_embeddings,
             "features": features,
             "labels": labels,
             **self._learned,
         }
-        return {name: rows for name, rows in found.items() if rows is not None}, self._plan()
+        return {name: tensor for name, tensor in tensors.items() if tensor is not None}, self._plan()
 
     def load_state(self, tensors: Mapping[str, Tensor], learned_with: Plan) -> None:
         """Take back `state()`; ValueError if the settings are not those that it was learned with."""

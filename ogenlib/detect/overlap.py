@@ -13,9 +13,9 @@ def words(name: str) -> list[str]:
 
 def overlapping(names: Sequence[str], known: Sequence[str]) -> list[bool]:
     """Which names hold all words of a known name, one after the other; commas in a known name part synonyms."""
-    wanted = {" ".join(words(synonym)) for line in known for synonym in line.split(",")} - {""}
-    found = []
+    known_names = {" ".join(words(synonym)) for line in known for synonym in line.split(",")} - {""}
+    overlaps = []
     for name in names:
         w = words(name)
-        found.append(any(" ".join(w[i:j]) in wanted for i in range(len(w)) for j in range(i + 1, len(w) + 1)))
-    return found
+        overlaps.append(any(" ".join(w[i:j]) in known_names for i in range(len(w)) for j in range(i + 1, len(w) + 1)))
+    return overlaps

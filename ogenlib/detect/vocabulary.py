@@ -18,14 +18,14 @@ def read_vocabulary(source: str | Path | Sequence[str], known: Sequence[str] = (
     """
     lines = _lines(Path(source)) if isinstance(source, str | Path) else source
     refused = {name.strip().lower() for name in known}
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for line in lines:
         name = " ".join(line.replace("_", " ").split())
         if name and name.lower() not in refused:
-            found.setdefault(name.lower(), name)
-    if not found:
+            names.setdefault(name.lower(), name)
+    if not names:
         raise ValueError("the vocabulary holds no name besides the known ones; add names, one a line")
-    return list(found.values())
+    return list(names.values())
 
 
 def _lines(path: Path) -> list[str]:

@@ -93,7 +93,7 @@ def retrieval(
 ) -> Recalls:
     """Recalls of features `(N, D)` and `(T, D)` whose matches are the pairs `(P, 2)` of (image, text).
 
-    Arguments and errors are those of `recall_at`; give unit rows for cosines.
+    Arguments and errors are those of `recall_at`; give unit vectors for cosines.
     """
     there = recall_at(images, texts, pairs, ks, chunk=chunk)
     back = recall_at(texts, images, pairs.flip(1), ks, chunk=chunk)
@@ -115,9 +115,9 @@ def recall_at(
         ValueError: features of other shapes or not finite, no queries, a query without a match, a pair out of range,
             or a `k` or `chunk` below 1.
     """
-    wanted = [operator.index(k) for k in ks]
-    chances = found_at(queries, items, pairs, wanted, chunk=chunk)
-    return {k: 100 * chances[:, column].mean().item() for column, k in enumerate(wanted)}
+    depths = [operator.index(k) for k in ks]
+    chances = found_at(queries, items, pairs, depths, chunk=chunk)
+    return {k: 100 * chances[:, column].mean().item() for column, k in enumerate(depths)}
 
 
 @torch.no_grad()
@@ -134,14 +134,14 @@ def found_at(
     order = pairs[pairs[:, 0].argsort()].to(queries.device)
     starts = torch.searchsorted(order[:, 0].contiguous(), torch.arange(len(queries) + 1, device=queries.device))
     step = chunk or max(1, ENTRIES // len(items))
-    found = []
+    chances = []
     for begin in range(0, len(queries), step):
         part = queries[begin : begin + step]
         mine = order[starts[begin] : starts[begin + len(part)]]
         matches = torch.zeros(len(part), len(items), dtype=torch.bool, device=part.device)
         matches[mine[:, 0] - begin, mine[:, 1]] = True
-        found.append(_chances(part @ items.T, matches, ks))
-    return torch.cat(found).cpu()
+        chances.append(_chances(part @ items.T, matches, ks))
+    return torch.cat(chances).cpu()
 
 
 def _chances(similarity: Tensor, matches: Tensor, ks: Sequence[int]) -> Tensor:
@@ -188,8 +188,8 @@ def _check(queries: Tensor, items: Tensor, pairs: Tensor, ks: Sequence[int], chu
         raise ValueError(f"pairs name rows outside of {len(queries)} queries and {len(items)} items")
     without = torch.bincount(pairs[:, 0], minlength=len(queries)) == 0
     if without.any():
-        rows = without.nonzero().flatten()[:5].tolist()
+        bad = without.nonzero().flatten()[:5].tolist()
         raise ValueError(
-            f"{int(without.sum())} queries match no item, the first rows {rows}; every image needs a caption and every "
+            f"{int(without.sum())} queries match no item, the first rows {bad}; every image needs a caption and every "
             "text an image: leave out the others"
         )

@@ -48,7 +48,7 @@ def predict_each(
     host.eval()
     fixed = None
     for data in parts:
-        found = []
+        logits = []
         for batch in test_batches(host, data, batch_size):
             z = host.image_features(batch)
             if fixed is None:
@@ -56,8 +56,8 @@ def predict_each(
                 fixed = w if w.ndim == 2 else None
             else:
                 w = fixed
-            found.append(host.logits(z, w).float().cpu())
-        yield torch.cat(found) if found else torch.zeros(0, len(names))
+            logits.append(host.logits(z, w).float().cpu())
+        yield torch.cat(logits) if logits else torch.zeros(0, len(names))
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
@@ -116,7 +116,7 @@ def base_to_new(host: Host, test: Bank | ImageSet, split: BaseNewSplit) -> BaseT
     groups = {d: torch.tensor([x == d for x in domains]) for d in dict.fromkeys(domains)}
     return BaseToNew(
         scores=_scores(logits, labels, n_base),
-        domains={d: _scores(logits[rows], labels[rows], n_base) for d, rows in groups.items()},
+        domains={d: _scores(logits[chosen], labels[chosen], n_base) for d, chosen in groups.items()},
         per_class=_per_class(logits, labels, names, n_base),
         names=names,
         predicted=logits.argmax(1),
@@ -171,12 +171,12 @@ def _per_class(logits: Tensor, labels: Tensor, names: Sequence[str], n_base: int
     split = inside.argmax(1) == labels
     result = {}
     for c, name in enumerate(names):
-        rows = labels == c
+        own = labels == c
         result[name] = {
             "side": "base" if c < n_base else "new",
-            "n": int(rows.sum()),
-            "accuracy": 100 * split[rows].float().mean().item(),
-            "joint_accuracy": 100 * joint[rows].float().mean().item(),
+            "n": int(own.sum()),
+            "accuracy": 100 * split[own].float().mean().item(),
+            "joint_accuracy": 100 * joint[own].float().mean().item(),
         }
     return result
 
@@ -188,8 +188,8 @@ def confusions(result: BaseToNew, domain: str, most: int = 6) -> list[dict[str, 
     """
     n_base = sum(1 for row in result.per_class.values() if row["side"] == "base")
     wrong = wrong_choices(result.labels.tolist(), result.predicted.tolist(), result.image_domains, result.keys)
-    found = [choice for choice in wrong if choice[0] == domain]
-    found.sort(key=lambda choice: (-len(choice[3]) / choice[4], -len(choice[3]), choice[1:3]))
+    here = [choice for choice in wrong if choice[0] == domain]
+    here.sort(key=lambda choice: (-len(choice[3]) / choice[4], -len(choice[3]), choice[1:3]))
     side = ["base" if c < n_base else "new" for c in range(len(result.names))]
     return [
         {
@@ -201,7 +201,7 @@ def confusions(result: BaseToNew, domain: str, most: int = 6) -> list[dict[str, 
             "predicted_is": side[p],
             "keys": keys,
         }
-        for _, t, p, keys, of in found[:most]
+        for _, t, p, keys, of in here[:most]
     ]
 
 
@@ -215,4 +215,4 @@ def wrong_choices(
         totals[domain, true] = totals.get((domain, true), 0) + 1
         if guess != true:
             pairs.setdefault((domain, true, guess), []).append(key)
-    return [(*pair, found, totals[pair[:2]]) for pair, found in pairs.items()]
+    return [(*pair, images, totals[pair[:2]]) for pair, images in pairs.items()]

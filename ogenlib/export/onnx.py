@@ -152,11 +152,11 @@ def _trace(model: PixelsToLogits, pixels: Tensor, path: Path) -> None:
 def _difference(path: Path, model: PixelsToLogits, pixels: Tensor) -> float:
     """Largest difference of the logits, in parts of the largest logit."""
     session: Any = load_onnxruntime().InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {"pixels": pixels.cpu().numpy()})
+    (logits,) = session.run(None, {"pixels": pixels.cpu().numpy()})
     with torch.no_grad():
         expected = model(pixels).cpu()
     scale = expected.abs().max().clamp_min(1e-6)
-    return float((torch.from_numpy(found) - expected).abs().max() / scale)
+    return float((torch.from_numpy(logits) - expected).abs().max() / scale)
 
 
 def _probe(host: Host, size: int) -> Tensor:

@@ -46,7 +46,7 @@ def to_linear_head(host: Host, names: Sequence[str] | None = None) -> nn.Linear:
     """A linear layer from unit image features `(B, D)` to logits `(B, C)`, scale and bias included; frozen, on the CPU.
 
     Args:
-        names: of the rows, any names; None for the training names.
+        names: of the classes, any names; None for the training names.
 
     Raises:
         ValueError: the host is no linear head (which part is not, and the call that works).
@@ -68,7 +68,7 @@ def export_head(
 
     Args:
         out: a folder that does not exist or is empty; it appears whole or not at all.
-        names: of the rows, any names; None for the training names.
+        names: of the classes, any names; None for the training names.
 
     Raises:
         FileExistsError: there is something at `out`.
@@ -95,7 +95,7 @@ def export_open_clip(host: Host, out: str | os.PathLike[str], names: Sequence[st
 
     Args:
         out: a folder that does not exist or is empty; it appears whole or not at all.
-        names: of the head's rows, any names; None for the training names.
+        names: of the head's classes, any names; None for the training names.
 
     Raises:
         FileExistsError: there is something at `out`.
@@ -146,11 +146,11 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def _digest(path: Path) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(_CHUNK):
-            found.update(chunk)
-    return found.hexdigest()
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _weights(host: Host, names: Sequence[str] | None) -> Tensor:

@@ -48,17 +48,17 @@ def diagonal_fisher(
         raise ValueError(f"{host.info.name} has nothing to train, so no gradient has a square")
     data = training_data(host, bank)
     draws = torch.Generator().manual_seed(seed)
-    rows = torch.randperm(len(data), generator=draws)[:images]
+    indices = torch.randperm(len(data), generator=draws)[:images]
     host.eval()
     total = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in parameters.items()}
-    for row in rows.split(1):
-        batch = data.batch(row, torch.tensor([0]), draws)
+    for index in indices.split(1):
+        batch = data.batch(index, torch.tensor([0]), draws)
         assert batch is not None  # the share is the one image
         with torch.enable_grad():
             z = host.image_features(batch)
             logs = host.logits(z, host.class_weights(z=z)).float().log_softmax(-1)[0]
         for label, weight in _labels(logs, targets, batch.labels, draws):
-            _add_squares(total, parameters, logs[label], weight / len(rows))
+            _add_squares(total, parameters, logs[label], weight / len(indices))
     return total
 
 

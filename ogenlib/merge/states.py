@@ -107,7 +107,7 @@ def soup(states: Sequence[State], weights: Sequence[float] | None = None) -> dic
 
 @dataclass(frozen=True)
 class GreedySoup:
-    """What `greedy_soup` made.
+    """What `greedy_soup` returns.
 
     Attributes:
         state: the average of the ingredients.
@@ -134,14 +134,14 @@ def greedy_soup(states: Sequence[State], score: Callable[[State], float]) -> Gre
     check_states(states)
     alone = tuple(_finite(score(state)) for state in states)
     order = sorted(range(len(states)), key=lambda i: -alone[i])  # the first of equals first
-    kept, made, best = [order[0]], soup([states[order[0]]]), alone[order[0]]
+    kept, average, best = [order[0]], soup([states[order[0]]]), alone[order[0]]
     for i in order[1:]:
         tried = soup([states[j] for j in (*kept, i)])
         reached = _finite(score(tried))
         if reached >= best:
-            made, best = tried, reached
+            average, best = tried, reached
             kept.append(i)
-    return GreedySoup(made, tuple(kept), alone, best)
+    return GreedySoup(average, tuple(kept), alone, best)
 
 
 @torch.no_grad()

@@ -39,17 +39,17 @@ def failure_weight(distance: Tensor, a: float = A, b: float = B) -> Tensor:
 
 
 def kth_distance(z: Tensor, failures: Tensor, k: int, *, squared: bool = False) -> Tensor:
-    """`(B,)`: the L2 distance of rows `(B, D)` to the k-th nearest (from 1) of `failures` `(V, D)`."""
+    """`(B,)`: the L2 distance of features `(B, D)` to the k-th nearest (from 1) of `failures` `(V, D)`."""
     # Not through matrix products: their rounding is large beside the distance of an image to itself.
     distances = torch.cdist(z.float(), failures.float(), compute_mode="donot_use_mm_for_euclid_dist")
-    found = distances.kthvalue(k, dim=-1).values
-    return found**2 if squared else found
+    kth = distances.kthvalue(k, dim=-1).values
+    return kth**2 if squared else kth
 
 
 def neighbours(failures: int, images: int, form: str) -> int:
     """k of `failures` among `images` training images: 0.1 % of the failures, or ``round(1000 V / N)``."""
-    wanted = round(0.001 * failures) if form == "paper" else round(1000 * failures / images)
-    return min(max(wanted, 1), failures)
+    k = round(0.001 * failures) if form == "paper" else round(1000 * failures / images)
+    return min(max(k, 1), failures)
 
 
 def matching_temperature(logits: Tensor, labels: Tensor) -> float:
@@ -81,7 +81,7 @@ class VRF(Host):
             on nor reported.
 
     Attributes:
-        failures: `(V, D)` unit rows.
+        failures: `(V, D)` unit vectors.
         temperatures: of the trained model and of zero-shot.
 
     Raises:
@@ -161,9 +161,9 @@ class VRF(Host):
 
     def class_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
         """`(C, D + E)` or `(B, C, D + E)`: the host's, and behind them zero-shot's."""
-        wanted = self.names if names is None else tuple(names)
-        own = self.host.class_weights(wanted, z=None if z is None else z[:, : -self.clip.embed_dim])
-        fixed = self.anchor(wanted)
+        names = self.names if names is None else tuple(names)
+        own = self.host.class_weights(names, z=None if z is None else z[:, : -self.clip.embed_dim])
+        fixed = self.anchor(names)
         return torch.cat([own, fixed.expand(*own.shape[:-1], -1).to(own.dtype)], dim=-1)
 
     def _both(self, z: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:

@@ -145,18 +145,18 @@ def largest_shots(results: Results) -> Results:
     }
 
 
-def metric_cell(found: Findings, variant: Variant, metric: SummaryMetric, setting: Setting | None = None) -> Markup:
+def metric_cell(findings: Findings, variant: Variant, metric: SummaryMetric, setting: Setting | None = None) -> Markup:
     """`36.8 ± 0.7` with `+16.3`; the best mean of its column in bold."""
-    where = setting or found.headline
-    entry = found.entries.get((where, variant))
+    where = setting or findings.headline
+    entry = findings.entries.get((where, variant))
     # Zero-shot has nothing random.
     spread = None if entry is None or entry.get("n_seeds") == 1 or variant == ZERO else std_of(entry.get(metric))
-    mean = found.mean(variant, metric, where)
-    others = [found.mean(v, metric, where) for v in found.variants]
+    mean = findings.mean(variant, metric, where)
+    others = [findings.mean(v, metric, where) for v in findings.variants]
     known = [round(other, 1) for other in others if other is not None]
     best = (min if metric.startswith("ece") else max)(known, default=None)
     is_best = len(known) > 1 and mean is not None and round(mean, 1) == best
-    change = found.change(variant, metric, where)
+    change = findings.change(variant, metric, where)
     text = plus_minus((mean, spread))
     small = tag("small", signed(change) if change is not None else "", cls="change")
     return tag("td", text, " ", small, cls="best" if is_best else "")

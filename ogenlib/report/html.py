@@ -46,13 +46,13 @@ def frame(head: Sequence[object], bodies: Sequence[Markup], *, cls: str = "") ->
 
 def row(cells: Sequence[object]) -> Markup:
     """One table row whose first cell is a heading."""
-    made: list[Markup] = []
+    tags: list[Markup] = []
     for index, cell in enumerate(cells):
         if isinstance(cell, Markup) and cell.startswith(("<td", "<th")):
-            made.append(cell)
+            tags.append(cell)
         else:
-            made.append(tag("td", cell) if index else tag("th", cell, scope="row"))
-    return tag("tr", *made)
+            tags.append(tag("td", cell) if index else tag("th", cell, scope="row"))
+    return tag("tr", *tags)
 
 
 def section(title: str, intro: str, *children: object) -> Markup:

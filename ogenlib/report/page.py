@@ -43,35 +43,35 @@ def build_report(results: Results) -> str:
             f"not a results document: schema {schema!r}, accepted is {SCHEMA!r}; "
             "`ogen bench --out DIR` writes one as DIR/results.json"
         )
-    found = Findings.of(results)
-    name, dataset = str(found.protocol.get("name") or "results"), str(found.protocol.get("dataset") or "")
+    findings = Findings.of(results)
+    name, dataset = str(findings.protocol.get("name") or "results"), str(findings.protocol.get("dataset") or "")
     title = " · ".join(part for part in ("ogenlib", name, dataset) if part)
-    said = names_known(found.protocol, any(ogen for _, ogen in found.variants))
-    suite = found.protocol.get("suite")
+    said = names_known(findings.protocol, any(ogen for _, ogen in findings.variants))
+    suite = findings.protocol.get("suite")
     head = (
         tag("h1", title),
-        tag("p", ood_finding(results) or finding(found), cls="finding"),
-        tag("p", how(found.protocol, "each dataset by itself" if suite else found.trained_on()), cls="soft"),
+        tag("p", ood_finding(results) or finding(findings), cls="finding"),
+        tag("p", how(findings.protocol, "each dataset by itself" if suite else findings.trained_on()), cls="soft"),
         tag("p", said, cls="soft") if said else None,
     )
     sections: Mapping[str, Callable[[], Markup | None]] = {
         "detectors": lambda: ood_section(results),
         "detector tests": lambda: ood_tests(results),
-        "retrieval": lambda: retrieval_section(found),
-        "summary": lambda: summary_section(found),
-        "curves": lambda: curve_section(found),
+        "retrieval": lambda: retrieval_section(findings),
+        "summary": lambda: summary_section(findings),
+        "curves": lambda: curve_section(findings),
         "features": lambda: feature_section(results),
         "shots": lambda: shots_section(results),
-        "domains": lambda: domain_section(found),
+        "domains": lambda: domain_section(findings),
         "robustness": lambda: robust_section(results),
         "published": lambda: published_section(results),
-        "confusions": lambda: confusion_section(found),
-        "classes": lambda: class_section(found),
-        "tests": lambda: tests_section(found),
-        "skipped": lambda: skipped_section(found.protocol),
-        "card": lambda: protocol_section(found.protocol),
+        "confusions": lambda: confusion_section(findings),
+        "classes": lambda: class_section(findings),
+        "tests": lambda: tests_section(findings),
+        "skipped": lambda: skipped_section(findings.protocol),
+        "card": lambda: protocol_section(findings.protocol),
     }
-    return page(title, tag("header", *head), *[sections[section]() for section in found.shown().sections])
+    return page(title, tag("header", *head), *[sections[section]() for section in findings.shown().sections])
 
 
 def write_report(results: Results, path: str | os.PathLike[str]) -> None:
@@ -81,35 +81,35 @@ def write_report(results: Results, path: str | os.PathLike[str]) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def finding(found: Findings) -> str:
+def finding(findings: Findings) -> str:
     """One sentence about the first trained host (and OGEN on it) against zero-shot, whichever way it went."""
-    trained = [variant for variant in found.variants if variant != ZERO]
+    trained = [variant for variant in findings.variants if variant != ZERO]
     if not trained:
-        levels = (f"{number(found.mean(ZERO, side))} on {words}" for side, words in found.sides().items())
-        return f"Zero-shot reaches {' and '.join(levels)}." if found.variants else "No finished runs."
+        levels = (f"{number(findings.mean(ZERO, side))} on {words}" for side, words in findings.sides().items())
+        return f"Zero-shot reaches {' and '.join(levels)}." if findings.variants else "No finished runs."
     first = next((variant for variant in trained if not variant[1]), trained[0])
-    if not comparable(found, first):
-        means = [(found.mean(first, key), words) for key, words in found.sides().items()]
+    if not comparable(findings, first):
+        means = [(findings.mean(first, key), words) for key, words in findings.sides().items()]
         parts = [f"{number(mean)} on {words}" for mean, words in means if mean is not None]
         reached = " and ".join(parts) or "no measured accuracy"
         return f"{label(first)} reaches {reached}; there is no zero-shot result to compare with."
-    text = f"{label(first)} {moves(found, first, ' points')} against zero-shot"
+    text = f"{label(first)} {moves(findings, first, ' points')} against zero-shot"
     partner = (first[0], True)
-    if partner != first and comparable(found, partner):
-        text += f"; with OGEN it {moves(found, partner, '')}"
+    if partner != first and comparable(findings, partner):
+        text += f"; with OGEN it {moves(findings, partner, '')}"
     return text + "."
 
 
-def comparable(found: Findings, variant: Variant) -> bool:
-    return all(found.change(variant, side) is not None for side in found.sides())
+def comparable(findings: Findings, variant: Variant) -> bool:
+    return all(findings.change(variant, side) is not None for side in findings.sides())
 
 
-def moves(found: Findings, variant: Variant, unit: str) -> str:
+def moves(findings: Findings, variant: Variant, unit: str) -> str:
     """`gains 16.3 points on base names and loses 6.2 on new names`; says so when seeds differ by more."""
     parts = []
-    for side, words in found.sides().items():
-        by = found.change(variant, side) or 0.0
-        std = std_of(found.entries[found.headline, variant].get(side))
+    for side, words in findings.sides().items():
+        by = findings.change(variant, side) or 0.0
+        std = std_of(findings.entries[findings.headline, variant].get(side))
         if abs(by) < 0.05:
             parts.append(f"stays level on {words}")
             continue
@@ -119,7 +119,7 @@ def moves(found: Findings, variant: Variant, unit: str) -> str:
     return " and ".join(parts)
 
 
-def summary_section(found: Findings) -> Markup | None:
+def summary_section(findings: Findings) -> Markup | None:
     columns: dict[SummaryMetric, object] = {
         "base": "Base",
         "new": "New",
@@ -128,26 +128,26 @@ def summary_section(found: Findings) -> Markup | None:
         "joint_H": "Joint H",
         "ece_joint": join(["ECE", tag("small", "lower is better")]),
     }
-    here = [v for v in found.variants if (found.headline, v) in found.entries]
-    shown = [key for key in columns if any(found.mean(v, key) is not None for v in here)]
+    here = [v for v in findings.variants if (findings.headline, v) in findings.entries]
+    shown = [key for key in columns if any(findings.mean(v, key) is not None for v in here)]
     if not shown:
         return None
-    body = [[label(v), *[metric_cell(found, v, key) for key in shown]] for v in here]
-    seeds = max(int(finite(found.entries[found.headline, v].get("n_seeds")) or 1) for v in here)
+    body = [[label(v), *[metric_cell(findings, v, key) for key in shown]] for v in here]
+    seeds = max(int(finite(findings.entries[findings.headline, v].get("n_seeds")) or 1) for v in here)
     spread = f"Mean ± standard deviation over {seeds} seeds" if seeds > 1 else "One seed"
     return section(
-        f"Summary on {found.place(found.headline)}" if found.place(found.headline) else "Summary",
+        f"Summary on {findings.place(findings.headline)}" if findings.place(findings.headline) else "Summary",
         f"{spread}, in percent; in small print the difference to zero-shot in points. Best in bold.",
         table(["Host", *[columns[key] for key in shown]], body),
-        glossary(found.shown()),
-        runs_table(found),
+        glossary(findings.shown()),
+        runs_table(findings),
     )
 
 
-def runs_table(found: Findings) -> Markup | None:
+def runs_table(findings: Findings) -> Markup | None:
     """Every run behind the summary, one line per seed."""
-    several = found.headline != found.training  # the runs behind a mean are those of every test set
-    rows = [item for item in items(found.results.get("rows")) if several or setting_of(item) == found.training]
+    several = findings.headline != findings.training  # the runs behind a mean are those of every test set
+    runs = [item for item in items(findings.results.get("rows")) if several or setting_of(item) == findings.training]
     keys: dict[Measure, str] = {
         "base": "Base",
         "new": "New",
@@ -160,36 +160,36 @@ def runs_table(found: Findings) -> Markup | None:
         "ece_joint": "ECE joint",
         "seconds": "Seconds",
     }
-    shown = [key for key in keys if any(finite(item.get(key)) is not None for item in rows)]
+    shown = [key for key in keys if any(finite(item.get(key)) is not None for item in runs)]
     if not shown:
         return None
-    rows.sort(key=lambda item: (found.rank(variant_of(item)), finite(item.get("seed")) or 0))
+    runs.sort(key=lambda item: (findings.rank(variant_of(item)), finite(item.get("seed")) or 0))
     head = ["Host", *["Test set"] * several, "Seed", "Epochs", *[keys[key] for key in shown]]
     body = [
         [
             label(variant_of(r)),
-            *[found.place(setting_of(r))] * several,
+            *[findings.place(setting_of(r))] * several,
             r.get("seed", DASH),
             r.get("epochs", DASH),
             *[number(r.get(k)) for k in shown],
         ]
-        for r in rows
+        for r in runs
     ]
-    return details(f"Every run ({len(rows)})", table(head, body))
+    return details(f"Every run ({len(runs)})", table(head, body))
 
 
-def curve_section(found: Findings) -> Markup | None:
-    curves = [curve for curve in items(found.results.get("curves")) if variant_of(curve) != ZERO]
+def curve_section(findings: Findings) -> Markup | None:
+    curves = [curve for curve in items(findings.results.get("curves")) if variant_of(curve) != ZERO]
     settings = [setting_of(curve) for curve in curves]
-    setting = found.training if found.training in settings or not settings else settings[0]
+    setting = findings.training if findings.training in settings or not settings else settings[0]
     here = [curve for curve in curves if setting_of(curve) == setting]
-    variants = sorted({variant_of(curve) for curve in here}, key=found.rank)
+    variants = sorted({variant_of(curve) for curve in here}, key=findings.rank)
     grouped = {v: plots.mean_curve([c for c in here if variant_of(c) == v]) for v in variants}
     grouped = {v: curve for v, curve in grouped.items() if curve.epochs}
     if not grouped:
         return None
-    where = found.headline if setting == found.training else setting
-    zero = found.mean(ZERO, "base", where), found.mean(ZERO, "new", where)
+    where = findings.headline if setting == findings.training else setting
+    zero = findings.mean(ZERO, "base", where), findings.mean(ZERO, "new", where)
     y_range = plots.limits(list(grouped.values()), zero)
     figures = []
     for variant, curve in grouped.items():
@@ -199,10 +199,10 @@ def curve_section(found: Findings) -> Markup | None:
         caption = tag("figcaption", plots.parting_words(curve, seeds, *zero))
         figures.append(tag("figure", heading, picture, caption))
     band = "; bands span the lowest to the highest seed" * any(c.n_seeds > 1 for c in grouped.values())
-    selection = found.protocol.get("selection")
+    selection = findings.protocol.get("selection")
     return section(
         f"{'Base and new names' if where == setting else 'Base and new'} over training",
-        f"Test accuracy on {curve_place(found, setting, where)} after each epoch, mean over seeds"
+        f"Test accuracy on {curve_place(findings, setting, where)} after each epoch, mean over seeds"
         f"{band}. Dashed: zero-shot. Base and new part at the first epoch from which, to the end, new stays below "
         "zero-shot while base stays above it." + (f" Checkpoint selection: {selection}." if selection else ""),
         plots.missing_plots(),
@@ -210,26 +210,26 @@ def curve_section(found: Findings) -> Markup | None:
     )
 
 
-def curve_place(found: Findings, setting: Setting, where: Setting) -> str:
-    here = found.place(setting) or "the training domain"
-    return here if where == setting else f"{here} (base) and {found.place(where)} (new)"
+def curve_place(findings: Findings, setting: Setting, where: Setting) -> str:
+    here = findings.place(setting) or "the training domain"
+    return here if where == setting else f"{here} (base) and {findings.place(where)} (new)"
 
 
-def class_section(found: Findings) -> Markup | None:
+def class_section(findings: Findings) -> Markup | None:
     """Accuracy per class on the training domain, the largest loss of the first trained host on top."""
-    rows = items(found.results.get("per_class"))
-    rows = [item for item in rows if str(item.get("domain") or "") == found.training[1]] or rows
-    several = len({item["dataset"] for item in rows if item.get("dataset")}) > 1
+    scores = items(findings.results.get("per_class"))
+    scores = [item for item in scores if str(item.get("domain") or "") == findings.training[1]] or scores
+    several = len({item["dataset"] for item in scores if item.get("dataset")}) > 1
 
     def named(item: PerClass) -> str:
         where = f" ({item['dataset']})" if several and item.get("dataset") else ""
         return str(item.get("class")) + where
 
-    variants = sorted({variant_of(item) for item in rows}, key=found.rank)
+    variants = sorted({variant_of(item) for item in scores}, key=findings.rank)
     trained = next((v for v in variants if v != ZERO), ZERO)
     parts = []
     for side in ("base", "new"):
-        cells = {(named(r), variant_of(r)): r for r in rows if r.get("side") == side}
+        cells = {(named(r), variant_of(r)): r for r in scores if r.get("side") == side}
         names = list(dict.fromkeys(name for name, _ in cells))
         changes: dict[str, float] = {}
         for name in names:

@@ -1,4 +1,4 @@
-"""A benchmark's summary as aligned text for the terminal: one block for each setting, published rows beside."""
+"""A benchmark's summary as aligned text for the terminal: one block for each setting, published numbers beside."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ def settings_text(document: Results) -> str:
     settings = list(dict.fromkeys((row["dataset"], row["domain"]) for row in summary))
     blocks = []
     for dataset, domain in sorted(settings, key=lambda setting: setting[0] == AVERAGE):
-        rows = [row for row in summary if (row["dataset"], row["domain"]) == (dataset, domain)]
+        here = [row for row in summary if (row["dataset"], row["domain"]) == (dataset, domain)]
         heading = " / ".join(part for part in (dataset, domain) if part)
-        blocks.append(f"{heading}\n{table(rows)}{published_text(document.get('published') or [], dataset)}")
+        blocks.append(f"{heading}\n{table(here)}{published_text(document.get('published') or [], dataset)}")
     if document.get("robustness_summary"):
         blocks.append(robustness_text(document["robustness_summary"]))
     return "\n\n".join(blocks)
@@ -87,9 +87,9 @@ def robustness_text(summary: Sequence[RobustnessSummary]) -> str:
     return _aligned("robustness", ROBUST.values(), lines, WIDE)
 
 
-def table(rows: Sequence[Summary], columns: Sequence[SummaryMetric] = tuple(COLUMNS)) -> str:
+def table(summary: Sequence[Summary], columns: Sequence[SummaryMetric] = tuple(COLUMNS)) -> str:
     """Methods down, metrics across."""
-    lines = [(_name(row), [_cell(row[c]) for c in columns]) for row in rows]
+    lines = [(_name(row), [_cell(row[c]) for c in columns]) for row in summary]
     return _aligned("method", [COLUMNS[c] for c in columns], lines)
 
 
@@ -115,8 +115,8 @@ def retrieval_text(summary: Sequence[Summary]) -> str:
     blocks = []
     settings = list(dict.fromkeys((row["dataset"], row["domain"]) for row in summary))
     for dataset, domain in sorted(settings, key=lambda setting: setting[0] == AVERAGE):
-        rows = [row for row in summary if (row["dataset"], row["domain"]) == (dataset, domain)]
-        lines = [(_name(row), [_cell(row[c]) for c in columns]) for row in rows]
+        here = [row for row in summary if (row["dataset"], row["domain"]) == (dataset, domain)]
+        lines = [(_name(row), [_cell(row[c]) for c in columns]) for row in here]
         body = _aligned("recall", columns.values(), lines, width=width)
         blocks.append(" / ".join(part for part in (dataset, domain) if part) + "\n" + body)
     return "\n\n".join(blocks)
@@ -139,15 +139,15 @@ def detection_text(summary: Sequence[Summary], detectors: Mapping[str, str]) -> 
     return "\n\n".join(blocks)
 
 
-def task_mean(rows: Sequence[Summary], task: str, metric: DetectionMetric) -> Mean:
+def task_mean(summary: Sequence[Summary], task: str, metric: DetectionMetric) -> Mean:
     """Of a task: the mean over datasets or domains where there is one, else of the first; None without any."""
-    entries = [row for row in rows if row.get("task") == task]
+    entries = [row for row in summary if row.get("task") == task]
     means = [row for row in entries if row["dataset"] == AVERAGE]
     return next((row.get(metric) for row in [*means, *entries]), None)
 
 
 def published_text(published: Sequence[PublishedRow], dataset: str) -> str:
-    """The published rows of one dataset, each with its tag and source; empty without any.
+    """The published numbers of one dataset, each with its tag and source; empty without any.
 
     Their H is the harmonic mean of the printed numbers, so it stands below "H of means".
     """

@@ -53,30 +53,30 @@ class TrainingData:
     @property
     def bank(self) -> Bank:
         """What steps are drawn from."""
-        found = self.features if self.pixels is None else self.pixels
-        assert found is not None
-        return found
+        bank = self.features if self.pixels is None else self.pixels
+        assert bank is not None
+        return bank
 
     def __len__(self) -> int:
         return len(self.bank)
 
-    def batch(self, rows: Tensor, mine: Tensor, generator: torch.Generator) -> Batch | None:
-        """The images `rows[mine]` of a step's `rows`; None for an empty share.
+    def batch(self, indices: Tensor, mine: Tensor, generator: torch.Generator) -> Batch | None:
+        """The images `indices[mine]` of a step's `indices`; None for an empty share.
 
         Views are drawn for the whole step whatever the share: the split must not change the draws.
         """
         bank = self.bank
-        views = bank.draw(len(rows), generator)
+        views = bank.draw(len(indices), generator)
         if not len(mine):
             return None
-        total, rows, views = len(rows), rows[mine], views[mine]
+        total, indices, views = len(indices), indices[mine], views[mine]
         return Batch(
-            bank.labels[rows.to(bank.labels.device)],
-            features=None if self.features is None else self.features.pick(rows, views),
-            pixels=None if self.pixels is None else self.pixels.pixels(rows, views),
+            bank.labels[indices.to(bank.labels.device)],
+            features=None if self.features is None else self.features.pick(indices, views),
+            pixels=None if self.pixels is None else self.pixels.pixels(indices, views),
             generator=generator,
             total=total,
-            rows=rows.to(bank.labels.device),
+            rows=indices.to(bank.labels.device),
         )
 
 
@@ -106,8 +106,8 @@ def training_data(host: Host, bank: Bank) -> TrainingData:
     data = data.to(host.device)
     if isinstance(data, FeatureBank):
         return TrainingData(data, None)
-    wanted = host.uses_cached_features or host.reads_frozen or host.prepares
-    features = data.frozen(host.clip) if wanted else None
+    reads = host.uses_cached_features or host.reads_frozen or host.prepares
+    features = data.frozen(host.clip) if reads else None
     return TrainingData(features, None if host.uses_cached_features else data)
 
 
@@ -122,13 +122,13 @@ def test_batches(host: Host, data: Bank | ImageSet, batch_size: int) -> Iterator
     elif host.uses_cached_features:
         data = FeatureBank.extract(host.clip, data, batch_size=batch_size)
     for start in range(0, len(data), batch_size):
-        rows = range(start, min(start + batch_size, len(data)))
-        labels = torch.zeros(len(rows), dtype=torch.long, device=host.device)
+        indices = range(start, min(start + batch_size, len(data)))
+        labels = torch.zeros(len(indices), dtype=torch.long, device=host.device)
         if isinstance(data, FeatureBank):
-            yield Batch(labels, features=data.features[rows.start : rows.stop, 0].float().to(host.device))
+            yield Batch(labels, features=data.features[indices.start : indices.stop, 0].float().to(host.device))
         elif isinstance(data, PixelBank):
-            pixels = data.pixels(torch.tensor(rows), torch.zeros(len(rows), dtype=torch.long))
+            pixels = data.pixels(torch.tensor(indices), torch.zeros(len(indices), dtype=torch.long))
             yield Batch(labels, pixels=pixels.to(host.device))
         else:
-            pixels = torch.stack([host.clip.preprocess(data.open(i)) for i in rows])
+            pixels = torch.stack([host.clip.preprocess(data.open(i)) for i in indices])
             yield Batch(labels, pixels=pixels.to(host.device))

@@ -84,9 +84,9 @@ def load_checkpoint(path: Path, host: nn.Module) -> tuple[dict[str, Any], Progre
     header: Header = conform(raw, Header, path, WHAT, FIX)
     own = {k.removeprefix("host/"): v for k, v in opened.tensors.items() if k.startswith("host/")}
     expected = {k: tuple(v.shape) for k, v in host.state_dict().items()}
-    found = {k: tuple(v.shape) for k, v in own.items()}
-    if expected != found:
-        raise ValueError(f"{path}: holds {found}, this host has {expected}; use another output folder")
+    shapes = {k: tuple(v.shape) for k, v in own.items()}
+    if expected != shapes:
+        raise ValueError(f"{path}: holds {shapes}, this host has {expected}; use another output folder")
     try:
         states = _restore(header["states"], opened.tensors)
     except (KeyError, TypeError, ValueError, RecursionError) as error:

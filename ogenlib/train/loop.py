@@ -235,14 +235,14 @@ def _rate(optimizer: torch.optim.Optimizer) -> float:
 
 
 @contextmanager
-def checkpointing(host: Host, wanted: bool) -> Iterator[None]:
-    """Gradient checkpointing in the towers inside the block, if wanted; off again after it.
+def checkpointing(host: Host, enabled: bool) -> Iterator[None]:
+    """Gradient checkpointing in the towers inside the block, if enabled; off again after it.
 
     Raises:
         ValueError: the host has no tower that gradients go through.
     """
-    parts = host.checkpointed() if wanted else []
-    if wanted and not parts:
+    parts = host.checkpointed() if enabled else []
+    if enabled and not parts:
         raise ValueError(f"{host.info.name} on {host.clip.name!r} has no towers; leave out grad_checkpointing")
     for part in parts:
         part.set_grad_checkpointing(True)
@@ -274,12 +274,12 @@ def _epoch(
     batches = order.split(config.batch_size)
     # Divided towers take the mean of the processes' gradients on their own, whatever the shares of the batch.
     divided, processes = settled(host), distributed.world()[1]
-    for step, rows in enumerate(batches):
+    for step, indices in enumerate(batches):
         if config.schedule == "steps":
             _set_rate(optimizer, step_rate((epoch - 1) * len(batches) + step, config.epochs * len(batches), config))
-        mine = distributed.share(torch.arange(len(rows)))
-        weight = len(mine) / len(rows)
-        batch = data.batch(rows, mine, generator)
+        mine = distributed.share(torch.arange(len(indices)))
+        weight = len(mine) / len(indices)
+        batch = data.batch(indices, mine, generator)
         optimizer.zero_grad(set_to_none=True)
         terms: dict[str, Tensor] = {}
         if batch is not None:
@@ -297,7 +297,7 @@ def _epoch(
         host.on_step_end()
         for name in terms or totals:
             value = float(terms[name].detach()) if terms else 0.0
-            totals[name] = totals.get(name, 0.0) + distributed.weighted_sum(value, weight) * len(rows)
+            totals[name] = totals.get(name, 0.0) + distributed.weighted_sum(value, weight) * len(indices)
     host.eval()
     return {name: total / len(data) for name, total in totals.items()}
 

@@ -29,15 +29,15 @@ def factors(names: Iterable[str], rates: Rates) -> dict[str, float]:
     """
     every = list(names)
     unused = dict.fromkeys(pattern for pattern, _ in rates)
-    found = {}
+    by_name = {}
     for name in every:
         pattern, factor = next(((p, f) for p, f in rates if re.search(p, name)), ("", 1.0))
         unused.pop(pattern, None)
-        found[name] = factor
+        by_name[name] = factor
     if unused:
         shown = ", ".join(every[:4])
         raise ValueError(f"rates: {', '.join(map(repr, unused))} decides about none of the names {shown}, ...")
-    return found
+    return by_name
 
 
 @contextmanager
@@ -49,14 +49,14 @@ def frozen(parameters: Mapping[str, nn.Parameter], rates: Rates) -> Iterator[dic
     Raises:
         ValueError: as `factors`; or nothing is left to train.
     """
-    found = factors(parameters, rates)
-    held = [name for name, factor in found.items() if factor == 0]
+    by_name = factors(parameters, rates)
+    held = [name for name, factor in by_name.items() if factor == 0]
     if held and len(held) == len(parameters):
         raise ValueError("rates freezes every parameter; leave one a factor above 0")
     for name in held:
         parameters[name].requires_grad_(False)
     try:
-        yield {name: factor for name, factor in found.items() if factor}
+        yield {name: factor for name, factor in by_name.items() if factor}
     finally:
         for name in held:
             parameters[name].requires_grad_(True)

@@ -29,10 +29,10 @@ def is_divided(tensor: Tensor) -> bool:
 
 def settled(host: Host) -> bool:
     """Whether the host has divided blocks; all are put back into shares, as a forward pass may leave them whole."""
-    found: list[Any] = [m for m in host.modules() if hasattr(m, "unshard") and hasattr(m, "reshard")]
-    for module in found:
+    divided: list[Any] = [m for m in host.modules() if hasattr(m, "unshard") and hasattr(m, "reshard")]
+    for module in divided:
         module.reshard()
-    return bool(found)
+    return bool(divided)
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -94,9 +94,9 @@ def clip_gradients(parameters: Iterable[nn.Parameter], largest: float) -> Tensor
 
 
 def _blocks(host: Host) -> list[nn.Module]:
-    found: list[nn.Module] = []
+    blocks: list[nn.Module] = []
     for part in host.checkpointed():
         for name, module in part.named_modules():
             if name.rpartition(".")[2] in LISTS and isinstance(module, (nn.ModuleList, nn.Sequential)):
-                found += list(module)
-    return found
+                blocks += list(module)
+    return blocks

@@ -28,7 +28,7 @@ Point = tuple[float, float]
 def feature_section(results: Results) -> Markup | None:
     """One picture for each entry of `results["projection"]`; None where there is nothing to draw.
 
-    Hosts share a picture where their generators made the same: one that is trained before the host knows no host.
+    Hosts share a picture where their generators synthesize the same: one that is trained before the host knows no host.
     """
     drawn = [(item, clouds(item)) for item in items(results.get("projection"))]
     drawn = [(item, by_kind) for item, by_kind in drawn if any(by_kind["real"])]
@@ -97,7 +97,7 @@ def words(by_kind: Mapping[str, list[list[Point]]]) -> str:
 
 
 def feature_figure(classes: Sequence[str], by_kind: Mapping[str, list[list[Point]]], name: str) -> Markup:
-    """Filled dots for real rows, open diamonds for synthesized ones, crosses for names. -> SVG."""
+    """Filled dots for real features, open diamonds for synthesized ones, crosses for names. -> SVG."""
     figure = plots.new_figure(WIDTH, HEIGHT)
     axes = figure.add_axes((0, 0, 1, 1))
     colours = [plots.HOSTS[COLOURS[place % len(COLOURS)]] for place in range(len(classes))]

@@ -1,4 +1,4 @@
-"""What stands beside a run's own table: accuracy by number of shots, and published rows."""
+"""What stands beside a run's own table: accuracy by number of shots, and published numbers."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def shots_section(results: Results) -> Markup | None:
 
 
 def published_section(results: Results) -> Markup | None:
-    """Published rows on the same datasets: the average in view, the datasets to open."""
-    rows = items(results.get("published"))
-    if not rows:
+    """Published numbers on the same datasets: the average in view, the datasets to open."""
+    published = items(results.get("published"))
+    if not published:
         return None
     head = ["Method", "Base", "New", "H", "Read in"]
 
@@ -53,13 +53,13 @@ def published_section(results: Results) -> Markup | None:
                     *[number(row.get(side)) for side in ("base", "new", "H")],
                     f"[{row.get('tag')}] {row.get('source')}",
                 ]
-                for row in rows
+                for row in published
                 if row.get("dataset") == dataset
             ],
         )
 
-    datasets = list(dict.fromkeys(str(row.get("dataset")) for row in rows))
-    settings = ", ".join(dict.fromkeys(str(row.get("setting")) for row in rows))
+    datasets = list(dict.fromkeys(str(row.get("dataset")) for row in published))
+    settings = ", ".join(dict.fromkeys(str(row.get("setting")) for row in published))
     others = [tag("div", tag("h3", name), block(name)) for name in datasets if name != AVERAGE]
     return section(
         "Published beside it",

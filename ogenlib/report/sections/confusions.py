@@ -40,16 +40,16 @@ class Pair:
         self.thumbnails += [text for text in item.get("thumbnails") or [] if isinstance(text, str)]
 
 
-def confusion_section(found: Findings) -> Markup | None:
+def confusion_section(findings: Findings) -> Markup | None:
     """Seeds added up; per host the pairs with the largest share of wrong images, worst first."""
     merged: dict[Variant, dict[tuple[str, str, str], Pair]] = {}
-    for item in items(found.results.get("confusions")):
-        setting = str(item.get("dataset") or found.training[0]), str(item.get("domain") or "")
-        place = found.place(setting) if setting != found.training else ""
+    for item in items(findings.results.get("confusions")):
+        setting = str(item.get("dataset") or findings.training[0]), str(item.get("domain") or "")
+        place = findings.place(setting) if setting != findings.training else ""
         key = (place, str(item.get("true")), str(item.get("predicted")))
         fresh = Pair(item.get("true_is"), item.get("predicted_is"))
         merged.setdefault(variant_of(item), {}).setdefault(key, fresh).add(item)
-    variants = sorted(merged, key=found.rank)
+    variants = sorted(merged, key=findings.rank)
     opened = next((v for v in variants if v != ZERO), ZERO)
     parts: list[Markup] = []
     for variant in variants:

@@ -36,7 +36,7 @@ MEASURES: dict[DetectionMetric, str] = {
     "fpr95_id_positive": "FPR95, known positive", "flagged": "Flagged",
 }  # fmt: skip
 OPEN = 3  # variants whose pictures need no unfolding
-Rows = Sequence[Summary]
+Summaries = Sequence[Summary]
 
 
 def _summary(results: Results) -> list[Summary]:
@@ -53,37 +53,37 @@ def _titles(results: Results) -> dict[str, str]:
     }
 
 
-def _variants(rows: Rows) -> list[Variant]:
-    return sorted(dict.fromkeys(variant_of(row) for row in rows), key=lambda v: v != ZERO)
+def _variants(summary: Summaries) -> list[Variant]:
+    return sorted(dict.fromkeys(variant_of(row) for row in summary), key=lambda v: v != ZERO)
 
 
-def _of(rows: Rows, variant: Variant, detector: str) -> list[Summary]:
-    return [row for row in rows if variant_of(row) == variant and row.get("detector") == detector]
+def _of(summary: Summaries, variant: Variant, detector: str) -> list[Summary]:
+    return [row for row in summary if variant_of(row) == variant and row.get("detector") == detector]
 
 
-def _value(rows: Rows, variant: Variant, detector: str, task: str, metric: DetectionMetric) -> float | None:
-    return mean_of(task_mean(_of(rows, variant, detector), task, metric))
+def _value(summary: Summaries, variant: Variant, detector: str, task: str, metric: DetectionMetric) -> float | None:
+    return mean_of(task_mean(_of(summary, variant, detector), task, metric))
 
 
 def ood_finding(results: Results) -> str:
     """One sentence: how well the first trained host tells new names and other datasets; "" without detectors."""
-    rows = _summary(results)
-    if not rows:
+    summary = _summary(results)
+    if not summary:
         return ""
-    variants = _variants(rows)
+    variants = _variants(summary)
     trained = [v for v in variants if v != ZERO]
     chosen = next((v for v in trained if not v[1]), next(iter(trained), ZERO))
-    detector = next(d for d in (*BEST_FIRST, str(rows[0]["detector"])) if _of(rows, chosen, d))
+    detector = next(d for d in (*BEST_FIRST, str(summary[0]["detector"])) if _of(summary, chosen, d))
     parts: list[str] = []
     for task, words in (("near", "new names"), ("far", "other datasets")):
-        values = [_value(rows, v, detector, task, "auroc") for v in (chosen, (chosen[0], True), ZERO)]
+        values = [_value(summary, v, detector, task, "auroc") for v in (chosen, (chosen[0], True), ZERO)]
         if values[0] is None:
             continue
         said = (" with OGEN", " zero-shot", " AUROC") if not parts else ("", "", "")  # once is enough
         more = [f"{number(values[1])}{said[0]}"] if values[1] is not None and not chosen[1] else []
         more += [f"{number(values[2])}{said[1]}"] if values[2] is not None and chosen != ZERO else []
         parts.append(f"{words} at {number(values[0])}{said[2]}" + (f" ({', '.join(more)})" if more else ""))
-    flagged = _value(rows, chosen, detector, "shift", "flagged")
+    flagged = _value(summary, chosen, detector, "shift", "flagged")
     end = "" if flagged is None else f"; it flags {number(flagged)} % of known things in other domains"
     how = _titles(results)[detector]
     return f"By {how}, {label(chosen)} tells {' and '.join(parts)}{end}." if parts else ""
@@ -91,8 +91,8 @@ def ood_finding(results: Results) -> str:
 
 def ood_section(results: Results) -> Markup | None:
     """None for documents without detectors."""
-    rows = _summary(results)
-    if not rows:
+    summary = _summary(results)
+    if not summary:
         return None
     terms = {
         "Near": "test images of the base names, which are known, against those of the new names",
@@ -107,27 +107,27 @@ def ood_section(results: Results) -> Markup | None:
         "Images of no known class",
         "No training and no detector was told the unknown names. Mean and standard deviation over seeds, in percent; "
         "best of each column in bold.",
-        _main_table(results, rows),
+        _main_table(results, summary),
         definitions(terms),
         _pictures(results),
         _missing(results),
-        details(f"Every task and measure ({len(rows)})", _all_measures(results, rows)),
+        details(f"Every task and measure ({len(summary)})", _all_measures(results, summary)),
         _runs(results),
     )
 
 
-def _main_table(results: Results, rows: Rows) -> Markup:
-    shown = [c for c in COLUMNS if any(row.get("task") == c[0] for row in rows)]
-    titles, variants = _titles(results), _variants(rows)
+def _main_table(results: Results, summary: Summaries) -> Markup:
+    shown = [c for c in COLUMNS if any(row.get("task") == c[0] for row in summary)]
+    titles, variants = _titles(results), _variants(summary)
     best: dict[tuple[str, DetectionMetric], float] = {}
     for task, metric, _, _ in shown:
-        values = [v for d in titles for o in variants if (v := _value(rows, o, d, task, metric)) is not None]
+        values = [v for d in titles for o in variants if (v := _value(summary, o, d, task, metric)) is not None]
         best[task, metric] = (max if metric == "auroc" else min)(round(v, 1) for v in values) if values else 0.0
     groups = []
     for variant in variants:
         lines = [tag("tr", tag("th", label(variant), colspan=1 + len(shown), scope="rowgroup"))]
         for name, title in titles.items():
-            own = _of(rows, variant, name)
+            own = _of(summary, variant, name)
             if not own:
                 continue
             cells = [tag("th", title, scope="row")]
@@ -205,7 +205,7 @@ def _missing(results: Results) -> Markup | None:
     return details(f"Not measured ({len(lines)})", tag("ul", *lines)) if lines else None
 
 
-def _all_measures(results: Results, rows: Rows) -> Markup:
+def _all_measures(results: Results, summary: Summaries) -> Markup:
     titles = _titles(results)
     body = [
         [
@@ -215,7 +215,7 @@ def _all_measures(results: Results, rows: Rows) -> Markup:
             _where(row),
             *[plus_minus(row.get(metric)) for metric in MEASURES],
         ]
-        for row in sorted(rows, key=lambda row: variant_of(row) != ZERO)
+        for row in sorted(summary, key=lambda row: variant_of(row) != ZERO)
     ]
     return table(["Host", "Detector", "Known against", "Where", *MEASURES.values()], body)
 
@@ -229,9 +229,9 @@ def _where(row: Row | Summary) -> str:
 
 def _runs(results: Results) -> Markup:
     """The near task of every run."""
-    rows = [row for row in items(results.get("rows")) if row.get("task") == "near"]
+    runs = [row for row in items(results.get("rows")) if row.get("task") == "near"]
     titles = _titles(results)
-    rows.sort(key=lambda row: (variant_of(row) != ZERO, variant_of(row), finite(row.get("seed")) or 0))
+    runs.sort(key=lambda row: (variant_of(row) != ZERO, variant_of(row), finite(row.get("seed")) or 0))
     body = [
         [
             label(variant_of(r)),
@@ -243,10 +243,10 @@ def _runs(results: Results) -> Markup:
             *[number(r.get(m)) for m in MEASURES],
             number(r.get("seconds")),
         ]
-        for r in rows
+        for r in runs
     ]
     head = ["Host", "Detector", "Where", "Seed", "Epochs", "Accuracy of the known", *MEASURES.values(), "Seconds"]
-    return details(f"Every run, new names ({len(rows)})", table(head, body))
+    return details(f"Every run, new names ({len(runs)})", table(head, body))
 
 
 def ood_tests(results: Results) -> Markup | None:

@@ -12,12 +12,12 @@ from ogenlib.report.html import details, section, table, tag
 from ogenlib.results.types import PairedTest
 
 
-def tests_section(found: Findings) -> Markup | None:
-    tests = items(found.results.get("tests"))
-    headline = {found.headline[0], ""} if found.headline != found.training else {found.training[0], ""}
-    inside = [t for t in tests if setting_of(t)[1] == found.headline[1] and setting_of(t)[0] in headline]
+def tests_section(findings: Findings) -> Markup | None:
+    tests = items(findings.results.get("tests"))
+    headline = {findings.headline[0], ""} if findings.headline != findings.training else {findings.training[0], ""}
+    inside = [t for t in tests if setting_of(t)[1] == findings.headline[1] and setting_of(t)[0] in headline]
     outside = [t for t in tests if t not in inside]
-    place = found.place(found.headline) if found.headline != found.training else ""
+    place = findings.place(findings.headline) if findings.headline != findings.training else ""
     if not tests:
         return None
     return section(
@@ -27,7 +27,7 @@ def tests_section(found: Findings) -> Markup | None:
         tests_table(inside) if inside else None,
         details(
             f"Other domains ({len(outside)})"
-            if found.headline == found.training
+            if findings.headline == findings.training
             else f"Every test set ({len(outside)})",
             tests_table(outside),
         )
@@ -43,7 +43,7 @@ def tests_table(tests: Iterable[PairedTest]) -> Markup:
         host, _, rest = str(value).replace(" ", "").partition("+")
         return label((host, bool(rest))) if rest.lower() in ("", "ogen") else str(value)
 
-    rows = [
+    lines = [
         [
             f"{named(t.get('a'))} {MINUS} {named(t.get('b'))}",
             " / ".join(part for part in setting_of(t) if part) or DASH,
@@ -54,4 +54,4 @@ def tests_table(tests: Iterable[PairedTest]) -> Markup:
         ]
         for t in tests
     ]
-    return table(["Compared", "Domain", "Metric", "Difference", "p", "Pairs"], rows)
+    return table(["Compared", "Domain", "Metric", "Difference", "p", "Pairs"], lines)

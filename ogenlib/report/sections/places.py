@@ -12,38 +12,40 @@ from ogenlib.results.tables import full_mean
 from ogenlib.results.types import Metric
 
 
-def domain_section(found: Findings) -> Markup | None:
-    settings = found.settings()
+def domain_section(findings: Findings) -> Markup | None:
+    settings = findings.settings()
     if len(settings) < 2:
         return None
-    suite = bool(found.protocol.get("suite"))
+    suite = bool(findings.protocol.get("suite"))
     metrics: dict[Metric, str] = {"base": "Base", "new": "New", "H": "H", "joint_H": "Joint H"}
     groups = []
     for setting in settings:
-        name = found.place(setting) if suite else found.marked(setting)
-        here = [v for v in found.variants if (setting, v) in found.entries]
-        cells = [[metric_cell(found, v, metric, setting) for metric in metrics] for v in here]
+        name = findings.place(setting) if suite else findings.marked(setting)
+        here = [v for v in findings.variants if (setting, v) in findings.entries]
+        cells = [[metric_cell(findings, v, metric, setting) for metric in metrics] for v in here]
         groups.append(host_rows(name, here, cells))
     others = settings if suite else settings[1:]
-    if found.headline != found.training:
-        lines = [[metric_cell(found, v, metric) for metric in metrics] for v in found.variants]
-        groups.append(host_rows(found.place(found.headline).capitalize(), found.variants, lines))
+    if findings.headline != findings.training:
+        lines = [[metric_cell(findings, v, metric) for metric in metrics] for v in findings.variants]
+        groups.append(host_rows(findings.place(findings.headline).capitalize(), findings.variants, lines))
     elif len(others) > 1:
-        means = [[full_mean([found.mean(v, metric, s) for s in others]) for metric in metrics] for v in found.variants]
+        means = [
+            [full_mean([findings.mean(v, metric, s) for s in others]) for metric in metrics] for v in findings.variants
+        ]
         averages = [[tag("td", number(m), " ", tag("small", cls="change")) for m in line] for line in means]
-        groups.append(host_rows(f"Mean of the other {len(others)}", found.variants, averages))
+        groups.append(host_rows(f"Mean of the other {len(others)}", findings.variants, averages))
     drawn = plots.plots_available()
     one_dataset = len({dataset for dataset, _ in settings}) == 1
     unit = "domain" if one_dataset else "dataset"
-    first = f"the reference {unit}" if found.stands_in() else f"that {unit}"
+    first = f"the reference {unit}" if findings.stands_in() else f"that {unit}"
     return section(
         "Every dataset" if suite else "Every test domain" if one_dataset else "Every test set",
         "Each trained and tested by itself."
         if suite
-        else f"Trained on {found.trained_on()} only" + f"; the first row of dots is {first}." * drawn,
+        else f"Trained on {findings.trained_on()} only" + f"; the first row of dots is {first}." * drawn,
         plots.missing_plots(),
-        plots.host_key(found.variants),
-        tag("div", *domain_pictures(found, settings), cls="figures three") if drawn else None,
+        plots.host_key(findings.variants),
+        tag("div", *domain_pictures(findings, settings), cls="figures three") if drawn else None,
         details(
             f"Table: {len(settings)} {unit}s",
             frame([f"{unit.capitalize()} and host", *metrics.values()], groups),
@@ -52,13 +54,13 @@ def domain_section(found: Findings) -> Markup | None:
     )
 
 
-def domain_pictures(found: Findings, settings: list[Setting]) -> list[Markup]:
+def domain_pictures(findings: Findings, settings: list[Setting]) -> list[Markup]:
     pictures = []
     shown: tuple[Metric, ...] = ("base", "new", "H")
     for metric in shown:
-        series = {label(v): [found.mean(v, metric, s) for s in settings] for v in found.variants}
+        series = {label(v): [findings.mean(v, metric, s) for s in settings] for v in findings.variants}
         if any(value is not None for values in series.values() for value in values):
-            places = [found.place(s) for s in settings]
+            places = [findings.place(s) for s in settings]
             heading = metric if metric == "H" else metric.capitalize()
             svg = plots.domain_figure(heading, places, series, f"domains-{metric}")
             pictures.append(tag("figure", svg))

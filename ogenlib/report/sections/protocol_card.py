@@ -82,11 +82,11 @@ def skipped_section(card: ProtocolCard) -> Markup | None:
     skipped = [s if isinstance(s, Mapping) else Skipped(file=s) for s in card.get("skipped") or []]
     if not skipped:
         return None
-    rows = [[tag("code", s.get("file")), tag("td", s.get("reason") or DASH, cls="wide")] for s in skipped]
-    listing = table(["File", "Reason"], rows, cls="words")
-    title = f"{counted(len(rows), 'file')} skipped"
+    lines = [[tag("code", s.get("file")), tag("td", s.get("reason") or DASH, cls="wide")] for s in skipped]
+    listing = table(["File", "Reason"], lines, cls="words")
+    title = f"{counted(len(lines), 'file')} skipped"
     text = "These could not be read and are in no number above."
-    return section(title, text, listing if len(rows) <= 5 else details("List", listing))
+    return section(title, text, listing if len(lines) <= 5 else details("List", listing))
 
 
 def protocol_section(protocol: ProtocolCard) -> Markup:

@@ -12,19 +12,21 @@ from ogenlib.results.tables import full_mean
 from ogenlib.results.types import RETRIEVAL_METRICS
 
 
-def retrieval_section(found: Findings) -> Markup | None:
+def retrieval_section(findings: Findings) -> Markup | None:
     """None for documents without recalls."""
-    settings = [s for s in found.settings() if any(found.mean(v, "mean_recall", s) is not None for v in found.variants)]
+    settings = [
+        s for s in findings.settings() if any(findings.mean(v, "mean_recall", s) is not None for v in findings.variants)
+    ]
     if not settings:
         return None
-    groups = [_group(found, setting) for setting in settings]
-    others = [setting for setting in settings if setting != found.training]
+    groups = [_group(findings, setting) for setting in settings]
+    others = [setting for setting in settings if setting != findings.training]
     if len(others) > 1:
         lines = [
-            [number(full_mean([found.mean(v, m, s) for s in others])) for m in RETRIEVAL_METRICS]
-            for v in found.variants
+            [number(full_mean([findings.mean(v, m, s) for s in others])) for m in RETRIEVAL_METRICS]
+            for v in findings.variants
         ]
-        groups.append(host_rows(f"Mean of the other {len(others)}", found.variants, lines))
+        groups.append(host_rows(f"Mean of the other {len(others)}", findings.variants, lines))
     terms = {
         "image→text @k": "images with one of their texts among the k nearest",
         "text→image @k": "texts with one of their images among the k nearest",
@@ -36,31 +38,31 @@ def retrieval_section(found: Findings) -> Markup | None:
         "Best in bold. Identical texts are one text with several images; ties count in expectation.",
         frame(["Domain and host", *map(short_name, RETRIEVAL_METRICS)], groups),
         definitions(terms),
-        _runs(found),
+        _runs(findings),
     )
 
 
-def _group(found: Findings, setting: Setting) -> Markup:
-    here = [v for v in found.variants if (setting, v) in found.entries]
-    cells = [[metric_cell(found, v, metric, setting) for metric in RETRIEVAL_METRICS] for v in here]
-    return host_rows(found.marked(setting), here, cells)
+def _group(findings: Findings, setting: Setting) -> Markup:
+    here = [v for v in findings.variants if (setting, v) in findings.entries]
+    cells = [[metric_cell(findings, v, metric, setting) for metric in RETRIEVAL_METRICS] for v in here]
+    return host_rows(findings.marked(setting), here, cells)
 
 
-def _runs(found: Findings) -> Markup:
+def _runs(findings: Findings) -> Markup:
     """One line for each run and domain."""
-    rows = sorted(
-        items(found.results.get("rows")), key=lambda r: (found.rank(variant_of(r)), finite(r.get("seed")) or 0)
+    runs = sorted(
+        items(findings.results.get("rows")), key=lambda r: (findings.rank(variant_of(r)), finite(r.get("seed")) or 0)
     )
     head = ["Host", "Domain", "Seed", "Epochs", *map(short_name, RETRIEVAL_METRICS), "Seconds"]
     body = [
         [
             label(variant_of(r)),
-            found.place(setting_of(r)),
+            findings.place(setting_of(r)),
             r.get("seed", DASH),
             r.get("epochs", DASH),
             *[number(r.get(m)) for m in RETRIEVAL_METRICS],
             number(r.get("seconds")),
         ]
-        for r in rows
+        for r in runs
     ]
-    return details(f"Every run ({len(rows)})", table(head, body))
+    return details(f"Every run ({len(runs)})", table(head, body))
