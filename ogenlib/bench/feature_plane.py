@@ -64,7 +64,7 @@ def project(
     features, labels = sides[REAL]
     present = [c for c in range(len(names)) if all(bool((sides[k][1] == c).any()) for k in (REAL, SYNTHESIZED))]
     if len(present) < 2:
-        raise ValueError(f"{len(present)} classes have real and synthesized features; two are needed for a picture")
+        raise ValueError(f"{len(present)} classes have both real and synthesized rows; two are needed for a picture")
     if len(present) > max_classes:
         counts = torch.bincount(labels, minlength=len(names))
         ranked = counts[present].sort(descending=True).values
