@@ -70,14 +70,14 @@ def caption_table(images: ImageSet, *captioners: Captioner) -> CaptionTable:
     """
     if not captioners:
         raise ValueError("no captioner: pass one at least, as FileCaptions('captions.json')")
-    found: dict[str, dict[str, None]] = {key: {} for key in images.keys}
+    texts_of_key: dict[str, dict[str, None]] = {key: {} for key in images.keys}
     for captioner in captioners:
         for key, texts in _texts_of(captioner, images).items():
-            found[key] |= dict.fromkeys(text.strip() for text in texts if text.strip())
-    silent = [key for key, texts in found.items() if not texts]
+            texts_of_key[key] |= dict.fromkeys(text.strip() for text in texts if text.strip())
+    silent = [key for key, texts in texts_of_key.items() if not texts]
     if silent:
         raise ValueError(f"{len(silent)} images got an empty caption, the first {silent[:3]}; leave them out")
-    return {key: tuple(texts) for key, texts in found.items()}
+    return {key: tuple(texts) for key, texts in texts_of_key.items()}
 
 
 def _texts_of(captioner: Captioner, images: ImageSet) -> Mapping[str, Sequence[str]]:
@@ -131,12 +131,12 @@ def _suffix(path: Path) -> str:
 
 
 def _read_csv(path: Path) -> CaptionTable:
-    found: dict[str, list[str]] = {}
+    texts_of_key: dict[str, list[str]] = {}
     for number, row in read_table(path, ("key", "caption"))[1]:
         if not row["key"] or not row["caption"]:
             raise ValueError(f"{path}, line {number}: needs a key and a caption")
-        found.setdefault(row["key"], []).append(row["caption"])
-    return {key: tuple(texts) for key, texts in found.items()}
+        texts_of_key.setdefault(row["key"], []).append(row["caption"])
+    return {key: tuple(texts) for key, texts in texts_of_key.items()}
 
 
 def _read_json(path: Path) -> CaptionTable:

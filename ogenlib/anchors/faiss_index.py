@@ -1,10 +1,10 @@
 """An approximate index of a large pool, by faiss (the extra ``faiss``).
 
-Up to ten million rows: inverted lists of half-precision rows, so what is found has exact cosines and only lists that
-are not probed are missed. Above: inverted lists of product-quantised codes, whose best are ranked again by their
-rows in the pool. docs/anchors.md has the arithmetic.
+Up to ten million features: inverted lists of half-precision copies, so neighbours have exact cosines and only lists
+that are not probed are missed. Above: inverted lists of product-quantised codes, whose best are ranked again by their
+features in the pool. docs/anchors.md has the arithmetic.
 
-Notation: `N` rows, `D` embedding, `Q` queries, `k` neighbours, `L` inverted lists.
+Notation: `N` features, `D` embedding, `Q` queries, `k` neighbours, `L` inverted lists.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ from ogenlib.anchors.faiss_file import read_index, write_index
 from ogenlib.anchors.pool import BLOCK, CandidatePool
 
 KINDS = ("auto", "flat", "ivf", "ivf-pq")
-PQ_ABOVE = 10_000_000  # rows whose half-precision copies would take 10 GB at D = 512
+PQ_ABOVE = 10_000_000  # features whose half-precision copies would take 10 GB at D = 512
 FLAT_BELOW = 50_000  # where lists save less than they cost
 TRAIN_PER_LIST = 40  # faiss warns below 39 points a centroid
-GRAPH_FROM = 16_384  # lists from which each row's is found by a graph over them, not by comparing with all
+GRAPH_FROM = (
+    16_384  # lists from which that of each feature is looked up by a graph over them, not by comparing with all
+)
 PQ_ROUNDS = 10  # of k-means for the codes, as many as faiss takes for the lists
 CODE_BYTES = 64  # at D = 512, a byte for every 8 dimensions
 GATHER = 64  # queries whose candidates are read from the pool together
 
 
 def choose_kind(count: int) -> str:
-    """The kind that "auto" takes for `count` rows."""
+    """The kind that "auto" takes for `count` features."""
     if count > PQ_ABOVE:
         return "ivf-pq"
     return "flat" if count < FLAT_BELOW else "ivf"
@@ -39,8 +41,8 @@ def choose_kind(count: int) -> str:
 
 def choose_lists(count: int) -> int:
     """`L`: the power of two nearest to 4 sqrt(N), as faiss's guidelines have it, and no more than can be trained."""
-    wanted = 2 ** round(math.log2(4 * math.sqrt(max(count, 1))))
-    return max(1, min(wanted, count // TRAIN_PER_LIST))
+    nearest = 2 ** round(math.log2(4 * math.sqrt(max(count, 1))))
+    return max(1, min(nearest, count // TRAIN_PER_LIST))
 
 
 class FaissIndex:
@@ -49,7 +51,7 @@ class FaissIndex:
     Attributes:
         kind: ``flat``, ``ivf`` or ``ivf-pq``.
         probe: lists a query looks into.
-        refine: candidates for each of the k that are ranked again by the pool's own rows; 1 for none.
+        refine: candidates for each of the k that are ranked again by the pool's own features; 1 for none.
     """
 
     def __init__(
@@ -84,9 +86,9 @@ class FaissIndex:
         Args:
             kind: ``auto`` takes `choose_kind(N)`.
             lists: `L`; None for `choose_lists(N)`.
-            code_bytes: of a product-quantised row; divides D.
+            code_bytes: of a product-quantised feature; divides D.
             refine: None for 1, or 4 where codes are quantised.
-            seed: of the rows that centroids are trained on.
+            seed: of the features that centroids are trained on.
 
         Raises:
             ImportError: faiss is not installed.
@@ -106,17 +108,17 @@ class FaissIndex:
         described = {"flat": "Flat", "ivf": f"{coarse},SQfp16", "ivf-pq": f"{coarse},PQ{code_bytes}np"}[kind]
         # "np": without polysemous training, minutes of annealing for a search that is not used here
         index = faiss.index_factory(dim, described, faiss.METRIC_INNER_PRODUCT)
-        if kind == "ivf-pq":  # faiss's own 25 rounds over all rows cost several times the lists
+        if kind == "ivf-pq":  # faiss's own 25 rounds over all features cost several times the lists
             index.pq.cp.niter, index.pq.cp.max_points_per_centroid = PQ_ROUNDS, TRAIN_PER_LIST
         if kind != "flat":
             index.train(_sample(pool, side, max(lists * TRAIN_PER_LIST, 256 * TRAIN_PER_LIST), seed).numpy())
-        for _, rows in pool.blocks(side, block):
-            index.add(rows.float().contiguous().numpy())
+        for _, features in pool.blocks(side, block):
+            index.add(features.float().contiguous().numpy())
         refine = (4 if kind == "ivf-pq" else 1) if refine is None else refine
         return cls(index, pool, kind, side, probe=probe, refine=refine)
 
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Cosines `(Q, k)` and rows `(Q, k)`, best first; where the probed lists hold fewer, -inf and -1.
+        """Cosines `(Q, k)` and indices `(Q, k)`, best first; where the probed lists hold fewer, -inf and -1.
 
         Raises:
             ValueError: `k` below 1, or queries of another width.
@@ -124,30 +126,30 @@ class FaissIndex:
         if k < 1 or queries.ndim != 2 or queries.shape[1] != self.pool.embed_dim:
             raise ValueError(f"k={k}, queries {tuple(queries.shape)}: expected k >= 1 and (Q, {self.pool.embed_dim})")
         unit = F.normalize(queries.detach().cpu().float(), dim=-1).contiguous()
-        wanted = min(k, len(self.pool))
-        candidates = min(wanted * self.refine, len(self.pool))
-        scores, rows = self._indexed(unit, candidates)
+        best = min(k, len(self.pool))
+        candidates = min(best * self.refine, len(self.pool))
+        scores, indices = self._indexed(unit, candidates)
         if self.refine > 1:
-            scores, rows = self._ranked_again(unit, rows, wanted)
-        return scores.masked_fill(rows < 0, -torch.inf), rows
+            scores, indices = self._ranked_again(unit, indices, best)
+        return scores.masked_fill(indices < 0, -torch.inf), indices
 
     def _indexed(self, unit: Tensor, k: int) -> tuple[Tensor, Tensor]:
         if self.kind != "flat":
             self.index.nprobe = min(self.probe, self.index.nlist)
-        scores, rows = self.index.search(unit.numpy(), k)
-        return torch.from_numpy(scores), torch.from_numpy(rows)
+        scores, indices = self.index.search(unit.numpy(), k)
+        return torch.from_numpy(scores), torch.from_numpy(indices)
 
-    def _ranked_again(self, unit: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def _ranked_again(self, unit: Tensor, indices: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The k best candidates of each query by their features in the pool."""
         scores, chosen = [], []
-        for query, found in zip(unit.split(GATHER), rows.split(GATHER), strict=True):
-            # each row is read once and in the order of the files
-            distinct, place = found.clamp_min(0).unique(return_inverse=True)
+        for query, candidates in zip(unit.split(GATHER), indices.split(GATHER), strict=True):
+            # each feature is read once and in the order of the files
+            distinct, place = candidates.clamp_min(0).unique(return_inverse=True)
             features = F.normalize(self.pool.features(distinct, self.side), dim=-1)
-            exact = (query @ features.T).gather(1, place).masked_fill(found < 0, -torch.inf)
+            exact = (query @ features.T).gather(1, place).masked_fill(candidates < 0, -torch.inf)
             best, order = exact.sort(dim=1, descending=True, stable=True)
             scores.append(best[:, :k])
-            chosen.append(found.gather(1, order)[:, :k])
+            chosen.append(candidates.gather(1, order)[:, :k])
         return torch.cat(scores), torch.cat(chosen)
 
     @property
@@ -173,12 +175,12 @@ class FaissIndex:
 
 
 def _sample(pool: CandidatePool, side: str, count: int, seed: int) -> Tensor:
-    """`(n, D)`: at most `count` rows drawn without repeats."""
+    """`(n, D)`: at most `count` features drawn without repeats."""
     if count >= len(pool):
-        rows = torch.arange(len(pool))
+        indices = torch.arange(len(pool))
     else:
-        rows = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))[:count].sort().values
-    return pool.features(rows, side).contiguous()
+        indices = torch.randperm(len(pool), generator=torch.Generator().manual_seed(seed))[:count].sort().values
+    return pool.features(indices, side).contiguous()
 
 
 def _faiss() -> Any:

@@ -1,6 +1,6 @@
 """A pool of image-text pairs to retrieve from: their features by a CLIP model, their texts and their keys.
 
-Notation: `N` pairs, `D` embedding, `Q` queries, `k` neighbours, `R` rows asked for.
+Notation: `N` pairs, `D` embedding, `Q` queries, `k` neighbours, `R` pairs asked for.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ POOL_SHARDS = ShardFormat(
 SIDES = ("images", "texts")
 WHAT, FIX = "a pool of image-text pairs", "make it anew with extract_pool(clip, images, captions, folder)"
 _TENSORS = ("images", "keys", "key_ends", "captions", "caption_ends")
-BLOCK = 65536  # rows that are turned to fp32 at a time: 128 MiB at D = 512
+BLOCK = 65536  # features that are turned to fp32 at a time: 128 MiB at D = 512
 
 
 class _Header(TypedDict):
@@ -42,7 +42,7 @@ class _Header(TypedDict):
 class PoolPart:
     """Some pairs of a pool, in one file or in memory.
 
-    images, texts: unit rows `(n, D)` of the same float type; texts may be absent.
+    images, texts: unit vectors `(n, D)` of the same float type; texts may be absent.
     keys, captions: n each.
     """
 
@@ -81,9 +81,9 @@ class PoolPart:
         """
         file = open_tensors(path, what=WHAT, fix=FIX)
         header = file.header("pool", WHAT, FIX)
-        found = header.get("format") if isinstance(header, dict) else None
-        if found != FORMAT:
-            raise DamagedFile(f"{path} is no pool of format {FORMAT} (its format is {found!r}); {FIX}")
+        version = header.get("format") if isinstance(header, dict) else None
+        if version != FORMAT:
+            raise DamagedFile(f"{path} is no pool of format {FORMAT} (its format is {version!r}); {FIX}")
         fingerprint = conform(header, _Header, path, WHAT, FIX)["fingerprint"]
         check_fingerprint(fingerprint, path, WHAT, FIX)
         tensors = file.tensors
@@ -107,7 +107,7 @@ class CandidatePool:
     """N image-text pairs in parts that need not fit in memory together.
 
     Made by `extract_pool`, or by `from_features` of features that somebody else computed. Rows are numbered through
-    all parts. Nothing is copied: rows of a saved pool are read from their files when they are used.
+    all parts. Nothing is copied: features of a saved pool are read from their files when they are used.
 
     Attributes:
         parts: see `PoolPart`.
@@ -152,49 +152,49 @@ class CandidatePool:
         return part.texts
 
     def blocks(self, side: str = "images", size: int = BLOCK) -> Iterator[tuple[int, Tensor]]:
-        """(first row, rows `(n, D)`) of at most `size` rows each, in order, in the type they are kept in."""
+        """(first index, features `(n, D)`) of at most `size` pairs each, in order, in the type they are kept in."""
         for start, part in zip(self.starts, self.parts, strict=False):
-            rows = self._side(part, side)
-            for first in range(0, len(rows), size):
-                yield start + first, rows[first : first + size]
+            features = self._side(part, side)
+            for first in range(0, len(features), size):
+                yield start + first, features[first : first + size]
 
     def features(self, rows: Tensor | Sequence[int], side: str = "images") -> Tensor:
-        """`(R, D)`, fp32: the features of some rows."""
-        wanted = torch.as_tensor(rows, dtype=torch.long).cpu()
-        self._check_rows(wanted)
-        found = torch.empty(len(wanted), self.embed_dim)
+        """`(R, D)`, fp32: the features of some pairs."""
+        indices = torch.as_tensor(rows, dtype=torch.long).cpu()
+        self._check_indices(indices)
+        features = torch.empty(len(indices), self.embed_dim)
         for start, part in zip(self.starts, self.parts, strict=False):
-            inside = (wanted >= start) & (wanted < start + len(part.images))
+            inside = (indices >= start) & (indices < start + len(part.images))
             if inside.any():
-                found[inside] = self._side(part, side)[wanted[inside] - start].float()
-        return found
+                features[inside] = self._side(part, side)[indices[inside] - start].float()
+        return features
 
     def keys(self, rows: Tensor | Sequence[int]) -> list[str]:
-        """The names of some rows' images."""
+        """The names of some pairs' images."""
         return [part.keys[i] for part, i in self._places(rows)]
 
     def captions(self, rows: Tensor | Sequence[int]) -> list[str]:
-        """The texts of some rows."""
+        """The texts of some pairs."""
         return [part.captions[i] for part, i in self._places(rows)]
 
-    def _places(self, rows: Tensor | Sequence[int]) -> list[tuple[PoolPart, int]]:
-        wanted = torch.as_tensor(rows, dtype=torch.long).cpu()
-        self._check_rows(wanted)
-        parts = torch.searchsorted(torch.tensor(self.starts[1:]), wanted, right=True)
-        pairs = zip(parts.tolist(), wanted.tolist(), strict=True)
-        return [(self.parts[part], row - self.starts[part]) for part, row in pairs]
+    def _places(self, indices: Tensor | Sequence[int]) -> list[tuple[PoolPart, int]]:
+        numbers = torch.as_tensor(indices, dtype=torch.long).cpu()
+        self._check_indices(numbers)
+        parts = torch.searchsorted(torch.tensor(self.starts[1:]), numbers, right=True)
+        pairs = zip(parts.tolist(), numbers.tolist(), strict=True)
+        return [(self.parts[part], index - self.starts[part]) for part, index in pairs]
 
-    def _check_rows(self, rows: Tensor) -> None:
-        outside = rows[(rows < 0) | (rows >= len(self))]
-        if rows.ndim != 1 or len(outside):
-            shown = int(outside[0]) if len(outside) else tuple(rows.shape)
+    def _check_indices(self, indices: Tensor) -> None:
+        outside = indices[(indices < 0) | (indices >= len(self))]
+        if indices.ndim != 1 or len(outside):
+            shown = int(outside[0]) if len(outside) else tuple(indices.shape)
             raise ValueError(f"rows {shown}: pass a list of numbers from 0 to {len(self) - 1}")
 
     def search(self, queries: Tensor, k: int, side: str = "images", block: int = BLOCK) -> tuple[Tensor, Tensor]:
-        """Cosines `(Q, k)` and rows `(Q, k)` of the nearest pairs, exact; see `exact_top_k` for what it raises.
+        """Cosines `(Q, k)` and indices `(Q, k)` of the nearest pairs, exact; see `exact_top_k` for what it raises.
 
         side: whether queries are compared with the pairs' images or with their texts.
-        block: rows read at a time; it changes results by rounding only.
+        block: pairs read at a time; it changes results by rounding only.
         """
         return exact_top_k(queries, self.blocks(side, block), k)
 
@@ -211,10 +211,10 @@ class CandidatePool:
         dtype: torch.dtype = torch.float16,
         fingerprint: Mapping[str, Any] | None = None,
     ) -> CandidatePool:
-        """A pool of features `(N, D)` that were computed elsewhere; kept as unit rows in `dtype`.
+        """A pool of features `(N, D)` that were computed elsewhere; kept as unit vectors in `dtype`.
 
         keys: None for ``row/0``, ``row/1``, ...
-        Raises ValueError for shapes that do not match, and rows that are zero or not finite.
+        Raises ValueError for shapes that do not match, and features that are zero or not finite.
         """
         names = keys if keys is not None else [f"row/{i}" for i in range(len(images))]
         sides = {"images": unit_rows(images, dtype), "texts": None if texts is None else unit_rows(texts, dtype)}
@@ -235,7 +235,7 @@ class CandidatePool:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], expect: Mapping[str, Any] | None = None) -> CandidatePool:
-        """Open a pool: a file, or a folder that `extract_pool` made; rows are mapped from the files.
+        """Open a pool: a file, or a folder that `extract_pool` made; features are mapped from the files.
 
         expect: the fingerprint it must have, or only some of its fields.
         Raises FileNotFoundError; ValueError for what is no pool, or one made from something else.
@@ -268,12 +268,12 @@ class CandidatePool:
 
 
 def unit_rows(features: Tensor, dtype: torch.dtype) -> Tensor:
-    """`(N, D)` on the CPU in `dtype`, normalised in fp32; ValueError for rows of length zero or not finite."""
-    rows = torch.as_tensor(features).detach().cpu().float()
-    if rows.ndim != 2:
-        raise ValueError(f"features are {tuple(rows.shape)}, expected (N, D)")
-    lengths = rows.norm(dim=-1)
+    """`(N, D)` on the CPU in `dtype`, normalised in fp32; ValueError for features of length zero or not finite."""
+    vectors = torch.as_tensor(features).detach().cpu().float()
+    if vectors.ndim != 2:
+        raise ValueError(f"features are {tuple(vectors.shape)}, expected (N, D)")
+    lengths = vectors.norm(dim=-1)
     bad = (~(lengths.isfinite() & (lengths > 0))).nonzero().flatten().tolist()
     if bad:
-        raise ValueError(f"features in rows {bad[:3]} are zero or not finite ({len(bad)} of {len(rows)}); drop them")
-    return F.normalize(rows, dim=-1).to(dtype)
+        raise ValueError(f"features in rows {bad[:3]} are zero or not finite ({len(bad)} of {len(vectors)}); drop them")
+    return F.normalize(vectors, dim=-1).to(dtype)

@@ -69,12 +69,12 @@ def extract_pool(
         made_from = bank_fingerprint(clip, images, dtype=dtype)
         return {**made_from, "captions": short_hash(list(told.values())), "texts": texts}, len(images)
 
-    def shard(path: Path, rows: range) -> None:
+    def shard(path: Path, indices: range) -> None:
         if path.is_file():
             return
         # An ordinary bank while it grows: that is what makes a killed run go on.
         bank_file = path.with_suffix(".images.safetensors")
-        bank = FeatureBank.extract(clip, images.subset(rows), dtype=dtype, path=bank_file, **options)
+        bank = FeatureBank.extract(clip, images.subset(indices), dtype=dtype, path=bank_file, **options)
         lines = [told[key] for key in bank.keys]
         encoded = _encode_texts(clip, lines, dtype) if texts else None
         part = PoolPart(bank.features[:, 0], encoded, Strings.of(bank.keys), Strings.of(lines))

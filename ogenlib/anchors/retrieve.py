@@ -42,7 +42,7 @@ class Search(Protocol):
     """A pool, or an index of it."""
 
     def search(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Cosines `(Q, k)` and rows `(Q, k)`, best first; a row of -1 is none."""
+        """Cosines `(Q, k)` and indices `(Q, k)`, best first; an index of -1 is none."""
         ...
 
 
@@ -93,15 +93,15 @@ class Anchors:
 
     def images(self, candidates: ImageSet) -> ImageSet:
         """The anchors' images, labelled with the classes that found them; ValueError if some are not there."""
-        found = {item.key: item for item in candidates}
-        missing = [key for key in self.keys if key not in found]
+        by_key = {item.key: item for item in candidates}
+        missing = [key for key in self.keys if key not in by_key]
         if missing:
             raise ValueError(
                 f"{len(missing)} of {len(self)} anchors are not among these images, the first {missing[:3]}; "
                 "pass the images that the pool was made from"
             )
         items = (
-            Item(found[key].image, label, found[key].domain, key)
+            Item(by_key[key].image, label, by_key[key].domain, key)
             for key, label in zip(self.keys, self.labels, strict=True)
         )
         return ImageSet(items, self.classnames)
@@ -193,30 +193,30 @@ def retrieve(
     """
     _check(pool, bank, k, per_class, same, too_near)
     queries = F.normalize(bank.features.float().mean(1), dim=-1)
-    cosines, rows = (found.cpu() for found in (index or pool).search(queries, k))
-    owners = bank.labels.cpu()[:, None].expand_as(rows).reshape(-1)
-    cosines, rows = cosines.reshape(-1), rows.reshape(-1)
+    cosines, indices = (part.cpu() for part in (index or pool).search(queries, k))
+    owners = bank.labels.cpu()[:, None].expand_as(indices).reshape(-1)
+    cosines, indices = cosines.reshape(-1), indices.reshape(-1)
 
-    near = torch.zeros_like(rows, dtype=torch.bool) if too_near is None else cosines >= too_near
-    refused = {int(row) for row in rows[near]}
+    near = torch.zeros_like(indices, dtype=torch.bool) if too_near is None else cosines >= too_near
+    refused = {int(i) for i in indices[near]}
     banned = set(exclude)
-    candidates = rows[rows >= 0].unique()
+    candidates = indices[indices >= 0].unique()
     if banned:
         named = zip(candidates.tolist(), pool.keys(candidates), strict=True)
-        refused |= {row for row, key in named if key in banned}
-    usable = (rows >= 0) & ~torch.isin(rows, torch.tensor(sorted(refused), dtype=torch.long))
-    cosines, rows, owners = cosines[usable], rows[usable], owners[usable]
+        refused |= {i for i, key in named if key in banned}
+    usable = (indices >= 0) & ~torch.isin(indices, torch.tensor(sorted(refused), dtype=torch.long))
+    cosines, indices, owners = cosines[usable], indices[usable], owners[usable]
 
     order = cosines.argsort(descending=True, stable=True)
-    cosines, rows, owners = cosines[order], rows[order], owners[order]
-    first = _first_of_each(rows)
-    cosines, rows, owners = cosines[first], rows[first], owners[first]
+    cosines, indices, owners = cosines[order], indices[order], owners[order]
+    first = _first_of_each(indices)
+    cosines, indices, owners = cosines[first], indices[first], owners[first]
     kept: list[int] = []
     for label in range(len(bank.classnames)):
-        kept += _of_class(pool, (owners == label).nonzero().flatten(), rows, same, per_class)
+        kept += _of_class(pool, (owners == label).nonzero().flatten(), indices, same, per_class)
     if not kept:
         raise ValueError(f"no candidate is left for any of {len(bank.classnames)} classes; raise k or too_near")
-    chosen = rows[kept]
+    chosen = indices[kept]
     settings = {"k": k, "per_class": per_class, "same": same, "too_near": too_near, "excluded": len(banned)}
     return Anchors(
         rows=tuple(chosen.tolist()),
@@ -230,23 +230,23 @@ def retrieve(
     )
 
 
-def _first_of_each(rows: Tensor) -> Tensor:
-    """Where each row number stands for the first time, in order."""
-    by_row, order = rows.sort(stable=True)
-    new = torch.ones_like(by_row, dtype=torch.bool)
-    new[1:] = by_row[1:] != by_row[:-1]
+def _first_of_each(indices: Tensor) -> Tensor:
+    """Where each index stands for the first time, in order."""
+    in_order, order = indices.sort(stable=True)
+    new = torch.ones_like(in_order, dtype=torch.bool)
+    new[1:] = in_order[1:] != in_order[:-1]
     return order[new].sort().values
 
 
 def _of_class(
-    pool: CandidatePool, places: Tensor, rows: Tensor, same: float | None, per_class: int | None
+    pool: CandidatePool, places: Tensor, indices: Tensor, same: float | None, per_class: int | None
 ) -> list[int]:
     """The places, best first, that one class keeps."""
     most = len(places) if per_class is None else per_class
     if same is None or not len(places):
         return places[:most].tolist()
     kept: list[int] = []
-    features = F.normalize(pool.features(rows[places]), dim=-1)
+    features = F.normalize(pool.features(indices[places]), dim=-1)
     taken = torch.empty(min(most, len(places)), pool.embed_dim)
     for place, feature in zip(places.tolist(), features, strict=True):
         if len(kept) == most:
@@ -271,6 +271,6 @@ def _check(
             f"the bank has {bank.features.shape[-1]} dimensions, the pool {pool.embed_dim}; "
             "make both with the same model"
         )
-    hashes = [made.get("backbone", {}).get("weights_hash") for made in (pool.fingerprint, bank.fingerprint)]
+    hashes = [part.fingerprint.get("backbone", {}).get("weights_hash") for part in (pool, bank)]
     if None not in hashes and hashes[0] != hashes[1]:
         raise ValueError(f"the pool is of weights {hashes[0]}, the bank of {hashes[1]}; make both with one model")

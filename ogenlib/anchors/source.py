@@ -78,14 +78,14 @@ class AnchorSource:
             ValueError: an image without a caption, and what `extract_pool` (a folder of another pool) and `retrieve`
                 refuse.
         """
-        made: dict[str, Any] = {}
+        inputs: dict[str, Any] = {}
         if self.captioner is not None:
-            made["captions"] = caption_table(train, self.captioner)
+            inputs["captions"] = caption_table(train, self.captioner)
         if self.candidates is not None:
             pool = extract_pool(clip, self.candidates, self.told, folder, texts=False, **extraction)
-            found = retrieve(pool, FeatureBank.extract(clip, train) if bank is None else bank, k, per_class=per_class)
-            made["anchors"] = AnchorPairs.load(clip, found, self.candidates, views, self.told, seed=seed)
-        return made
+            anchors = retrieve(pool, FeatureBank.extract(clip, train) if bank is None else bank, k, per_class=per_class)
+            inputs["anchors"] = AnchorPairs.load(clip, anchors, self.candidates, views, self.told, seed=seed)
+        return inputs
 
 
 def anchor_source(
@@ -213,13 +213,13 @@ def _fitting(file: FileCaptions, data: Dataset, unnamed: bool) -> tuple[Captione
 def _candidates_file(path: Path) -> Path:
     if not path.is_dir():
         return path
-    found = [path / name for name in FILES if (path / name).is_file()]
-    if not found:
+    files = [path / name for name in FILES if (path / name).is_file()]
+    if not files:
         raise FileNotFoundError(
             f"{path}: holds no {' or '.join(FILES)}; give a folder of images with such a file, whose keys are the "
             "images' names in that folder"
         )
-    return found[0]
+    return files[0]
 
 
 def _is_karpathy(file: Path) -> bool:

@@ -61,9 +61,9 @@ class TransformersCaptioner:
         texts: list[str] = []
         with tqdm(total=len(images), desc="captioning", unit="image", disable=not self.progress) as bar:
             for start in range(0, len(images), self.batch_size):
-                rows = range(start, min(start + self.batch_size, len(images)))
-                texts += self._written([images.open(row) for row in rows])
-                bar.update(len(rows))
+                indices = range(start, min(start + self.batch_size, len(images)))
+                texts += self._written([images.open(i) for i in indices])
+                bar.update(len(indices))
         return texts
 
     def _written(self, pictures: list[Any]) -> list[str]:
@@ -89,9 +89,9 @@ def _classes() -> tuple[Any, Any]:
         ) from error
     # Older releases name the class of all image-to-text models otherwise.
     for name in ("AutoModelForImageTextToText", "AutoModelForVision2Seq"):
-        found = getattr(transformers, name, None)
-        if found is not None:
-            return transformers.AutoProcessor, found
+        model_class = getattr(transformers, name, None)
+        if model_class is not None:
+            return transformers.AutoProcessor, model_class
     raise ImportError(
         f"transformers {transformers.__version__} has no AutoModelForImageTextToText: pip install 'ogenlib[captions]'"
     )

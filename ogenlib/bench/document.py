@@ -133,8 +133,8 @@ def _means(rows: Sequence[Row], over: str) -> list[Row]:
 
 def _detection(shown: Sequence[Cell]) -> dict[str, Any]:
     """Histograms and curves of the first seed."""
-    found = [{**_who(c), "seed": c["seed"], **c["detection"]} for c in shown if "detection" in c]
-    return {"detection": found} if found else {}
+    entries = [{**_who(c), "seed": c["seed"], **c["detection"]} for c in shown if "detection" in c]
+    return {"detection": entries} if entries else {}
 
 
 def _robustness(cells: Sequence[Cell]) -> Mapping[str, Any]:
@@ -175,8 +175,8 @@ def _counted_texts(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _who(cell: Cell) -> dict[str, Any]:
-    found: Mapping[str, Any] = cell
-    return {key: found[key] for key in ("host", "ogen", "shots") if key in found}
+    fields: Mapping[str, Any] = cell
+    return {key: fields[key] for key in ("host", "ogen", "shots") if key in fields}
 
 
 def _per_class(cells: Sequence[Cell], home: str) -> list[dict[str, Any]]:
@@ -198,16 +198,16 @@ def _per_class(cells: Sequence[Cell], home: str) -> list[dict[str, Any]]:
 
 def add_thumbnails(pairs: list[Confusion], parts: Sequence[Part]) -> None:
     """Small pictures in place of the image keys of confusions."""
-    wanted = {(pair["dataset"], key) for pair in pairs for key in pair["keys"][:THUMBNAILS]}
-    found = {
+    shown = {(pair["dataset"], key) for pair in pairs for key in pair["keys"][:THUMBNAILS]}
+    pictures = {
         (part.dataset, key): (part.images, i)
         for part in parts
         for i, key in enumerate(part.images.keys)
-        if (part.dataset, key) in wanted
+        if (part.dataset, key) in shown
     }
     for pair in pairs:
         keys = pair.pop("keys")
-        pair["thumbnails"] = [_data_uri(*found[pair["dataset"], key]) for key in keys[:THUMBNAILS]]
+        pair["thumbnails"] = [_data_uri(*pictures[pair["dataset"], key]) for key in keys[:THUMBNAILS]]
 
 
 def _data_uri(images: ImageSet, i: int) -> str:

@@ -41,7 +41,7 @@ from ogenlib.utils.locks import claim, hold
 __all__ = ["PROTOCOLS", "BenchConfig", "run_bench"]
 
 FORMAT = "cell/3"  # of the files in cells/
-SYNTHESIZED = 60  # rows of a class in the picture of features
+SYNTHESIZED = 60  # synthesized features of a class in the picture
 CURVES = ("epoch", "base", "new", "H", "joint_H", "ce")
 
 
@@ -144,19 +144,19 @@ def _cells(shared: _Shared, runs: Sequence[_Run], bar: tqdm[Any]) -> list[Cell]:
     and reads what the others have finished.
     """
     images = lru_cache(maxsize=1)(partial(_training_images, shared))
-    found: dict[_Run, Cell] = {}
-    while len(found) < len(runs):
-        open_runs = [run for run in runs if run not in found]
+    cells: dict[_Run, Cell] = {}
+    while len(cells) < len(runs):
+        open_runs = [run for run in runs if run not in cells]
         for run in open_runs:
             with claim(shared.out / run.name(shared)) as mine:
                 if mine:
                     bar.set_postfix_str(run.name(shared))
-                    found[run] = _cell(shared, images(run.shots, run.seed), run)
+                    cells[run] = _cell(shared, images(run.shots, run.seed), run)
                     bar.update()
-        if not any(run in found for run in open_runs):
+        if not any(run in cells for run in open_runs):
             with hold(shared.out / open_runs[0].name(shared)):
                 pass  # another process has just finished it
-    return [found[run] for run in runs]
+    return [cells[run] for run in runs]
 
 
 def _tested(config: BenchConfig, clip: Backbone, planned: Plan, out: Path, progress: bool) -> Tested:
@@ -294,8 +294,8 @@ def _train(
     def measure(host: Host, epoch: int) -> dict[str, float]:
         if not before:
             before.append((epoch, time.perf_counter() - began))
-        wanted = shared.config.measured(epoch, host.uses_cached_features)
-        return shared.plan.judge.measure(host, shared.tested) if wanted else {}
+        due = shared.config.measured(epoch, host.uses_cached_features)
+        return shared.plan.judge.measure(host, shared.tested) if due else {}
 
     history = fit(model, bank, out=partial, measure=measure, **settings).epochs
     if model.training_free:
@@ -321,9 +321,9 @@ def _projection(shared: _Shared, model: OGEN, seed: int) -> dict[str, Any] | Non
         return None
     generator = model.rows.generator
     w = zero_shot_weights(shared.clip, names, shared.plan.source.templates)
-    made = generator.synthesize(w, SYNTHESIZED, generator=torch.Generator().manual_seed(seed))
+    synthesized = generator.synthesize(w, SYNTHESIZED, generator=torch.Generator().manual_seed(seed))
     labels = torch.arange(len(w)).repeat_interleave(SYNTHESIZED)
-    points = project(real.features[:, 0], real.labels, made, labels, names, w)
+    points = project(real.features[:, 0], real.labels, synthesized, labels, names, w)
     return {"variant": generator.variant, **points}
 
 

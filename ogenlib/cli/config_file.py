@@ -75,11 +75,11 @@ def read_yaml(path: Path) -> Mapping[str, Any]:
 
 def _options(parser: argparse.ArgumentParser) -> dict[str, list[argparse.Action]]:
     """The options by what they are called in files: several actions where flags share one value."""
-    found: dict[str, list[argparse.Action]] = {}
+    options: dict[str, list[argparse.Action]] = {}
     for action in parser._actions:
         if action.option_strings and action.dest not in NOT_IN_FILES:
-            found.setdefault(action.dest, []).append(action)
-    return found
+            options.setdefault(action.dest, []).append(action)
+    return options
 
 
 def _parsed(actions: list[argparse.Action], value: Any) -> Any:

@@ -76,8 +76,8 @@ def _check(args: argparse.Namespace) -> None:
     from ogenlib.data import check_dataset, check_suite, load_dataset
 
     if args.root is not None:
-        found = check_suite(args.name, args.root, read=args.read, progress=not args.quiet)
-        lines, wrong = found.lines(), None if found.ok else found.summary()
+        suite_report = check_suite(args.name, args.root, read=args.read, progress=not args.quiet)
+        lines, wrong = suite_report.lines(), None if suite_report.ok else suite_report.summary()
     else:
         report = check_dataset(load_dataset(args.name, skip_bad=args.skip_bad))
         lines, wrong = report.lines(), None

@@ -108,12 +108,12 @@ def writable(folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         check_writable(folder)
         yield
     except BaseException:
         with suppress(OSError):  # the first that holds something ends it
-            for path in made:
+            for path in created:
                 path.rmdir()
         raise

@@ -65,8 +65,8 @@ def listing(name: str, clip: ClipLike) -> Listed:
 
 
 def _kept() -> list[Listed]:
-    found: list[Listed] = json.loads(files("ogenlib.cli").joinpath(LIST).read_text(encoding="utf-8"))
-    return found
+    listed: list[Listed] = json.loads(files("ogenlib.cli").joinpath(LIST).read_text(encoding="utf-8"))
+    return listed
 
 
 def options(parser: argparse.ArgumentParser) -> None:

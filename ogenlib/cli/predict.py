@@ -34,11 +34,11 @@ def run(args: argparse.Namespace) -> None:
     if more is not None:
         classifier = classifier.with_names(more, add=True)
     predictions = classifier.predict(args.images, top_k=args.top_k)
-    found = [
+    entries = [
         {"image": str(path), "names": list(p.names), "probabilities": list(p.probabilities)}
         for path, p in zip(args.images, predictions, strict=True)
     ]
-    if printed_or_written(args, found, "predictions.json"):
+    if printed_or_written(args, entries, "predictions.json"):
         return
     for path, p in zip(args.images, predictions, strict=True):
         chances = zip(p.names, p.probabilities, strict=True)

@@ -19,13 +19,13 @@ def note(args: argparse.Namespace, text: str) -> None:
         say(text)
 
 
-def printed_or_written(args: argparse.Namespace, found: list[dict[str, Any]], name: str) -> bool:
+def printed_or_written(args: argparse.Namespace, entries: list[dict[str, Any]], name: str) -> bool:
     """Write what a command found to --out, if asked, and print it as JSON with --json; whether it was printed."""
     folder = out_if_asked(args)
     if folder is not None:
-        write_json(folder / name, found)
+        write_json(folder / name, entries)
     if getattr(args, "json", False):
-        print(json.dumps(found, indent=1))
+        print(json.dumps(entries, indent=1))
         return True
     return False
 

@@ -77,8 +77,8 @@ def _value(owner: str, types: Mapping[str, Any], key: str, parsed: Any) -> Any:
     if float in accepted and type(parsed) is int and abs(parsed) <= LARGEST:
         parsed = float(parsed)
     if _kind(parsed) not in accepted:
-        wanted = " or ".join(WORDS[kind] for kind in accepted)
-        raise ValueError(f"'{key}={_written(parsed)}': {key} takes {wanted}")
+        expected = " or ".join(WORDS[kind] for kind in accepted)
+        raise ValueError(f"'{key}={_written(parsed)}': {key} takes {expected}")
     return parsed
 
 

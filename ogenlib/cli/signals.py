@@ -59,7 +59,7 @@ def ending() -> Iterator[Ending]:
 
     A signal that is ignored stays so, as SIGHUP is under nohup. Outside the main thread nothing is changed.
     """
-    found = Ending()
+    end = Ending()
     before = {}
     if threading.current_thread() is threading.main_thread():
         for number in (getattr(signal, name) for name in NAMES if hasattr(signal, name)):
@@ -68,8 +68,8 @@ def ending() -> Iterator[Ending]:
                 before[number] = handler
     try:
         for number in before:
-            signal.signal(number, found)
-        yield found
+            signal.signal(number, end)
+        yield end
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -2,7 +2,7 @@
 
 Features that somebody else computed become a bank with `FeatureBank.from_features`.
 
-Notation: `N` images, `V` views, `C` classes, `D` embedding, `B` rows of a training batch.
+Notation: `N` images, `V` views, `C` classes, `D` embedding, `B` images of a training batch.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SHARDS = ShardFormat(
 class FeatureBank(LabelledRows):
     """Features of N images in V views.
 
-    features: (N, V, D) unit rows, in the storage dtype, on the CPU unless moved.
+    features: (N, V, D) unit vectors, in the storage dtype, on the CPU unless moved.
     labels: (N,) int64 into `classnames`.
     fingerprint: what the features were made from, JSON-able: `backbone`, `data`, `views`, `augment`, `seed`,
         `dtype`; `augment` and `seed` are None for the clean view, which neither changes.
@@ -68,14 +68,14 @@ class FeatureBank(LabelledRows):
 
     # ------------------------------------------------------------------ selecting
 
-    def _take(self, rows: Tensor, step: str, labels: Tensor, classnames: tuple[str, ...]) -> FeatureBank:
+    def _take(self, indices: Tensor, step: str, labels: Tensor, classnames: tuple[str, ...]) -> FeatureBank:
         return replace(
             self,
-            features=self.features[rows.to(self.features.device)],  # copied out of the file they are mapped from
+            features=self.features[indices.to(self.features.device)],  # copied out of the file they are mapped from
             labels=labels,
             classnames=classnames,
-            domains=[self.domains[i] for i in rows.tolist()],
-            keys=[self.keys[i] for i in rows.tolist()],
+            domains=[self.domains[i] for i in indices.tolist()],
+            keys=[self.keys[i] for i in indices.tolist()],
             fingerprint=selected(self.fingerprint, step),
         )
 
@@ -84,7 +84,7 @@ class FeatureBank(LabelledRows):
         return replace(self, features=self.features.to(device), labels=self.labels.to(device))
 
     def view(self, indices: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """(B, D) float32: one view drawn at random for each row of `indices` (B,).
+        """(B, D) float32: one view drawn at random for each of `indices` (B,).
 
         generator: a CPU generator; the draws do not depend on the device the features are on.
         """
@@ -95,7 +95,7 @@ class FeatureBank(LabelledRows):
         return torch.randint(self.features.shape[1], (count,), generator=generator)
 
     def pick(self, indices: Tensor, views: Tensor) -> Tensor:
-        """(B, D) float32: the rows `indices` (B,) in the views `views` (B,)."""
+        """(B, D) float32: the images `indices` (B,) in the views `views` (B,)."""
         device = self.features.device
         return self.features[indices.to(device), views.to(device)].float()
 
@@ -157,25 +157,29 @@ class FeatureBank(LabelledRows):
     ) -> FeatureBank:
         """A bank of features that were computed elsewhere, with one view each.
 
-        features: (N, D) of any length and float type (a NumPy array will do); kept as unit rows in float32.
+        features: (N, D) of any length and float type (a NumPy array will do); kept as unit vectors in float32.
         labels: (N,) into `classnames`.
         clip: what made them: the `EmbeddingTable` of the same model, or the model itself. Nothing can check
             that but the width.
-        Raises ValueError for shapes that do not match, labels outside `classnames`, and rows that are zero or
+        Raises ValueError for shapes that do not match, labels outside `classnames`, and features that are zero or
         not finite.
         """
         backbone = clip.fingerprint()
-        rows, index = torch.as_tensor(features).detach().cpu().float(), torch.as_tensor(labels).detach().cpu()
+        vectors, index = torch.as_tensor(features).detach().cpu().float(), torch.as_tensor(labels).detach().cpu()
         names = tuple(classnames)
-        _check_features(rows, index, names, backbone)
-        content = hashlib.sha256(rows.contiguous().numpy().data).hexdigest()[:16]
-        given = {"hash": short_hash([content, index.tolist(), names, domain]), "content": content, "images": len(rows)}
+        _check_features(vectors, index, names, backbone)
+        content = hashlib.sha256(vectors.contiguous().numpy().data).hexdigest()[:16]
+        given = {
+            "hash": short_hash([content, index.tolist(), names, domain]),
+            "content": content,
+            "images": len(vectors),
+        }
         return cls(
-            features=F.normalize(rows, dim=-1)[:, None],
+            features=F.normalize(vectors, dim=-1)[:, None],
             labels=index.long(),
             classnames=names,
-            domains=[domain] * len(rows),
-            keys=[f"row/{i}" for i in range(len(rows))],
+            domains=[domain] * len(vectors),
+            keys=[f"row/{i}" for i in range(len(vectors))],
             fingerprint={
                 "backbone": json.loads(json.dumps(backbone)),
                 "data": given,
@@ -209,7 +213,7 @@ class FeatureBank(LabelledRows):
             image's key and the view's number, so order, batch size and restarts do not change the pixels.
         augment: crops and flips of the augmented views; `Augment()` if not given.
         batch_size: images and views a forward pass; it changes features by rounding only.
-        dtype: float32, float16 or bfloat16 storage; rows are normalised in float32 first.
+        dtype: float32, float16 or bfloat16 storage; features are normalised in float32 first.
         path: where the bank goes. A bank with the same fingerprint that is already there is loaded; another
             is refused, or replaced with `overwrite`. Finished parts are kept in `path.partial/`, so a run
             that was killed goes on where it stopped; the folder disappears when the bank is complete.
@@ -233,14 +237,14 @@ class FeatureBank(LabelledRows):
 
         if path is None:
             return make()
-        found = None if overwrite else cls._finished(path, fingerprint, skip_bad)
-        if found is not None:
-            return found
+        finished = None if overwrite else cls._finished(path, fingerprint, skip_bad)
+        if finished is not None:
+            return finished
         with hold(path):
             # another process may have finished it while this one waited
-            found = None if overwrite else cls._finished(path, fingerprint, skip_bad)
-            if found is not None:
-                return found
+            finished = None if overwrite else cls._finished(path, fingerprint, skip_bad)
+            if finished is not None:
+                return finished
             make()
         return cls.load(path)
 
@@ -268,25 +272,25 @@ def _gather(extraction: Extraction, parts: Parts, progress: bool) -> dict[str, A
     skipped: list[dict[str, str]] = []
     with tqdm(total=len(data), desc="extracting features", unit="image", disable=not progress) as bar:
         for start in range(0, len(data), parts.images):
-            rows = range(start, min(start + parts.images, len(data)))
-            part = parts.load(rows)
+            indices = range(start, min(start + parts.images, len(data)))
+            part = parts.load(indices)
             if part is None:
-                part = extraction.encode(rows)
+                part = extraction.encode(indices)
                 parts.save(start, part)
             if part.skipped and not extraction.skip_bad:
                 raise ValueError(
                     f"{part.skipped[0].get('file')}: was left out by an earlier run with skip_bad=True; "
                     f"pass it again, or repair the image and overwrite=True"
                 )
-            if part.rows:
+            if part.indices:
                 if not features.numel():
                     features = torch.empty(len(data), *part.features.shape[1:], dtype=extraction.dtype)
                 if part.features.shape[1:] != features.shape[1:]:
                     raise DamagedFile(f"{parts}: its parts are not of one shape; delete it, or pass overwrite=True")
-                features[len(kept) : len(kept) + len(part.rows)] = part.features
-            kept += part.rows
+                features[len(kept) : len(kept) + len(part.indices)] = part.features
+            kept += part.indices
             skipped += part.skipped
-            bar.update(len(rows))
+            bar.update(len(indices))
     if not kept:
         raise ValueError(f"none of the {len(data)} images can be read, the first: {skipped[0]}")
     items = [data[i] for i in kept]
@@ -321,20 +325,22 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
     return SHARDS.read_manifest(folder)
 
 
-def _check_features(rows: Tensor, labels: Tensor, names: tuple[str, ...], backbone: Mapping[str, Any]) -> None:
+def _check_features(features: Tensor, labels: Tensor, names: tuple[str, ...], backbone: Mapping[str, Any]) -> None:
     width = backbone["embed_dim"]
-    if rows.ndim != 2 or rows.shape[1] != width or not len(rows):
-        raise ValueError(f"features of {backbone['name']} have shape (N, {width}), got {tuple(rows.shape)}")
-    if labels.shape != rows.shape[:1] or labels.is_floating_point() or labels.is_complex():
+    if features.ndim != 2 or features.shape[1] != width or not len(features):
+        raise ValueError(f"features of {backbone['name']} have shape (N, {width}), got {tuple(features.shape)}")
+    if labels.shape != features.shape[:1] or labels.is_floating_point() or labels.is_complex():
         raise ValueError(
-            f"{len(rows)} features need as many whole-number labels, got {tuple(labels.shape)} of {labels.dtype}"
+            f"{len(features)} features need as many whole-number labels, got {tuple(labels.shape)} of {labels.dtype}"
         )
     if len(set(names)) != len(names):
         raise ValueError(f"classnames repeats {sorted({n for n in names if names.count(n) > 1})[:3]}; each name once")
     outside = labels[(labels < 0) | (labels >= len(names))]
     if len(outside):
         raise ValueError(f"label {int(outside[0])} is outside 0 .. {len(names) - 1}, the {len(names)} classnames")
-    lengths = rows.norm(dim=-1)
+    lengths = features.norm(dim=-1)
     bad = (~(lengths.isfinite() & (lengths > 0))).nonzero().flatten().tolist()
     if bad:
-        raise ValueError(f"features in rows {bad[:3]} are zero or not finite ({len(bad)} of {len(rows)}); drop them")
+        raise ValueError(
+            f"features in rows {bad[:3]} are zero or not finite ({len(bad)} of {len(features)}); drop them"
+        )

@@ -60,9 +60,9 @@ def read_bank(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     file = open_tensors(path, what=WHAT, fix=FIX)
     written = file.header("bank", WHAT, FIX)
-    found = written.get("format") if isinstance(written, dict) else None
-    if found != FORMAT:
-        raise DamagedFile(f"{path} is no feature bank of format {FORMAT} (its format is {found!r}); {FIX}")
+    version = written.get("format") if isinstance(written, dict) else None
+    if version != FORMAT:
+        raise DamagedFile(f"{path} is no feature bank of format {FORMAT} (its format is {version!r}); {FIX}")
     header: _Header = conform(written, _Header, path, WHAT, FIX)
     tensors = file.tensors
     fault = _fault(tensors, len(header["classnames"]), len(header["domains"]))

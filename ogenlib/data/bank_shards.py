@@ -65,8 +65,8 @@ def extract_shards(
     def describe() -> tuple[dict[str, Any], int]:
         return bank_fingerprint(clip, data, views, augment=augment, seed=seed, dtype=dtype), len(data)
 
-    def shard(path: Path, rows: range) -> None:
-        part = data.subset(rows)
+    def shard(path: Path, indices: range) -> None:
+        part = data.subset(indices)
         FeatureBank.extract(clip, part, views, augment=augment, seed=seed, dtype=dtype, path=path, **options)
 
     SHARDS.make(
@@ -123,14 +123,14 @@ def _merge(folder: str | os.PathLike[str], keep_shards: bool) -> None:
 
 
 def _write_merged(path: Path, banks: list[FeatureBank], fingerprint: dict[str, Any]) -> str:
-    """One bank file of all rows, and its digest; features go from file to file without being in memory together."""
+    """One bank file of all features, and its digest; features go from file to file without being in memory together."""
     first = banks[0]
     for bank in banks:
         if (bank.classnames, bank.features.shape[1:]) != (first.classnames, first.features.shape[1:]):
             raise DamagedFile(f"{path.parent}: its shards differ in classes or shape; pass overwrite=True")
-    rows = sum(len(bank) for bank in banks)
+    count = sum(len(bank) for bank in banks)
     whole = FeatureBank(
-        features=torch.empty(rows, *first.features.shape[1:], dtype=first.features.dtype, device="meta"),
+        features=torch.empty(count, *first.features.shape[1:], dtype=first.features.dtype, device="meta"),
         labels=torch.cat([bank.labels for bank in banks]),
         classnames=first.classnames,
         domains=[domain for bank in banks for domain in bank.domains],

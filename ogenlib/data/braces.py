@@ -50,11 +50,11 @@ def count_names(pattern: str) -> int:
 
 def _count_range(text: str) -> int | None:
     """Of ``000..127`` and ``a..z``, None for what is no range."""
-    if found := _LETTERS.fullmatch(text):
-        return abs(ord(found[1]) - ord(found[2])) + 1
-    found = _NUMBERS.fullmatch(text)
-    if found is None:
+    if match := _LETTERS.fullmatch(text):
+        return abs(ord(match[1]) - ord(match[2])) + 1
+    match = _NUMBERS.fullmatch(text)
+    if match is None:
         return None
-    if any(len(digits or "") > 18 for digits in found.groups()):
+    if any(len(digits or "") > 18 for digits in match.groups()):
         return 10**18
-    return abs(int(found[1]) - int(found[2])) // (int(found[3] or 1) or 1) + 1
+    return abs(int(match[1]) - int(match[2])) // (int(match[3] or 1) or 1) + 1

@@ -121,19 +121,19 @@ def read_karpathy(
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{file} has no list 'images'; pass a Karpathy split, as dataset_flickr30k.json")
     folder = file.parent if root is None else Path(root)
-    found: dict[str, list[tuple[Item, tuple[str, ...]]]] = {split: [] for split in SPLITS}
+    by_split: dict[str, list[tuple[Item, tuple[str, ...]]]] = {split: [] for split in SPLITS}
     for number, entry in enumerate(entries):
         split, item, texts = _entry(file, number, entry, folder)
-        found[split].append((item, texts))
+        by_split[split].append((item, texts))
     if restval:
-        found["train"] += found["restval"]
+        by_split["train"] += by_split["restval"]
     told = document.get("dataset")
     name = told if told and isinstance(told, str) else file.stem.removeprefix("dataset_")
-    parts = {split: _split(file, split, found[split]) for split in ("train", "test", "val") if found[split]}
+    parts = {split: _split(file, split, by_split[split]) for split in ("train", "test", "val") if by_split[split]}
     for split in ("train", "test"):
         if split not in parts:
-            raise ValueError(f"{file} has no images of the split {split!r}; it has {_counts(found)}")
-    info = {"file": file.name, "restval_in_train": restval and bool(found["restval"]), "skipped": []}
+            raise ValueError(f"{file} has no images of the split {split!r}; it has {_counts(by_split)}")
+    info = {"file": file.name, "restval_in_train": restval and bool(by_split["restval"]), "skipped": []}
     return CaptionDataset(name, parts["train"], parts["test"], parts.get("val"), info)
 
 
@@ -174,5 +174,5 @@ def _split(file: Path, split: str, pairs: Iterable[tuple[Item, tuple[str, ...]]]
     return CaptionedImages(items, captions)
 
 
-def _counts(found: Mapping[str, Sequence[Any]]) -> str:
-    return ", ".join(f"{len(images)} of {split}" for split, images in found.items() if images) or "none"
+def _counts(by_split: Mapping[str, Sequence[Any]]) -> str:
+    return ", ".join(f"{len(images)} of {split}" for split, images in by_split.items() if images) or "none"

@@ -74,10 +74,10 @@ class DatasetReport:
             "classes without images": list(self.empty),
             "skipped when loading": [f"{s['file']}: {s['reason']}" for s in self.skipped],
         }
-        for title, found in findings.items():
-            if found:
-                lines += [f"{title}: {len(found)}", *(f"  {line}" for line in found[:most])]
-                lines += [f"  ... and {len(found) - most} more"] if len(found) > most else []
+        for title, details in findings.items():
+            if details:
+                lines += [f"{title}: {len(details)}", *(f"  {line}" for line in details[:most])]
+                lines += [f"  ... and {len(details) - most} more"] if len(details) > most else []
         return lines
 
 
@@ -105,9 +105,9 @@ def check_dataset(dataset: Dataset, *, progress: bool = False) -> DatasetReport:
     for split, images in dataset.splits().items():
         by_label = Counter(item.label for item in images)
         counts[split] = {name: by_label[label] for label, name in enumerate(images.classnames)}
-        found = check_images(images, progress=progress)
-        problems += [Problem(p.index, p.file, p.reason, split) for p in found]
-        broken = {p.index for p in found}
+        unreadable = check_images(images, progress=progress)
+        problems += [Problem(p.index, p.file, p.reason, split) for p in unreadable]
+        broken = {p.index for p in unreadable}
         for index, item in enumerate(images):
             if index in broken:
                 continue

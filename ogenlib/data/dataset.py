@@ -174,9 +174,9 @@ def check_classnames(names: Iterable[str]) -> tuple[str, ...]:
 
 def name_indices(names: Iterable[str], classnames: Sequence[str], what: str) -> list[int]:
     """Positions of `names` in `classnames`; ValueError naming the unknown ones and the closest known ones."""
-    wanted = check_classnames(names)
+    chosen = check_classnames(names)
     position = {name: i for i, name in enumerate(classnames)}
-    unknown = [name for name in wanted if name not in position]
+    unknown = [name for name in chosen if name not in position]
     if unknown:
         close = sorted({c for name in unknown for c in difflib.get_close_matches(name, classnames, n=2)})
         hint = f"did you mean {', '.join(map(repr, close))}? " if close else ""
@@ -185,7 +185,7 @@ def name_indices(names: Iterable[str], classnames: Sequence[str], what: str) -> 
             f"{what} has no class {', '.join(map(repr, unknown[:5]))}{', ...' if len(unknown) > 5 else ''}; "
             f"{hint}its {len(classnames)} classes (.classnames) are {known}"
         )
-    return [position[name] for name in wanted]
+    return [position[name] for name in chosen]
 
 
 def short_hash(value: Any) -> str:
@@ -323,8 +323,8 @@ class Dataset:
 
     def splits(self) -> dict[str, ImageSet]:
         """The image sets by name: train, test, and val if there is one."""
-        found = {"train": self.train, "test": self.test}
-        return found if self.val is None else {**found, "val": self.val}
+        sets = {"train": self.train, "test": self.test}
+        return sets if self.val is None else {**sets, "val": self.val}
 
     def hash(self) -> str:
         """16 hex digits over the three splits; the dataset's name and templates do not count."""

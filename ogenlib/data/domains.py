@@ -33,7 +33,7 @@ def read_domains(layout: Layout, place: Place, home: Path, images: Path) -> List
 
 def _lists(layout: Layout, home: Path) -> list[tuple[str, str, Path]]:
     """(split, domain, file) of every list; none unless all are there. Raises if only some are."""
-    found: list[tuple[str, str, Path]] = []
+    lists: list[tuple[str, str, Path]] = []
     absent: list[str] = []
     for split, patterns in layout.lists.items():
         for domain in layout.domains:
@@ -41,17 +41,17 @@ def _lists(layout: Layout, home: Path) -> list[tuple[str, str, Path]]:
             if path is None:
                 absent.append(str(home / patterns[0].format(domain)))
             else:
-                found.append((split, domain, path))
-    if found and absent:
+                lists.append((split, domain, path))
+    if lists and absent:
         raise FileNotFoundError(
-            f"{layout.name}: no file {absent[0]} ({len(absent)} of {len(absent) + len(found)} lists are missing); "
+            f"{layout.name}: no file {absent[0]} ({len(absent)} of {len(absent) + len(lists)} lists are missing); "
             f"add it as {layout.page} says, or remove the other lists to read the folders alone"
         )
-    return found
+    return lists
 
 
 def _from_lists(layout: Layout, lists: list[tuple[str, str, Path]], images: Path) -> Listing:
-    rows: list[tuple[str, int, str, str]] = []
+    files: list[tuple[str, int, str, str]] = []
     names: dict[int, str] = {}
     for split, domain, path in lists:
         for number, line in enumerate(read_lines(path), 1):
@@ -69,14 +69,14 @@ def _from_lists(layout: Layout, lists: list[tuple[str, str, Path]], images: Path
                     f"{path} line {number}: label {label} is {parts[-2]!r} here and {names[label]!r} before; "
                     f"a label has one class"
                 )
-            rows.append((file, label, split, domain))
+            files.append((file, label, split, domain))
     position = {label: i for i, label in enumerate(sorted(names))}  # PACS counts from 1
-    entries = [Entry(file, position[label], split, domain) for file, label, split, domain in rows]
+    entries = [Entry(file, position[label], split, domain) for file, label, split, domain in files]
     return Listing(str(lists[0][2].parent), [names[label] for label in sorted(names)], entries, listed=True)
 
 
 def _from_folders(layout: Layout, domains: dict[str, Path], images: Path) -> Listing:
-    found: list[tuple[str, str, str, str]] = []
+    files: list[tuple[str, str, str, str]] = []
     for domain, folder in domains.items():
         inner = {p.name: _PARTS.get(p.name.casefold(), "") for p in _folders(folder)}
         divided = bool(inner) and all(part != "" for part in inner.values())
@@ -87,13 +87,13 @@ def _from_folders(layout: Layout, domains: dict[str, Path], images: Path) -> Lis
                 for file in image_files(cls):
                     relative = (cls / file).relative_to(images).as_posix()
                     if relative not in layout.ignored:
-                        found.append((relative, cls.name, part or "", domain))
-    written = sorted({name for _, name, _, _ in found})
+                        files.append((relative, cls.name, part or "", domain))
+    written = sorted({name for _, name, _, _ in files})
     numbered = bool(layout.numbered) and all(name.isdecimal() for name in written)
     if numbered and [int(name) for name in written] != list(range(len(layout.numbered))):
         raise ValueError(f"{images}: class folders {written}; expected 0 to {len(layout.numbered) - 1}")
     position = {name: i for i, name in enumerate(written)}
-    entries = [Entry(file, position[name], split, domain) for file, name, split, domain in found]
+    entries = [Entry(file, position[name], split, domain) for file, name, split, domain in files]
     return Listing(str(images), list(layout.numbered) if numbered else written, entries)
 
 

@@ -47,10 +47,10 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True)
 class Part:
-    """Features (n, V, D) of the images `rows`, and what was left out on the way."""
+    """Features (n, V, D) of the images `indices`, and what was left out on the way."""
 
     features: Tensor
-    rows: list[int]
+    indices: list[int]
     skipped: list[dict[str, str]]
 
 
@@ -100,8 +100,8 @@ class Extraction:
         augmenter = Augmenter(self.clip.preprocess_cfg, self.augment)
         return lambda image, key, view: augmenter(image, seed=self.seed, key=key, view=view)
 
-    def encode(self, rows: Iterable[int]) -> Part:
-        """Decode, preprocess and encode the images at `rows`; batches never cross the end of a part.
+    def encode(self, indices: Iterable[int]) -> Part:
+        """Decode, preprocess and encode the images at `indices`; batches never cross the end of a part.
 
         Raises FileNotFoundError or ValueError naming an image that cannot be read (unless `skip_bad`), and
         ValueError for features that are not finite.
@@ -111,16 +111,16 @@ class Extraction:
         skipped: list[dict[str, str]] = []
         waiting: list[Tensor] = []
         encoded: list[Tensor] = []
-        for row in rows:
+        for index in indices:
             try:
-                image = self.data.open(row)
+                image = self.data.open(index)
             except (FileNotFoundError, ValueError) as error:
                 if not self.skip_bad:
                     raise
-                skipped.append({"file": self.data[row].file, "reason": read_failure(error)})
+                skipped.append({"file": self.data[index].file, "reason": read_failure(error)})
                 continue
-            kept.append(row)
-            waiting += [make_view(image, self.data[row].key, view) for view in range(self.views)]
+            kept.append(index)
+            waiting += [make_view(image, self.data[index].key, view) for view in range(self.views)]
             while len(waiting) >= self.batch_size:
                 encoded.append(self._forward(waiting[: self.batch_size]))
                 del waiting[: self.batch_size]
@@ -204,21 +204,21 @@ class Parts:
             conform(skipped, list[dict[str, str]], file, "a finished part", "")
         except DamagedFile:
             return None
-        features, rows = opened.tensors["features"], opened.tensors["rows"]
-        whole = rows.dtype == torch.int64 and rows.ndim == 1 and features.dtype in DTYPES
-        if not whole or (len(rows) and (features.ndim != 3 or len(features) != len(rows))):
+        features, stored = opened.tensors["features"], opened.tensors["rows"]
+        whole = stored.dtype == torch.int64 and stored.ndim == 1 and features.dtype in DTYPES
+        if not whole or (len(stored) and (features.ndim != 3 or len(features) != len(stored))):
             return None
-        numbers = rows.tolist()
-        if numbers != sorted({*numbers} & {*images}) or len(numbers) + len(skipped) != len(images):
+        indices = stored.tolist()
+        if indices != sorted({*indices} & {*images}) or len(indices) + len(skipped) != len(images):
             return None
-        return Part(features, numbers, skipped)
+        return Part(features, indices, skipped)
 
     def save(self, start: int, part: Part) -> None:
         """Keep a finished part."""
         file = self._file(start)
         if file is None:
             return
-        tensors = {"features": part.features, "rows": torch.tensor(part.rows, dtype=torch.long)}
+        tensors = {"features": part.features, "rows": torch.tensor(part.indices, dtype=torch.long)}
         write_tensors(file, tensors, {"skipped": json.dumps(part.skipped)})
 
     def __str__(self) -> str:

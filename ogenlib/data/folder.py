@@ -67,15 +67,15 @@ class Row(NamedTuple):
 
 @dataclass
 class Bad:
-    """Raises at the first bad row, or collects them."""
+    """Raises at the first bad example, or collects them."""
 
     skip: bool
-    found: list[dict[str, str]] = field(default_factory=list)
+    skipped: list[dict[str, str]] = field(default_factory=list)
 
     def __call__(self, file: str, reason: str, error: type[Exception] = ValueError) -> None:
         if not self.skip:
             raise error(f"{file}: {reason}, or pass skip_bad=True to leave it out and count it")
-        self.found.append({"file": file, "reason": reason})
+        self.skipped.append({"file": file, "reason": reason})
 
 
 def from_folder(root: str | os.PathLike[str], options: LoadOptions | None = None) -> Dataset:
@@ -97,18 +97,18 @@ def from_folder(root: str | os.PathLike[str], options: LoadOptions | None = None
         raise ValueError(f"{root}: holds no class folders; expected {root}/class name/image.png")
     named = {folder: SPLITS.get(folder.name.casefold(), "") for folder in folders}
     if all(named.values()) and any(_folders(folder) for folder in folders):
-        rows = [row for folder, split in named.items() for row in _class_rows(folder, root, split, bad)]
+        examples = [example for folder, split in named.items() for example in _class_examples(folder, root, split, bad)]
     else:
-        rows = list(_class_rows(root, root, "", bad))
-    rows.sort(key=lambda row: str(row.label))  # stable: classes of all splits by name, images as they came
-    return assemble(rows, replace(options, name=options.name or root.resolve().name), str(root), bad)
+        examples = list(_class_examples(root, root, "", bad))
+    examples.sort(key=lambda example: str(example.label))  # stable: classes of all splits by name, images as they came
+    return assemble(examples, replace(options, name=options.name or root.resolve().name), str(root), bad)
 
 
 def _folders(root: Path) -> list[Path]:
     return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith((".", "__MACOSX")))
 
 
-def _class_rows(parent: Path, root: Path, split: str, bad: Bad) -> Iterator[Row]:
+def _class_examples(parent: Path, root: Path, split: str, bad: Bad) -> Iterator[Row]:
     seen: dict[str, Path] = {}
     for folder in _folders(parent):
         other = seen.setdefault(normal_name(folder.name), folder)
@@ -145,7 +145,7 @@ def from_csv(
     base = path.parent if root is None else Path(root)
     bad = Bad(options.skip_bad)
     columns, lines = read_table(path, ("path", "label"), "perhaps split,domain")
-    rows = []
+    examples = []
     for number, line in lines:
         where = f"{path} line {number} ({line['path']})"
         split = SPLITS.get(line.get("split", "").casefold(), "")
@@ -155,13 +155,13 @@ def from_csv(
             bad(where, f"split is {line['split']!r}; write train, val or test in every row, or drop the column")
         else:
             image = base / line["path"]
-            rows.append(Row(image, line["label"], where, line["path"], split, line.get("domain", "")))
-    if rows and options.classnames is None and all(_is_integer(row.label) for row in rows):
+            examples.append(Row(image, line["label"], where, line["path"], split, line.get("domain", "")))
+    if examples and options.classnames is None and all(_is_integer(example.label) for example in examples):
         raise ValueError(
             f"{path}: the labels are integers; name the classes with classnames=['first', 'second', ...] "
             f"(if the digits are the names, list them there)"
         )
-    return assemble(rows, replace(options, name=options.name or path.stem), str(path), bad)
+    return assemble(examples, replace(options, name=options.name or path.stem), str(path), bad)
 
 
 def from_list(
@@ -175,7 +175,7 @@ def from_list(
     """
     options = options or LoadOptions()
     bad = Bad(options.skip_bad)
-    rows = []
+    examples = []
     for number, pair in enumerate(pairs):
         if isinstance(pair, (str, bytes)) or not isinstance(pair, Sequence) or len(pair) != 2:
             raise TypeError(f"item {number} is {brief(pair)}; expected (image, label)")
@@ -194,28 +194,28 @@ def from_list(
                 raise ValueError(
                     f"{where}: label {label} is an integer; name the classes with classnames=['first', ...]"
                 )
-        rows.append(Row(image, label, where, key))
-    return assemble(rows, replace(options, name=options.name or "images"), "list", bad)
+        examples.append(Row(image, label, where, key))
+    return assemble(examples, replace(options, name=options.name or "images"), "list", bad)
 
 
 def _is_integer(label: str | int) -> bool:
     return isinstance(label, int) or (len(label) < 20 and label.lstrip("+-").isdecimal())
 
 
-def assemble(rows: Sequence[Row], options: LoadOptions, source: str, bad: Bad) -> Dataset:
-    """Rows to a dataset: names, files, decoding where asked, then splits."""
-    names, labels = _label_rows(rows, options.classnames, source, bad)
+def assemble(examples: Sequence[Row], options: LoadOptions, source: str, bad: Bad) -> Dataset:
+    """Examples to a dataset: names, files, decoding where asked, then splits."""
+    names, labels = _label_examples(examples, options.classnames, source, bad)
     kept: list[tuple[Row, Item]] = []
-    for row, label in zip(rows, labels, strict=True):
+    for example, label in zip(examples, labels, strict=True):
         if label is None:
             continue
-        if isinstance(row.image, Path) and not row.image.is_file():
-            bad(row.where, f"there is no image at {row.image}; correct the path or root=", FileNotFoundError)
+        if isinstance(example.image, Path) and not example.image.is_file():
+            bad(example.where, f"there is no image at {example.image}; correct the path or root=", FileNotFoundError)
             continue
         try:
-            kept.append((row, Item(row.image, label, row.domain, row.key)))
+            kept.append((example, Item(example.image, label, example.domain, example.key)))
         except (TypeError, ValueError) as error:
-            bad(row.where, str(error), type(error))
+            bad(example.where, str(error), type(error))
     if options.skip_bad:
         images = ImageSet((item for _, item in kept), names)
         problems = {p.index: p for p in check_images(images, progress=options.progress)}
@@ -223,77 +223,77 @@ def assemble(rows: Sequence[Row], options: LoadOptions, source: str, bad: Bad) -
             bad(kept[problem.index][0].where, problem.reason)
         kept = [entry for i, entry in enumerate(kept) if i not in problems]
     if not kept:
-        why = f"all {len(bad.found)} were skipped, the first: {bad.found[0]}" if bad.found else "it lists none"
+        why = f"all {len(bad.skipped)} were skipped, the first: {bad.skipped[0]}" if bad.skipped else "it lists none"
         raise ValueError(f"{source}: no image is left ({why})")
     used = {item.label for _, item in kept}
     lost = {label for label in labels if label is not None} - used  # every image of the class was skipped
     live = [label for label in range(len(names)) if label not in lost]
     for label in sorted(lost):
-        bad.found.append({"file": source, "reason": f"class {names[label]!r} dropped: no image is left"})
+        bad.skipped.append({"file": source, "reason": f"class {names[label]!r} dropped: no image is left"})
     new = {old: i for i, old in enumerate(live)}
     items = [replace(item, label=new[item.label]) for _, item in kept]
     classnames = [names[label] for label in live]
-    splits, how = _split(items, [row.split for row, _ in kept], classnames, options)
+    splits, how = _split(items, [example.split for example, _ in kept], classnames, options)
     info = {
         "source": source,
         "split": how,
-        "skipped": bad.found,
+        "skipped": bad.skipped,
         "empty_classes": [names[label] for label in live if label not in used],
     }
     sets = {name: ImageSet(chosen, classnames) for name, chosen in splits.items()}
     return Dataset(options.name, sets["train"], sets["test"], sets.get("val"), tuple(options.templates), info)
 
 
-def _label_rows(
-    rows: Sequence[Row], classnames: Classnames | None, source: str, bad: Bad
+def _label_examples(
+    examples: Sequence[Row], classnames: Classnames | None, source: str, bad: Bad
 ) -> tuple[list[str], list[int | None]]:
-    """Class names in order, and one label a row (None: a bad row that was skipped)."""
+    """Class names in order, and one label an example (None: a bad one that was skipped)."""
     if isinstance(classnames, str):
         raise TypeError(f"classnames is the one string {classnames!r}; pass a list or a mapping")
     if classnames is None or isinstance(classnames, Mapping):
-        return _labels_as_met(rows, {str(k): v for k, v in (classnames or {}).items()}, source, bad)
+        return _labels_as_met(examples, {str(k): v for k, v in (classnames or {}).items()}, source, bad)
     names = list(check_classnames(classnames))
-    return names, [_listed_label(row, names, bad) for row in rows]
+    return names, [_listed_label(example, names, bad) for example in examples]
 
 
 def _labels_as_met(
-    rows: Sequence[Row], mapping: Mapping[str, str], source: str, bad: Bad
+    examples: Sequence[Row], mapping: Mapping[str, str], source: str, bad: Bad
 ) -> tuple[list[str], list[int | None]]:
-    unused = sorted(set(mapping) - {str(row.label) for row in rows})
+    unused = sorted(set(mapping) - {str(example.label) for example in examples})
     if unused:
         raise ValueError(f"{source}: classnames maps {unused[0]!r}, but no image has that label; remove it")
     position: dict[str, int] = {}
     first_use: dict[str, tuple[str, str]] = {}
     labels: list[int | None] = []
-    for row in rows:
-        written = str(row.label)
-        if not isinstance(row.label, str) and written not in mapping:
-            bad(row.where, f"label {written} is not in classnames, which maps {sorted(mapping)}; add it there")
+    for example in examples:
+        written = str(example.label)
+        if not isinstance(example.label, str) and written not in mapping:
+            bad(example.where, f"label {written} is not in classnames, which maps {sorted(mapping)}; add it there")
             labels.append(None)
             continue
         name = mapping.get(written, written).strip()
-        first, place = first_use.setdefault(normal_name(name), (written, row.where))
+        first, place = first_use.setdefault(normal_name(name), (written, example.where))
         if first != written:
             raise ValueError(
-                f"{row.where}: the class of label {written!r} is the same, but for case or spaces, as that "
+                f"{example.where}: the class of label {written!r} is the same, but for case or spaces, as that "
                 f"of label {first!r} ({place}); write both alike, or give each its own name with classnames="
             )
         labels.append(position.setdefault(name, len(position)))
     return list(position), labels
 
 
-def _listed_label(row: Row, names: Sequence[str], bad: Bad) -> int | None:
-    if isinstance(row.label, str) and row.label.strip() in names:
-        return names.index(row.label.strip())  # a name that looks like a number is still a name
-    if _is_integer(row.label):
-        if 0 <= int(row.label) < len(names):
-            return int(row.label)
-        reason = f"label {row.label} is out of range; with {len(names)} classnames it is 0 to {len(names) - 1}"
+def _listed_label(example: Row, names: Sequence[str], bad: Bad) -> int | None:
+    if isinstance(example.label, str) and example.label.strip() in names:
+        return names.index(example.label.strip())  # a name that looks like a number is still a name
+    if _is_integer(example.label):
+        if 0 <= int(example.label) < len(names):
+            return int(example.label)
+        reason = f"label {example.label} is out of range; with {len(names)} classnames it is 0 to {len(names) - 1}"
     else:
-        close = difflib.get_close_matches(str(row.label), names, n=2)
+        close = difflib.get_close_matches(str(example.label), names, n=2)
         hint = f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
-        reason = f"label {row.label!r} is not among the {len(names)} names of classnames{hint}; add it there"
-    bad(row.where, reason)
+        reason = f"label {example.label!r} is not among the {len(names)} names of classnames{hint}; add it there"
+    bad(example.where, reason)
     return None
 
 

@@ -1,6 +1,6 @@
-"""Images in Hugging Face `datasets` objects (extra `datasets`): what has `features` and rows, decoded when used.
+"""Images in Hugging Face `datasets` objects (extra `datasets`): what has `features` and examples, decoded when used.
 
-Nothing of that library is imported: an object with `features`, `len` and rows by number will do.
+Nothing of that library is imported: an object with `features`, `len` and examples by number will do.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from ogenlib.data.folder import SPLITS, Bad, LoadOptions, Row, assemble
 
 @dataclass(frozen=True)
 class HubImage:
-    """The picture in one row. fingerprint: of its dataset, so that other contents count as other images."""
+    """The picture of one example. fingerprint: of its dataset, so that other contents count as other images."""
 
-    rows: Any = field(repr=False)
-    row: int
+    examples: Any = field(repr=False)
+    index: int
     column: str
     fingerprint: str = ""
 
     def __call__(self) -> Image.Image:
-        picture = self.rows[self.row][self.column]
+        picture = self.examples[self.index][self.column]
         if isinstance(picture, Mapping):
             with decoded(picture.get("bytes") or str(picture.get("path"))) as opened:
                 return opened.copy()
@@ -37,7 +37,7 @@ class HubImage:
 
     def digest(self) -> str:
         """SHA-256 of the dataset's fingerprint, the column and the row's number; decodes nothing."""
-        return hashlib.sha256(f"{self.fingerprint}\0{self.column}\0{self.row}".encode()).hexdigest()
+        return hashlib.sha256(f"{self.fingerprint}\0{self.column}\0{self.index}".encode()).hexdigest()
 
 
 def is_hub(source: Any) -> bool:
@@ -62,7 +62,7 @@ def from_hub(
     unknown = [name for name in parts if name and str(name).casefold() not in SPLITS]
     if unknown:
         raise ValueError(f"split {unknown[0]!r} of {list(parts)}: pass {{'train': ..., 'test': ...}} with those to use")
-    rows: list[Row] = []
+    examples: list[Row] = []
     for name, part in parts.items():
         picture = image_column or _column(part, "image", "Image", ("image", "img"))
         label = label_column or _column(part, "label", "ClassLabel", ("label", "labels", "class"))
@@ -76,14 +76,16 @@ def from_hub(
         for i, value in enumerate(part[label]):
             image = HubImage(pictures, i, picture, mark)
             where = f"{name or 'rows'} row {i}"
-            rows.append(Row(image, value, where, f"{name or 'row'}/{i}", SPLITS.get(str(name).casefold(), "")))
-    if options.classnames is None and rows and not isinstance(rows[0].label, str):
+            examples.append(Row(image, value, where, f"{name or 'row'}/{i}", SPLITS.get(str(name).casefold(), "")))
+    if options.classnames is None and examples and not isinstance(examples[0].label, str):
         raise ValueError("the labels are integers without names; name the classes with classnames=['first', ...]")
-    return assemble(rows, replace(options, name=options.name or "datasets"), "datasets object", Bad(options.skip_bad))
+    return assemble(
+        examples, replace(options, name=options.name or "datasets"), "datasets object", Bad(options.skip_bad)
+    )
 
 
 def _undecoded(part: Any, column: str) -> Any:
-    """The same rows with pictures as bytes: the library would try every format that Pillow knows."""
+    """The same examples with pictures as bytes: the library would try every format that Pillow knows."""
     feature = part.features[column]
     if not (getattr(feature, "decode", False) and hasattr(part, "cast_column")):
         return part
@@ -92,9 +94,9 @@ def _undecoded(part: Any, column: str) -> Any:
 
 def _column(part: Any, what: str, kind: str, usual: tuple[str, ...]) -> str:
     typed = [name for name, feature in part.features.items() if type(feature).__name__ == kind]
-    found = typed or [name for name in usual if name in part.features]
-    if len(found) != 1:
+    names = typed or [name for name in usual if name in part.features]
+    if len(names) != 1:
         raise ValueError(
-            f"{len(found)} columns could be the {what} ({found}) of {list(part.features)}; name it with {what}_column="
+            f"{len(names)} columns could be the {what} ({names}) of {list(part.features)}; name it with {what}_column="
         )
-    return found[0]
+    return names[0]

@@ -22,18 +22,18 @@ _OTHER_NAMES = {
 
 def read_wordnet(layout: Layout, place: Place, home: Path, images: Path) -> Listing:
     notes: list[str] = []
-    found: dict[str, list[str]] = {}
+    folders_of: dict[str, list[str]] = {}
     for part, below in layout.folders.items():
         folder = images / below
         if not folder.is_dir():
             raise FileNotFoundError(f"{layout.name}: no folder {folder}; unpack its {part} images there")
-        found[part] = sorted(p.name for p in folder.iterdir() if is_wordnet(p.name) and p.is_dir())
-        if not found[part]:
+        folders_of[part] = sorted(p.name for p in folder.iterdir() if is_wordnet(p.name) and p.is_dir())
+        if not folders_of[part]:
             raise ValueError(
                 f"{folder}: holds no class folders such as n01440764; sort the images into one folder a WordNet id"
             )
-    ids = sorted({wordnet for folders in found.values() for wordnet in folders})
-    for part, folders in found.items():
+    ids = sorted({wordnet for folders in folders_of.values() for wordnet in folders})
+    for part, folders in folders_of.items():
         if len(folders) < len(ids):
             notes.append(f"{part} lacks {len(ids) - len(folders)} of {len(ids)} class folders")
     names, source = wordnet_names(layout, place, home, ids)
@@ -41,7 +41,7 @@ def read_wordnet(layout: Layout, place: Place, home: Path, images: Path) -> List
     entries = [
         Entry(PurePosixPath(below, wordnet, file).as_posix(), label[wordnet], part)
         for part, below in layout.folders.items()
-        for wordnet in found[part]
+        for wordnet in folders_of[part]
         for file in image_files(images / below / wordnet)
     ]
     classnames, renamed = distinct([names[wordnet] for wordnet in ids], ids)
@@ -101,10 +101,10 @@ def distinct(names: list[str], ids: list[str]) -> tuple[list[str], dict[str, str
         groups.setdefault(normal_name(name), []).append(i)
     taken = set(groups)
     renamed: dict[str, str] = {}
-    for rows in groups.values():
-        known = [i for i in rows if ids[i] in _OTHER_NAMES] if len(rows) > 1 else []
-        keep = next((i for i in rows if i not in known), rows[0])
-        for i in rows:
+    for indices in groups.values():
+        known = [i for i in indices if ids[i] in _OTHER_NAMES] if len(indices) > 1 else []
+        keep = next((i for i in indices if i not in known), indices[0])
+        for i in indices:
             if i == keep:
                 continue
             other = _OTHER_NAMES.get(ids[i], "")

@@ -158,11 +158,11 @@ def _plain(name: str) -> str:
 
 
 def _spellings() -> dict[str, str]:
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for layout in LAYOUTS.values():
         for spelling in (layout.name, layout.title, *layout.aliases, *layout.homes):
-            found.setdefault(_plain(spelling), layout.name)
-    return found
+            names.setdefault(_plain(spelling), layout.name)
+    return names
 
 
 def find_layout(name: str) -> Layout | None:

@@ -1,6 +1,6 @@
 """Where the pixels of a bank come from: bytes in memory, or files decoded at every use. Both give the same numbers.
 
-Notation: `N` images, `V` views, `B` rows of a batch, (H, W) pixels.
+Notation: `N` images, `V` views, `B` images of a batch, (H, W) pixels.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class PixelSource(Protocol):
     @property
     def views(self) -> int: ...
 
-    def read(self, rows: Tensor, views: Tensor, device: torch.device) -> Tensor:
-        """(B, 3, H, W) float32, normalised, of images `rows` (B,) in views `views` (B,), both on the CPU."""
+    def read(self, indices: Tensor, views: Tensor, device: torch.device) -> Tensor:
+        """(B, 3, H, W) float32, normalised, of images `indices` (B,) in views `views` (B,), both on the CPU."""
         ...
 
 
@@ -43,38 +43,38 @@ class Decoder:
         self.images, self.views, self.workers = images, views, workers
         self._make_view = make_view
 
-    def read(self, rows: Tensor, views: Tensor, device: torch.device) -> Tensor:
+    def read(self, indices: Tensor, views: Tensor, device: torch.device) -> Tensor:
         """See `PixelSource`. Raises FileNotFoundError or ValueError naming an image that cannot be read."""
-        pairs = zip(rows.tolist(), views.tolist(), strict=True)
+        pairs = zip(indices.tolist(), views.tolist(), strict=True)
         # neighbours of one image are opened once: what encodes all views asks for them together
-        jobs = [(row, [view for _, view in group]) for row, group in groupby(pairs, key=lambda pair: pair[0])]
+        jobs = [(index, [view for _, view in group]) for index, group in groupby(pairs, key=lambda pair: pair[0])]
         decoded = [self._decode(job) for job in jobs] if not self.workers else list(self._threads(self._decode, jobs))
         return torch.cat(decoded).to(device)
 
     def every(self, skip_bad: bool, pixels: bool) -> Iterator[tuple[int, Tensor | dict[str, str]]]:
-        """All images in order: (row, its views (V, 3, H, W)), or what was wrong with it as `{"file", "reason"}`.
+        """All images in order: (index, its views (V, 3, H, W)), or what was wrong with it as `{"file", "reason"}`.
 
         pixels: whether the views are wanted; without, images are only opened and an empty tensor stands for them.
         Raises what `read` raises unless `skip_bad`.
         """
 
-        def attempt(row: int) -> Tensor | Exception:
+        def attempt(index: int) -> Tensor | Exception:
             try:
                 if pixels:
-                    return self._decode((row, range(self.views)))
-                self.images.open(row)
+                    return self._decode((index, range(self.views)))
+                self.images.open(index)
                 return torch.empty(0)
             except (FileNotFoundError, ValueError) as error:
                 return error
 
         for start in range(0, len(self.images), CHUNK):
-            rows = range(start, min(start + CHUNK, len(self.images)))
-            found = self._threads(attempt, rows) if self.workers else map(attempt, rows)
-            for row, outcome in zip(rows, found, strict=True):
+            indices = range(start, min(start + CHUNK, len(self.images)))
+            outcomes = self._threads(attempt, indices) if self.workers else map(attempt, indices)
+            for index, outcome in zip(indices, outcomes, strict=True):
                 if not isinstance(outcome, Exception):
-                    yield row, outcome
+                    yield index, outcome
                 elif skip_bad:
-                    yield row, {"file": self.images[row].file, "reason": read_failure(outcome)}
+                    yield index, {"file": self.images[index].file, "reason": read_failure(outcome)}
                 else:
                     raise outcome
 
@@ -121,8 +121,8 @@ class Stored:
         self.values = values
         self.bytes[row] = levels
 
-    def read(self, rows: Tensor, views: Tensor, device: torch.device) -> Tensor:
+    def read(self, indices: Tensor, views: Tensor, device: torch.device) -> Tensor:
         """See `PixelSource`."""
-        levels = self.bytes[rows, views].to(device)  # bytes travel, floats are made on the other side
+        levels = self.bytes[indices, views].to(device)  # bytes travel, floats are made on the other side
         channel = torch.arange(3, device=device).view(3, 1, 1)
         return self.values.to(device)[channel, levels.long()]

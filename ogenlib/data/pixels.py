@@ -1,6 +1,6 @@
 """Images as pixels, for methods that change the image side: the same views as a feature bank's, not yet encoded.
 
-Notation: `N` images, `V` views, `B` rows of a training batch, `D` embedding, (H, W) pixels.
+Notation: `N` images, `V` views, `B` images of a training batch, `D` embedding, (H, W) pixels.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ class PixelBank(LabelledRows):
         """V."""
         return self.source.views
 
-    def _take(self, rows: Tensor, step: str, labels: Tensor, classnames: tuple[str, ...]) -> PixelBank:
+    def _take(self, indices: Tensor, step: str, labels: Tensor, classnames: tuple[str, ...]) -> PixelBank:
         return replace(
             self,
-            rows=self.rows[rows],
+            rows=self.rows[indices],
             labels=labels,
             classnames=classnames,
-            domains=[self.domains[i] for i in rows.tolist()],
-            keys=[self.keys[i] for i in rows.tolist()],
+            domains=[self.domains[i] for i in indices.tolist()],
+            keys=[self.keys[i] for i in indices.tolist()],
             fingerprint=selected(self.fingerprint, step),
         )
 
@@ -75,39 +75,39 @@ class PixelBank(LabelledRows):
         return torch.randint(self.views, (count,), generator=generator)
 
     def pixels(self, indices: Tensor, views: Tensor) -> Tensor:
-        """(B, 3, H, W) float32, normalised: the rows `indices` (B,) in the views `views` (B,).
+        """(B, 3, H, W) float32, normalised: the images `indices` (B,) in the views `views` (B,).
 
         Raises FileNotFoundError or ValueError naming an image that has to be decoded and cannot be.
         """
         return self.source.read(self.rows[indices.cpu()], views.cpu(), self.labels.device)
 
     def view(self, indices: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """(B, 3, H, W) float32: one view drawn at random for each row of `indices` (B,)."""
+        """(B, 3, H, W) float32: one view drawn at random for each of `indices` (B,)."""
         return self.pixels(indices, self.draw(len(indices), generator))
 
     def check_preprocess(self, clip: Encoder) -> None:
         """ValueError for a backbone that wants other pixels than these."""
-        made, wanted = self.fingerprint["preprocess"], json.loads(json.dumps(clip.preprocess_cfg))
-        if made != wanted:
+        own, expected = self.fingerprint["preprocess"], json.loads(json.dumps(clip.preprocess_cfg))
+        if own != expected:
             raise ValueError(
-                f"the pixels were made for {made}, this backbone wants {wanted}; "
+                f"the pixels were made for {own}, this backbone wants {expected}; "
                 "make them again with PixelBank.load(clip, images)"
             )
 
     @torch.no_grad()
     def frozen(self, clip: Encoder, batch_size: int = 64) -> FeatureBank:
-        """The features of the same views by the frozen image tower: what `FeatureBank.extract` would have made.
+        """The features of the same views by the frozen image tower: what `FeatureBank.extract` would have given.
 
         batch_size: images and views a forward pass; it changes features by rounding only.
         Raises ValueError for a backbone with other preprocessing, or features that are not finite.
         """
         self.check_preprocess(clip)
-        rows = torch.arange(len(self)).repeat_interleave(self.views)
+        indices = torch.arange(len(self)).repeat_interleave(self.views)
         views = torch.arange(self.views).repeat(len(self))
         parts = []
         with eval_mode(clip):
-            for row, view in zip(rows.split(batch_size), views.split(batch_size), strict=True):
-                features = clip.encode_image(self.pixels(row, view).to(clip.device), normalize=False)
+            for index, view in zip(indices.split(batch_size), views.split(batch_size), strict=True):
+                features = clip.encode_image(self.pixels(index, view).to(clip.device), normalize=False)
                 parts.append(F.normalize(features.float(), dim=-1).cpu())
         features = torch.cat(parts).unflatten(0, (len(self), self.views))
         check_finite(features, self.keys)
@@ -165,13 +165,13 @@ class PixelBank(LabelledRows):
         if stored is not None or skip_bad:
             kept = []
             opened = decoder.every(skip_bad, pixels=stored is not None)
-            for row, found in tqdm(opened, "decoding images", len(images), unit="image", disable=not progress):
-                if isinstance(found, dict):
-                    skipped.append(found)
+            for index, outcome in tqdm(opened, "decoding images", len(images), unit="image", disable=not progress):
+                if isinstance(outcome, dict):
+                    skipped.append(outcome)
                     continue
-                kept.append(row)
+                kept.append(index)
                 if stored is not None:
-                    stored.put(row, found)
+                    stored.put(index, outcome)
         if not kept:
             raise ValueError(f"none of the {len(images)} images can be read, the first: {skipped[0]}")
         items = [images[i] for i in kept]

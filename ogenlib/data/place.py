@@ -43,9 +43,9 @@ def locate(layout: Layout, root: str | os.PathLike[str]) -> Place:
     present = [home for home in homes if home.is_dir()]
     place.looked += [str(home) for home in homes if home not in present]
     for home in [*present, place.root]:
-        found = _images(layout, home, place, bare=home != place.root)
-        if found is not None:
-            place.home, place.images = home, found
+        images = _images(layout, home, place, bare=home != place.root)
+        if images is not None:
+            place.home, place.images = home, images
             break
     else:
         place.home = present[0] if present else None
@@ -99,9 +99,11 @@ def is_wordnet(name: str) -> bool:
 
 def domain_folder(images: Path, name: str, spellings: Iterable[str]) -> Path | None:
     """The folder of a domain, whatever its case, spaces and underscores."""
-    wanted = {_plain(name), *map(_plain, spellings)}
-    found = sorted(p for p in images.iterdir() if _plain(p.name) in wanted and p.is_dir()) if images.is_dir() else []
-    return found[0] if found else None
+    accepted = {_plain(name), *map(_plain, spellings)}
+    matches = (
+        sorted(p for p in images.iterdir() if _plain(p.name) in accepted and p.is_dir()) if images.is_dir() else []
+    )
+    return matches[0] if matches else None
 
 
 def _plain(name: str) -> str:

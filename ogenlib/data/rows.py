@@ -18,10 +18,10 @@ R = TypeVar("R", bound="LabelledRows")
 
 
 class LabelledRows(ABC):
-    """N labelled rows of C classes; a subclass says how rows are taken.
+    """N labelled images of C classes; a subclass says how some of them are taken.
 
     labels: (N,) int64 into `classnames`.
-    fingerprint: what the rows were made from, JSON-able.
+    fingerprint: what they were made from, JSON-able.
     """
 
     labels: Tensor
@@ -31,17 +31,17 @@ class LabelledRows(ABC):
     fingerprint: dict[str, Any]
 
     @abstractmethod
-    def _take(self: R, rows: Tensor, step: str, labels: Tensor, classnames: tuple[str, ...]) -> R:
-        """The rows (int64, on the CPU) with these labels and names; `step` goes into the fingerprint."""
+    def _take(self: R, indices: Tensor, step: str, labels: Tensor, classnames: tuple[str, ...]) -> R:
+        """The images at `indices` (int64, on the CPU) with these labels and names; `step` goes into the fingerprint."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def subset(self: R, indices: Tensor | Sequence[int]) -> R:
-        """The rows at `indices` (int64 or bool mask)."""
-        rows = torch.as_tensor(indices)
-        rows = rows.nonzero().flatten().cpu() if rows.dtype == torch.bool else rows.long().cpu()
-        return self._same(rows, f"rows:{short_hash(rows.tolist())}")
+        """The images at `indices` (int64 or bool mask)."""
+        positions = torch.as_tensor(indices)
+        positions = positions.nonzero().flatten().cpu() if positions.dtype == torch.bool else positions.long().cpu()
+        return self._same(positions, f"rows:{short_hash(positions.tolist())}")
 
     def select(self: R, names: Iterable[str]) -> R:
         """The images of `names`, relabelled 0.. in the order of `names`; ValueError for an unknown name."""
@@ -50,19 +50,19 @@ class LabelledRows(ABC):
         new[chosen] = torch.arange(len(chosen))
         labels = new[self.labels.cpu()]
         names = tuple(self.classnames[i] for i in chosen)
-        rows = (labels >= 0).nonzero().flatten()
-        return self._take(rows, f"classes:{short_hash(names)}", labels[rows].to(self.labels.device), names)
+        positions = (labels >= 0).nonzero().flatten()
+        return self._take(positions, f"classes:{short_hash(names)}", labels[positions].to(self.labels.device), names)
 
     def of_domain(self: R, domain: str) -> R:
         """The images of one domain; ValueError for a domain that no image has."""
-        rows = [i for i, name in enumerate(self.domains) if name == domain]
-        if not rows:
+        positions = [i for i, name in enumerate(self.domains) if name == domain]
+        if not positions:
             known = ", ".join(map(repr, sorted(set(self.domains))))
             raise ValueError(f"no image of this bank is of domain {domain!r}; the domains are {known}")
-        return self._same(torch.tensor(rows), f"domain:{domain}")
+        return self._same(torch.tensor(positions), f"domain:{domain}")
 
-    def _same(self: R, rows: Tensor, step: str) -> R:
-        return self._take(rows, step, self.labels[rows.to(self.labels.device)], self.classnames)
+    def _same(self: R, indices: Tensor, step: str) -> R:
+        return self._take(indices, step, self.labels[indices.to(self.labels.device)], self.classnames)
 
 
 def selected(fingerprint: Mapping[str, Any], step: str) -> dict[str, Any]:

@@ -45,9 +45,9 @@ def few_shot(data: S, shots: int, seed: int) -> S:
     list give CoOp's picks; CoOp draws over all classes and keeps the base ones afterwards, so call this on
     the whole training set and select classes from the result.
 
-    data: an `ImageSet`, or a list or tuple of rows whose second field is the label, as `(path, label)`.
-    Returns the same type, rows class by class.
-    Raises ValueError for `shots` below 1, TypeError for shots that are no integer or rows without a label.
+    data: an `ImageSet`, or a list or tuple of examples whose second field is the label, as `(path, label)`.
+    Returns the same type, examples class by class.
+    Raises ValueError for `shots` below 1, TypeError for shots that are no integer or examples without a label.
     """
     if operator.index(shots) < 1:  # TypeError for anything but a whole number
         raise ValueError(f"shots is {shots}; ask for 1 or more, or use the training set itself for all images")
@@ -80,14 +80,14 @@ def _pick(labels: Sequence[Hashable], shots: int, rng: random.Random) -> list[in
     for index, label in enumerate(labels):
         by_class.setdefault(label, []).append(index)
     picked: list[int] = []
-    for rows in by_class.values():  # a dict keeps the order of first appearance
-        picked.extend(rng.sample(rows, shots) if len(rows) >= shots else rows)
+    for members in by_class.values():  # a dict keeps the order of first appearance
+        picked.extend(rng.sample(members, shots) if len(members) >= shots else members)
     return picked
 
 
 def _label(row: Any, index: int) -> Hashable:
     if isinstance(row, (str, bytes)) or not isinstance(row, Sequence) or len(row) < 2:
-        raise TypeError(f"row {index} is {row!r}; few_shot takes an ImageSet or rows like (path, label)")
+        raise TypeError(f"row {index} is {row!r}; few_shot takes an ImageSet or examples like (path, label)")
     return cast(Hashable, row[1])
 
 
@@ -95,7 +95,7 @@ def stratified_rows(labels: Sequence[str], keys: Sequence[str], fraction: float,
     """Positions of a test split stratified by class: `fraction` of each class, rounded, at least one a side.
 
     Each class is drawn by its own generator, seeded with `seed` and its name, over its images in the order of
-    their keys: neither the order of the rows nor other classes change the draw. `fraction` 0 and 1 put
+    their keys: neither the order of the images nor other classes change the draw. `fraction` 0 and 1 put
     everything in train and in test.
     Raises ValueError for a fraction outside 0..1, or a class of one image that cannot be on both sides.
     """
@@ -105,15 +105,15 @@ def stratified_rows(labels: Sequence[str], keys: Sequence[str], fraction: float,
     for index, label in enumerate(labels):
         by_class.setdefault(label, []).append(index)
     chosen: set[int] = set()
-    for label, rows in by_class.items():
-        count = round(len(rows) * fraction)
+    for label, members in by_class.items():
+        count = round(len(members) * fraction)
         if 0 < fraction < 1:
-            if len(rows) < 2:
+            if len(members) < 2:
                 raise ValueError(
-                    f"class {label!r} has a single image ({keys[rows[0]]}), which cannot be in both train "
+                    f"class {label!r} has a single image ({keys[members[0]]}), which cannot be in both train "
                     f"and test; add an image, give the split yourself, or pass test_fraction=0 or 1"
                 )
-            count = min(max(count, 1), len(rows) - 1)
-        rows = sorted(rows, key=lambda row: keys[row])
-        chosen.update(random.Random(f"{seed}/{label}").sample(rows, count))
+            count = min(max(count, 1), len(members) - 1)
+        members = sorted(members, key=lambda index: keys[index])
+        chosen.update(random.Random(f"{seed}/{label}").sample(members, count))
     return chosen

@@ -86,14 +86,14 @@ def load_suite(
 
 def differences(layout: Layout, listing: Listing) -> list[str]:
     """How the numbers of images and classes differ from the published ones."""
-    found = []
+    lines = []
     if layout.classes and len(listing.classnames) != layout.classes:
-        found.append(f"{len(listing.classnames)} classes, published are {layout.classes}")
+        lines.append(f"{len(listing.classnames)} classes, published are {layout.classes}")
     for split, expected in layout.counts.items():
         count = sum(entry.split == split for entry in listing.entries)
         if count != expected:
-            found.append(f"{count:,} {split} images, published are {expected:,}")
-    return found
+            lines.append(f"{count:,} {split} images, published are {expected:,}")
+    return lines
 
 
 def image_of(listing: Listing, images: Path, file: str) -> Any:
@@ -109,16 +109,16 @@ def _present(
     if not listing.listed:
         return [(entry, entry.file) for entry in listing.entries]
     files = Files(images)
-    found = [(entry, files.find(entry.file)) for entry in listing.entries]
-    missing = [entry.file for entry, file in found if file is None]
+    located = [(entry, files.find(entry.file)) for entry in listing.entries]
+    missing = [entry.file for entry, file in located if file is None]
     if missing and not skip_bad:
         raise FileNotFoundError(
-            f"{layout.name}: {len(missing):,} of {len(found):,} images that {listing.source} lists are not below "
+            f"{layout.name}: {len(missing):,} of {len(located):,} images that {listing.source} lists are not below "
             f"{images}, the first {missing[0]}; `ogen data check {layout.name} --root DIR` says which, or pass "
             f"skip_bad=True to leave them out and count them"
         )
     skipped += [{"file": str(images / file), "reason": "no such file"} for file in missing]
-    return [(entry, file) for entry, file in found if file is not None]
+    return [(entry, file) for entry, file in located if file is not None]
 
 
 def _divide(
@@ -164,8 +164,8 @@ def _leave_out(
     return splits, f"test domains {', '.join(names)}; trained on the others"
 
 
-def _image_set(listing: Listing, images: Path, rows: list[tuple[Entry, str]]) -> ImageSet:
-    items = (Item(image_of(listing, images, file), e.label, e.domain, e.file) for e, file in rows)
+def _image_set(listing: Listing, images: Path, files: list[tuple[Entry, str]]) -> ImageSet:
+    items = (Item(image_of(listing, images, file), e.label, e.domain, e.file) for e, file in files)
     return ImageSet(items, listing.classnames)
 
 

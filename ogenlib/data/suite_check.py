@@ -54,14 +54,14 @@ class SuiteReport:
 
     def summary(self) -> str:
         """One line: what is wrong first of all; "" if nothing is."""
-        found = list(self.problems)
+        problems = list(self.problems)
         if self.missing:
-            found.append(f"{len(self.missing):,} images are missing, the first {self.missing[0]}")
+            problems.append(f"{len(self.missing):,} images are missing, the first {self.missing[0]}")
         if self.unreadable:
             file, reason = self.unreadable[0]
-            found.append(f"{len(self.unreadable):,} images cannot be read, the first {file} ({reason})")
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-        return f"{self.name}: {found[0]}{more}" if found else ""
+            problems.append(f"{len(self.unreadable):,} images cannot be read, the first {file} ({reason})")
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        return f"{self.name}: {problems[0]}{more}" if problems else ""
 
     def lines(self, most: int = 20) -> list[str]:
         """The report for a person: totals, then at most `most` lines of each kind of finding."""
@@ -69,8 +69,8 @@ class SuiteReport:
         lines += [f"images: {self.images}", f"listed by: {self.source}"] if self.images else []
         different: list[str] = []
         for split, counts in self.counts.items():
-            expected, found = (sum(pair[i] for pair in counts.values()) for i in (0, 1))
-            lines.append(f"{split}: {found:,} of {expected:,} images, {len(counts)} classes")
+            expected, present = (sum(pair[i] for pair in counts.values()) for i in (0, 1))
+            lines.append(f"{split}: {present:,} of {expected:,} images, {len(counts)} classes")
             different += [f"{split} {name}: {b} of {a}" for name, (a, b) in counts.items() if a != b]
         lines.append("images decoded: " + ("all" if self.read else "none (--read decodes them)"))
         for title, found_lines in {
@@ -120,7 +120,7 @@ def _compare(report: SuiteReport, listing: Listing, images: Path) -> list[tuple[
     """Count by split and class; the files that are there, with their labels, each once."""
     files = Files(images)
     expected: dict[str, Counter[int]] = {}
-    found: dict[str, Counter[int]] = {}
+    counted: dict[str, Counter[int]] = {}
     present: dict[str, int] = {}
     twice = 0
     for entry in listing.entries:
@@ -131,11 +131,11 @@ def _compare(report: SuiteReport, listing: Listing, images: Path) -> list[tuple[
             report.missing.append(entry.file)
             continue
         twice += file != entry.file
-        found.setdefault(split, Counter())[entry.label] += 1
+        counted.setdefault(split, Counter())[entry.label] += 1
         present[file] = entry.label
     names = listing.classnames
     for split, counts in expected.items():
-        there = found.get(split, Counter())
+        there = counted.get(split, Counter())
         report.counts[split] = {names[label]: (counts[label], there[label]) for label in sorted(counts)}
     if twice:
         report.notes.append(f"{twice:,} images are one folder deeper than listed (a/a/b.jpg for a/b.jpg)")

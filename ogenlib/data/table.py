@@ -20,11 +20,11 @@ def read_table(path: Path, needs: Sequence[str], also: str = "") -> tuple[list[s
         FileNotFoundError: no such file.
         ValueError: no file, no UTF-8 CSV, or one without those columns.
     """
-    wanted = ",".join(needs)
+    required = ",".join(needs)
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; pass a CSV file with the columns {wanted}")
+        raise FileNotFoundError(f"{path}: no such file; pass a CSV file with the columns {required}")
     if not path.is_file():
-        raise ValueError(f"{path} is no regular file; pass a CSV file with the columns {wanted}")
+        raise ValueError(f"{path} is no regular file; pass a CSV file with the columns {required}")
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file, skipinitialspace=True)
@@ -33,7 +33,7 @@ def read_table(path: Path, needs: Sequence[str], also: str = "") -> tuple[list[s
             missing = [name for name in needs if name not in columns]
             if missing:
                 raise ValueError(
-                    f"{path}: the first line must name the columns {wanted}{f' (and {also})' if also else ''}, "
+                    f"{path}: the first line must name the columns {required}{f' (and {also})' if also else ''}, "
                     f"separated by commas; it has no {' or '.join(missing)}, only {columns}"
                 )
             lines = [(table.line_num, {k: (v or "").strip() for k, v in row.items() if k in columns}) for row in table]

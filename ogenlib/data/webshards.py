@@ -67,18 +67,18 @@ def from_shards(source: Shards | Mapping[str, Shards], options: LoadOptions | No
     options = options or LoadOptions()
     given = source if isinstance(source, Mapping) else {"": source}
     bad = Bad(options.skip_bad)
-    rows: list[Row] = []
+    examples: list[Row] = []
     for name, shards in given.items():
         split = SPLITS.get(str(name).casefold(), "")
         if name and not split:
             raise ValueError(f"split is {name!r}; name shards train, val or test")
         for path in _paths(shards):
-            rows += _rows(path, split or _split_of(path), bad)
-    if len({bool(row.split) for row in rows}) > 1:
-        loose = next(row for row in rows if not row.split)
+            examples += _examples(path, split or _split_of(path), bad)
+    if len({bool(example.split) for example in examples}) > 1:
+        loose = next(example for example in examples if not example.split)
         raise ValueError(f"{loose.where}: is of no split, and others are; pass a mapping {{'train': ..., 'test': ...}}")
     label = str(next(iter(given.values()))) if len(given) == 1 else "shards"
-    return assemble(rows, replace(options, name=options.name or "shards"), label, bad)
+    return assemble(examples, replace(options, name=options.name or "shards"), label, bad)
 
 
 def _webdataset() -> tuple[Any, Any]:
@@ -97,10 +97,10 @@ def _paths(shards: Shards) -> list[Path]:
     if isinstance(shards, Sequence) and not isinstance(shards, str):
         return [path for one in shards for path in _paths(one)]
     if Path(shards).is_dir():
-        found = sorted(path for path in Path(shards).rglob("*.tar") if path.name[0] != ".")
-        if not found:
+        files = sorted(path for path in Path(shards).rglob("*.tar") if path.name[0] != ".")
+        if not files:
             raise FileNotFoundError(f"{shards}: holds no .tar files; pass a folder of shards")
-        return found
+        return files
     text = os.fspath(shards)
     if "://" in text or text.startswith("pipe:"):
         raise ValueError(f"{text}: shards are read from files, at any place in them; download or mount them first")
@@ -145,7 +145,7 @@ def _samples(path: Path) -> Iterator[dict[str, Any]]:
         raise ValueError(reason if reason.startswith(str(path)) else f"{path}: {reason}; pack it again") from error
 
 
-def _rows(path: Path, split: str, bad: Bad) -> Iterator[Row]:
+def _examples(path: Path, split: str, bad: Bad) -> Iterator[Row]:
     for sample in _samples(path):
         where = f"{path} sample {sample['__key__']}"
         images = [name for name in sample if f".{name.rpartition('.')[2]}" in SUFFIXES]

@@ -140,7 +140,7 @@ class Host(nn.Module):
         raise NotImplementedError
 
     def text_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
-        """Class weights as directions of names, unit rows: without what a wrapper adds to them from images."""
+        """Class weights as directions of names, unit vectors: without what a wrapper adds to them from images."""
         return self.class_weights(names, z=z)
 
     def losses(self, batch: Batch, *, z: Tensor | None = None, w: Tensor | None = None) -> dict[str, Tensor]:

@@ -141,10 +141,10 @@ def names_for(host: Host, names: Sequence[str] | None = None) -> tuple[str, ...]
     """
     if names is None:
         return host.names
-    wanted = check_classnames(names)
-    if not wanted:
+    chosen = check_classnames(names)
+    if not chosen:
         raise ValueError("names=[]: pass at least one class name, or None for the names of the run")
-    return wanted
+    return chosen
 
 
 @torch.no_grad()
@@ -152,7 +152,7 @@ def fixed_weights(host: Host, names: Sequence[str] | None = None, *, directions:
     """Class weights `(C, D)` of any names (None: the training names), fp32; None where they depend on the image.
 
     Args:
-        directions: unit rows, without the evidence that OGEN may have added (`Host.text_weights`).
+        directions: unit vectors, without the evidence that OGEN may have added (`Host.text_weights`).
     """
     probe = F.normalize(torch.ones(1, host.clip.embed_dim, device=host.device), dim=-1)
     weigh = host.eval().text_weights if directions else host.eval().class_weights
@@ -194,14 +194,14 @@ class Classifier:
 
     def with_names(self, names: Sequence[str], *, add: bool = False) -> Classifier:
         """The same host choosing among other names; with `add`, among its present names and these."""
-        wanted = names_for(self.host, names)
-        return Classifier(self.host, tuple(dict.fromkeys((*self.names, *wanted))) if add else wanted)
+        chosen = names_for(self.host, names)
+        return Classifier(self.host, tuple(dict.fromkeys((*self.names, *chosen))) if add else chosen)
 
     def class_weights(self, names: Sequence[str] | None = None) -> Tensor:
-        """Unit rows `(C, D)` of any names (None: its own), for use outside this library.
+        """Unit vectors `(C, D)` of any names (None: its own), for use outside this library.
 
         `(C, 2 D)` where names without images are scored on the frozen image tower (`OGENConfig.frozen_images`), for
-        rows of `host.image_features`.
+        features of `host.image_features`.
 
         Raises:
             ValueError: the host's weights depend on the image, so there are none without one.
@@ -229,18 +229,18 @@ class Classifier:
         """
         if top_k < 1:
             raise ValueError(f"top_k={top_k}: must be 1 or more")
-        wanted = self.names if names is None else names_for(self.host, names)
+        chosen = self.names if names is None else names_for(self.host, names)
         many = [images] if isinstance(images, (str, os.PathLike, Image.Image)) else list(images)
         predictions = []
-        fixed = fixed_weights(self.host, wanted)
+        fixed = fixed_weights(self.host, chosen)
         for start in range(0, len(many), batch_size):
             pictures = [open_image(i) for i in many[start : start + batch_size]]
             pixels = torch.stack([self.host.clip.preprocess(p) for p in pictures]).to(self.host.device)
             labels = torch.zeros(len(pictures), dtype=torch.long, device=self.host.device)
             z = self.host.image_features(Batch(labels, pixels=pixels))
-            w = self.host.class_weights(wanted, z=z) if fixed is None else fixed
+            w = self.host.class_weights(chosen, z=z) if fixed is None else fixed
             chances = self.host.logits(z, w).softmax(-1).float()
-            top = chances.topk(min(top_k, len(wanted)))
+            top = chances.topk(min(top_k, len(chosen)))
             for values, indices in zip(top.values.tolist(), top.indices.tolist(), strict=True):
-                predictions.append(Prediction(tuple(wanted[i] for i in indices), tuple(values)))
+                predictions.append(Prediction(tuple(chosen[i] for i in indices), tuple(values)))
         return predictions

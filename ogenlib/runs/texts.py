@@ -52,15 +52,15 @@ def source_for(
     absent = [name for name in without if name in data.classnames]
     source = anchor_source(data, captions, pool, tested=tested, without=absent, has_captions=has_captions)
     if anchored and source.captioner is None and source.candidates is None:
-        wanted = "--pool DIR or FILE (other images with captions)"
+        pool_option = "--pool DIR or FILE (other images with captions)"
         if has_captions:
             raise ValueError(
                 f"{anchored[0]} trains with retrieved pairs besides, and {data.name} has no candidates "
-                f"for them: give {wanted}; flyp trains without"
+                f"for them: give {pool_option}; flyp trains without"
             )
         raise ValueError(
             f"{anchored[0]} trains with captions of images and with retrieved pairs, and {data.name} "
-            f"brings neither: give --captions FILE (JSON or CSV of image and caption), {wanted}, or both; "
+            f"brings neither: give --captions FILE (JSON or CSV of image and caption), {pool_option}, or both; "
             "flyp trains without"
         )
     if captions is not None and not anchored and not source.texts:

@@ -127,7 +127,7 @@ def _check_end(tail: bytes, size: int) -> None:
 
 def _records(file: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
     """Records by name; raises Unreadable for a layout that torch does not write."""
-    found: dict[str, zipfile.ZipInfo] = {}
+    records: dict[str, zipfile.ZipInfo] = {}
     folders, names, free = set(), set(), 0
     for entry in sorted(file.infolist(), key=lambda entry: entry.header_offset):
         shown = repr(entry.filename[:80])
@@ -148,7 +148,7 @@ def _records(file: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
             raise Unreadable(f"its record {shown} is there twice")
         names.add(entry.filename.lower())
         folders.add(folder)
-        found[name] = entry
+        records[name] = entry
     if len(folders) != 1:
         raise Unreadable(f"its records are in {len(folders)} folders, not in one")
-    return found
+    return records

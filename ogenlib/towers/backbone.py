@@ -214,7 +214,7 @@ def check_fingerprint(saved: dict[str, Any], backbone: ClipLike) -> None:
         call = ", ".join([repr(saved.get("name")), *_keywords(saved)])
         fix = f"load_backbone({call}) in the same precision"
         if saved.get("preprocess") == {}:  # nothing but a table has no preprocessing
-            fix = f"the EmbeddingTable {saved.get('name')!r} of the same names and rows"
+            fix = f"the EmbeddingTable {saved.get('name')!r} of the same names and features"
         raise ValueError(f"this backbone is not the one it was made with: {'; '.join(differing)}. Open it with {fix}")
 
 
@@ -253,19 +253,19 @@ def _reason(error: BaseException) -> str:
 def _settle_quick_gelu(name: str, source: Source, asked: bool | None) -> bool:
     if asked is not None:
         return asked
-    wanted, built = source.expects_quick_gelu, source.config_quick_gelu
-    if wanted is None or wanted == built:
+    expected, built = source.expects_quick_gelu, source.config_quick_gelu
+    if expected is None or expected == built:
         return built
     twin = f"{source.open_clip_name}-quickgelu"
     other = source.open_clip_name.removesuffix("-quickgelu")
-    renamed = twin if wanted else other
+    renamed = twin if expected else other
     alternative = ""
     if renamed != source.open_clip_name and renamed in open_clip.list_models():
         alternative = f" or load_backbone({renamed!r}, pretrained={source.pretrained!r})"
     raise ValueError(
-        f"the weights {source.pretrained!r} were trained with quick_gelu={wanted}, the configuration {name!r} "
+        f"the weights {source.pretrained!r} were trained with quick_gelu={expected}, the configuration {name!r} "
         f"builds quick_gelu={built}: load_backbone({name!r}, pretrained={source.pretrained!r}, "
-        f"quick_gelu={wanted}){alternative}"
+        f"quick_gelu={expected}){alternative}"
     )
 
 

@@ -1,6 +1,6 @@
-"""One pre-norm transformer block, taken apart so that keys and values can be shared between rows.
+"""One pre-norm transformer block, taken apart so that keys and values can be shared between sequences.
 
-Notation: `N` rows, `S` tokens, `M` context tokens, `W` width, `H` heads, `d = W / H`.
+Notation: `N` sequences, `S` tokens, `M` context tokens, `W` width, `H` heads, `d = W / H`.
 """
 
 from __future__ import annotations

@@ -35,13 +35,13 @@ def read_state_dict(path: Path, fix: str) -> dict[str, Tensor]:
     """
     with _opened(path, fix) as (archive, state):
         memory: dict[str, bytearray] = {}
-        found = {}
+        tensors = {}
         for name, stored in state.items():
             if stored.storage.key not in memory:
                 record = f"data/{stored.storage.key}"
                 memory[stored.storage.key] = archive.read(record, archive.length(record))
-            found[name] = _view(memory[stored.storage.key], stored)
-        return found
+            tensors[name] = _view(memory[stored.storage.key], stored)
+        return tensors
 
 
 def check_state_dict(path: Path, fix: str) -> bool:
@@ -83,7 +83,7 @@ def _state(document: Any) -> dict[str, Stored]:
 
 
 def _of_module(module: Thing) -> dict[str, Stored]:
-    found: dict[str, Stored] = {}
+    tensors: dict[str, Stored] = {}
     pending, seen = [("", 0, module)], 0
     while pending:
         start, depth, current = pending.pop()
@@ -93,12 +93,12 @@ def _of_module(module: Thing) -> dict[str, Stored]:
             if seen > MAX_TENSORS or depth > MAX_DEPTH or len(whole) > MAX_NAME:
                 raise Unreadable("its modules are nested without end")
             if isinstance(value, Stored):
-                found[whole] = value
+                tensors[whole] = value
             elif isinstance(value, Thing):
                 pending.append((f"{whole}.", depth + 1, value))
-    if not found:
+    if not tensors:
         raise Unreadable(f"its {module.path[:80]!r} has no tensors")
-    return found
+    return tensors
 
 
 def _check_records(archive: Archive, state: dict[str, Stored]) -> None:

@@ -119,9 +119,9 @@ def _check_types(config: dict[str, Any], hints: dict[str, Any], where: Path | st
 
 def _hints_of_models() -> dict[str, Any]:
     """What the installed open_clip's model classes take, by name."""
-    found: dict[str, Any] = {}
+    hints_of: dict[str, Any] = {}
     for kind in (open_clip.CoCa, open_clip.CustomTextCLIP, open_clip.CLIP):
         hints = get_type_hints(kind.__init__)
-        found |= {name: hints.get(name, Any) for name in inspect.signature(kind).parameters}
-    found.pop("cast_dtype")
-    return found
+        hints_of |= {name: hints.get(name, Any) for name in inspect.signature(kind).parameters}
+    hints_of.pop("cast_dtype")
+    return hints_of

@@ -139,8 +139,8 @@ def _open_once(folder: Path, archive: Path) -> None:
 def _shape(weights: dict[str, Tensor], key: str, rank: int) -> tuple[int, ...]:
     """The shape of a tensor of OpenAI's CLIP, whose rank is known and whose sizes are not zero."""
     if key not in weights or weights[key].ndim != rank or not weights[key].numel():
-        found = tuple(weights[key].shape) if key in weights else "missing"
-        raise ValueError(f"this is not OpenAI's CLIP: {key} is {found}, expected {rank} sizes above 0")
+        shape = tuple(weights[key].shape) if key in weights else "missing"
+        raise ValueError(f"this is not OpenAI's CLIP: {key} is {shape}, expected {rank} sizes above 0")
     return tuple(weights[key].shape)
 
 
@@ -152,10 +152,10 @@ def _heads(width: int, key: str) -> int:
 
 def _count(weights: dict[str, Tensor], start: str) -> int:
     """How many numbered blocks there are whose names begin with `start`."""
-    found = {key.removeprefix(start).split(".")[0] for key in weights if key.startswith(start)}
-    if not found:
+    blocks = {key.removeprefix(start).split(".")[0] for key in weights if key.startswith(start)}
+    if not blocks:
         raise ValueError(f"this is not OpenAI's CLIP: {start}* missing")
-    return len(found)
+    return len(blocks)
 
 
 def _grid(weights: dict[str, Tensor], key: str) -> int:

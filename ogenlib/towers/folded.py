@@ -5,7 +5,7 @@ projection's weight is frozen and the input is trained on, torch then multiplies
 (`bmm`), in the backward pass too: on a CPU that takes longer than the rest of a vision transformer's block. Moved in
 memory first, the input is multiplied at once. The numbers are the same but for rounding.
 
-Notation: `N` rows, `L` tokens, `W` width.
+Notation: `N` sequences, `L` tokens, `W` width.
 """
 
 from __future__ import annotations

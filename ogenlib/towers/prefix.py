@@ -1,6 +1,6 @@
 """Shared-prefix text encoding: what all classes have in common is computed once.
 
-Notation: `C` classes, `R` image rows, `P` prefix tokens, `S` suffix tokens, `T` real suffix tokens in all,
+Notation: `C` classes, `R` images, `P` prefix tokens, `S` suffix tokens, `T` real suffix tokens in all,
 `W` text width, `D` embedding width, `H` heads, `d = W / H`.
 
 In a causal tower the hidden states of "start token + context" do not depend on the class name after them.
@@ -42,7 +42,7 @@ def encode_shared_prefix(
     """Un-normalised text features of every class behind one prefix.
 
     Args:
-        prefix: embeddings `(P, W)`, or `(R, P, W)` for one prefix per image row; no positions.
+        prefix: embeddings `(P, W)`, or `(R, P, W)` for one prefix per image; no positions.
         suffix: embeddings `(C, S, W)` of what follows, no positions; cut to the longest class inside.
         ids: `(C, P + S)`, read only to find where each text ends.
         deep: as in `TextTower.encode`; replaces hidden states inside the prefix.
@@ -50,20 +50,20 @@ def encode_shared_prefix(
             backward, so memory is that of one chunk; the result is the same. None: all at once.
 
     Returns:
-        `(C, D)`, or `(R, C, D)` for a prefix per row.
+        `(C, D)`, or `(R, C, D)` for a prefix per image.
 
     Raises:
         ValueError: the tower cannot share a prefix, or shapes disagree.
     """
     native = _check(tower, prefix, suffix, ids, deep, chunk)
-    rows = prefix if prefix.ndim == 3 else prefix[None]
-    lengths = native.lengths(ids) - rows.shape[1]
+    prefixes = prefix if prefix.ndim == 3 else prefix[None]
+    lengths = native.lengths(ids) - prefixes.shape[1]
     if len(ids) and int(lengths.min()) < 1:
-        raise ValueError(f"a text ends inside the prefix of {rows.shape[1]} tokens: ids and prefix disagree")
+        raise ValueError(f"a text ends inside the prefix of {prefixes.shape[1]} tokens: ids and prefix disagree")
     if chunk is None and len(ids):
-        features = _encode_together(native, rows, suffix, lengths, deep)
+        features = _encode_together(native, prefixes, suffix, lengths, deep)
         return features if prefix.ndim == 3 else features[0]
-    keys = prefix_keys(native, rows, deep)
+    keys = prefix_keys(native, prefixes, deep)
     pieces = []
     for start in range(0, len(ids), chunk or max(len(ids), 1)):
         end = start + (chunk or len(ids))
@@ -75,7 +75,7 @@ def encode_shared_prefix(
         else:
             pieces.append(_encode_suffixes(*args))
     if not pieces:
-        features = prefix.new_zeros(len(rows), 0, native.embed_dim)
+        features = prefix.new_zeros(len(prefixes), 0, native.embed_dim)
     else:
         features = torch.cat(pieces, dim=1) if len(pieces) > 1 else pieces[0]
     return features if prefix.ndim == 3 else features[0]
@@ -84,14 +84,14 @@ def encode_shared_prefix(
 def prefix_keys(tower: NativeTextTower, prefix: Tensor, deep: Tensor | None = None) -> list[KeysValues]:
     """Keys and values of prefixes `(R, P, W)` in every block."""
     x = prefix.to(tower.dtype) + tower.positions(0, prefix.shape[1])
-    found = []
+    keys_values = []
     for i, block in enumerate(tower.blocks):
         x = replace_deep(x, deep, i, tower.n_prefix)
         q, k, v = run_causal(block, x)
-        found.append(KeysValues(k, v))
+        keys_values.append(KeysValues(k, v))
         if i + 1 < len(tower.blocks):  # nothing reads the prefix after the last block
             x = causal_step(block, x, q, k, v)
-    return found
+    return keys_values
 
 
 class _Packing(NamedTuple):
@@ -127,9 +127,9 @@ def _encode_together(
     tower: NativeTextTower, prefix: Tensor, suffix: Tensor, lengths: Tensor, deep: Tensor | None
 ) -> Tensor:
     """The same, prefix and suffixes in one matrix product: few classes wait for weights, not for arithmetic."""
-    n_rows, n_prefix, width = prefix.shape
-    x, suffixes = _start(tower, suffix, lengths, n_rows, n_prefix)
-    cut = [n_rows * n_prefix, len(x)]
+    n_images, n_prefix, width = prefix.shape
+    x, suffixes = _start(tower, suffix, lengths, n_images, n_prefix)
+    cut = [n_images * n_prefix, len(x)]
     p = prefix.to(tower.dtype) + tower.positions(0, n_prefix)
     for i, block in enumerate(tower.blocks):
         p = replace_deep(p, deep, i, tower.n_prefix)
@@ -141,7 +141,7 @@ def _encode_together(
         seen = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(-1, width)
         attended = torch.cat([seen, suffixes.attend(block, of_suffix, KeysValues(k, v))])
         p, x = finish(block, both, attended).split(cut)
-        p = p.unflatten(0, (n_rows, n_prefix))
+        p = p.unflatten(0, (n_images, n_prefix))
     last = tower.blocks[-1]
     hidden = last.ln_1(both)  # type: ignore[operator]
     of_prefix, of_suffix = _keys_values(last, hidden).split(cut)
@@ -156,7 +156,7 @@ class _Suffixes(NamedTuple):
     pooled: Tensor
     sees: Tensor
     lengths: Tensor
-    n_rows: int
+    n_images: int
 
     def attend(self, block: Any, x: Tensor, prefix: KeysValues) -> Tensor:
         """Attended values `(T, W)` of queries, keys and values `(T, 3 W)`."""
@@ -173,11 +173,11 @@ class _Suffixes(NamedTuple):
         q = F.linear(hidden[self.pooled], last.attn.in_proj_weight[:width], None if bias is None else bias[:width])
         padded = self.packing.pad(kv).unflatten(-1, (2, n_heads, -1))
         k, v = (part.transpose(1, 2) for part in padded.unbind(2))
-        sees = self.sees[self.lengths - 1].repeat(self.n_rows, 1)[:, None, None]
+        sees = self.sees[self.lengths - 1].repeat(self.n_images, 1)[:, None, None]
         keys = _behind(prefix, k, v, len(self.lengths))
         attended = F.scaled_dot_product_attention(q.unflatten(-1, (n_heads, 1, -1)), *keys, attn_mask=sees)
         x = finish(last, x[self.pooled], attended.flatten(1))
-        return tower.project(x).unflatten(0, (self.n_rows, len(self.lengths)))
+        return tower.project(x).unflatten(0, (self.n_images, len(self.lengths)))
 
 
 def _keys_values(block: Any, hidden: Tensor) -> Tensor:
@@ -188,39 +188,39 @@ def _keys_values(block: Any, hidden: Tensor) -> Tensor:
 
 
 def _start(
-    tower: NativeTextTower, suffix: Tensor, lengths: Tensor, n_rows: int, n_prefix: int
+    tower: NativeTextTower, suffix: Tensor, lengths: Tensor, n_images: int, n_prefix: int
 ) -> tuple[Tensor, _Suffixes]:
     """Packed embeddings `(T, W)` with positions, and what their attention needs."""
     longest = int(lengths.max())
     x = suffix[:, :longest].to(tower.dtype) + tower.positions(n_prefix, n_prefix + longest)
-    x, packing, pooled = _pack(x, lengths, n_rows)
+    x, packing, pooled = _pack(x, lengths, n_images)
     # A suffix token sees the whole prefix and the suffix up to itself.
     sees = torch.ones(longest, n_prefix + longest, dtype=torch.bool, device=x.device).tril(n_prefix)
-    return x, _Suffixes(packing, pooled, sees, lengths, n_rows)
+    return x, _Suffixes(packing, pooled, sees, lengths, n_images)
 
 
-def _pack(x: Tensor, lengths: Tensor, n_rows: int) -> tuple[Tensor, _Packing, Tensor]:
-    """Packed tokens `(T, W)` of `(C, S, W)` repeated for every row, their places, and the pooled ones."""
+def _pack(x: Tensor, lengths: Tensor, n_images: int) -> tuple[Tensor, _Packing, Tensor]:
+    """Packed tokens `(T, W)` of `(C, S, W)` repeated for every image, their places, and the pooled ones."""
     n_classes, longest = x.shape[:2]
     real = torch.arange(longest, device=x.device) < lengths[:, None]
     index = real.flatten().nonzero().squeeze(1)
-    per_row = len(index)
-    x = x.flatten(0, 1)[index].repeat(n_rows, 1)
-    row = torch.arange(n_rows, device=x.device)[:, None]
-    pooled = (row * per_row + lengths.cumsum(0) - 1).flatten()
+    per_image = len(index)
+    x = x.flatten(0, 1)[index].repeat(n_images, 1)
+    row = torch.arange(n_images, device=x.device)[:, None]
+    pooled = (row * per_image + lengths.cumsum(0) - 1).flatten()
     places = None
-    if per_row < n_classes * longest:
+    if per_image < n_classes * longest:
         places = (row * (n_classes * longest) + index).flatten()
-    return x, _Packing(n_rows * n_classes, longest, places), pooled
+    return x, _Packing(n_images * n_classes, longest, places), pooled
 
 
 def _behind(prefix: KeysValues, k: Tensor, v: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
-    """Keys and values `(R * C, H, P + S, d)`: each row's prefix in front of its classes' own."""
+    """Keys and values `(R * C, H, P + S, d)`: each image's prefix in front of its classes' own."""
 
     def join(shared: Tensor, own: Tensor) -> Tensor:
-        n_rows = len(shared)
-        spread = shared[:, None].expand(n_rows, n_classes, *shared.shape[1:])
-        return torch.cat([spread, own.unflatten(0, (n_rows, n_classes))], dim=3).flatten(0, 1)
+        n_images = len(shared)
+        spread = shared[:, None].expand(n_images, n_classes, *shared.shape[1:])
+        return torch.cat([spread, own.unflatten(0, (n_images, n_classes))], dim=3).flatten(0, 1)
 
     return join(prefix.k, k), join(prefix.v, v)
 

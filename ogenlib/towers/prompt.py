@@ -1,6 +1,6 @@
 """Prompts with learned context: where the context tokens stand, and the text features they give.
 
-Notation: `C` classes, `R` image rows, `L` tokens, `M` context tokens, `P` prefix tokens, `W` text width,
+Notation: `C` classes, `R` images, `L` tokens, `M` context tokens, `P` prefix tokens, `W` text width,
 `D` embedding width.
 """
 
@@ -84,7 +84,7 @@ def prompt_tokens(
     ends = [len(piece) for piece in tower.tokens.pieces(heads)]
     totals = [len(piece) for piece in tower.tokens.pieces(bodies)]
     start, offset = before + tower.n_prefix, tower.n_prefix
-    rows, spans = [], []
+    positions, spans = [], []
     for name, end, total in zip(names, ends, totals, strict=True):
         if total - end != n_context - before or end <= before:
             raise ValueError(
@@ -92,9 +92,9 @@ def prompt_tokens(
                 "use position='end' or another spelling of the name"
             )
         spans.append((start, end + offset))
-        rows.append([*range(offset, start), *range(end + offset, total + offset)])
+        positions.append([*range(offset, start), *range(end + offset, total + offset)])
     ids = tower.trim(tower.tokenize(texts))
-    slots = torch.tensor(rows, dtype=torch.long, device=ids.device).reshape(len(texts), n_context)
+    slots = torch.tensor(positions, dtype=torch.long, device=ids.device).reshape(len(texts), n_context)
     return PromptTokens(
         tuple(names), tuple(texts), position, n_context, tower.n_prefix, ids, slots, tuple(spans), tower.lengths(ids)
     )
@@ -127,7 +127,7 @@ def encode_prompts(
 
     Args:
         context: `(M, W)` for all classes, `(C, M, W)` one per class, or with `per_image` `(R, M, W)` one
-            per image row. Stays in its own dtype (fp32) outside; cast to the tower's inside.
+            per image. Stays in its own dtype (fp32) outside; cast to the tower's inside.
         deep: as in `TextTower.encode`.
         chunk: classes encoded at a time; bounds memory in forward and backward, same result.
         path: "shared" computes the common prefix once, "plain" runs every prompt whole, "auto" shares
@@ -165,8 +165,8 @@ def _encode_plain(
     def piece(start: int, end: int) -> Tensor:
         ids, slots = tokens.ids[start:end], tokens.slots[start:end]
         if per_image:
-            n_rows, n_here = len(context), len(ids)
-            ids, slots = ids.repeat(n_rows, 1), slots.repeat(n_rows, 1)
+            n_images, n_here = len(context), len(ids)
+            ids, slots = ids.repeat(n_images, 1), slots.repeat(n_images, 1)
             words = context[:, None].expand(-1, n_here, -1, -1).flatten(0, 1)
         else:
             words = context[start:end] if context.ndim == 3 else context.expand(len(ids), -1, -1)
@@ -190,8 +190,8 @@ def _placeholder(tower: TextTower, n_context: int) -> str:
     """A word that the tokenizer always keeps as one token."""
     if n_context == 0:
         return _PLACEHOLDERS[0]
-    found = tower.tokens.pieces([" ".join([word] * n_context) for word in _PLACEHOLDERS])
-    for word, piece in zip(_PLACEHOLDERS, found, strict=True):
+    pieces = tower.tokens.pieces([" ".join([word] * n_context) for word in _PLACEHOLDERS])
+    for word, piece in zip(_PLACEHOLDERS, pieces, strict=True):
         if len(piece) == n_context:
             return word
     raise ValueError(f"this tokenizer has no one-token word among {', '.join(_PLACEHOLDERS)}")

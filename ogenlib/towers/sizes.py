@@ -69,9 +69,9 @@ def _text(text: dict[str, Any], embed_dim: int) -> float:
     if text.get("hf_model_name"):
         return context**2
     width = text.get("width") or 512
-    rows = (text.get("vocab_size") or 49408) + context + embed_dim
+    vectors = (text.get("vocab_size") or 49408) + context + embed_dim
     blocks = (text.get("layers") or 12) * _block(width, text.get("mlp_ratio"))
-    return blocks + rows * width + context**2  # the last is its mask
+    return blocks + vectors * width + context**2  # the last is its mask
 
 
 def _of_transformers(config: dict[str, Any]) -> float:
@@ -86,9 +86,9 @@ def _of_transformers(config: dict[str, Any]) -> float:
     wide = largest("intermediate_size", "d_ff", "encoder_ffn_dim", "decoder_ffn_dim")
     deep = largest("num_hidden_layers", "num_layers", "encoder_layers")
     deep += largest("num_decoder_layers", "decoder_layers")
-    rows = sum(largest(name) for name in ("vocab_size", "max_position_embeddings", "type_vocab_size"))
+    vectors = sum(largest(name) for name in ("vocab_size", "max_position_embeddings", "type_vocab_size"))
     # A block's modules take memory whatever their width is.
-    return rows * width + deep * (4 * width**2 + 2 * width * wide + 4 * width * inner + 10**5)
+    return vectors * width + deep * (4 * width**2 + 2 * width * wide + 4 * width * inner + 10**5)
 
 
 def _block(width: int, mlp_ratio: float | None) -> float:

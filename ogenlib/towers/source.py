@@ -159,5 +159,5 @@ def _model_cfg(path: Path) -> dict[str, Any]:
 
 def _close(given: str, known: Iterable[str]) -> str:
     by_lower = {item.lower(): item for item in known}
-    found = difflib.get_close_matches(given.lower(), by_lower, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(repr(by_lower[item]) for item in found)}?" if found else ""
+    matches = difflib.get_close_matches(given.lower(), by_lower, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(repr(by_lower[item]) for item in matches)}?" if matches else ""

@@ -34,11 +34,11 @@ class EmbeddingTable(ClipLike):
     """Known names and their text features, behind the interface of a backbone.
 
     Whatever works on class weights and on feature banks works with it; what needs a tower is refused. A host's
-    templates must be ``"{}"``: a row is the feature of a name, in whatever sentence it was made.
+    templates must be ``"{}"``: a feature belongs to a name, in whatever sentence that was encoded.
 
     Args:
-        names: one a row. Lookup takes ``_`` for a space, as hosts do.
-        text: `(C, D)` features of any length, such as the mean over templates; hosts see unit rows.
+        names: one for each feature. Lookup takes ``_`` for a space, as hosts do.
+        text: `(C, D)` features of any length, such as the mean over templates; hosts see unit vectors.
         logit_scale: already exponentiated (100 for OpenAI's CLIP, whose parameter is log 100).
         name: stands in fingerprints.
 
@@ -53,17 +53,17 @@ class EmbeddingTable(ClipLike):
 
     def __init__(self, names: Sequence[str], text: Tensor, *, logit_scale: float = 100.0, name: str = "table") -> None:
         super().__init__()
-        rows = torch.as_tensor(text).detach().float().clone()
-        _check(names, rows, logit_scale)
+        features = torch.as_tensor(text).detach().float().clone()
+        _check(names, features, logit_scale)
         self.names = tuple(names)
         self._row = {_clean(n): i for i, n in enumerate(self.names)}
-        self.register_buffer("rows", rows)
-        self.register_buffer("unit", F.normalize(rows, dim=-1))
-        self.register_buffer("scale", torch.tensor(float(logit_scale), device=rows.device))
+        self.register_buffer("rows", features)
+        self.register_buffer("unit", F.normalize(features, dim=-1))
+        self.register_buffer("scale", torch.tensor(float(logit_scale), device=features.device))
         self.name, self.pretrained, self.precision, self.quick_gelu = name, None, "fp32", False
-        self.embed_dim = rows.shape[1]
+        self.embed_dim = features.shape[1]
         self.preprocess_cfg = {}
-        self.weights_hash = _hash(self.names, rows, float(logit_scale))
+        self.weights_hash = _hash(self.names, features, float(logit_scale))
         self.eval()
 
     def __getattr__(self, attribute: str) -> Any:
@@ -73,7 +73,7 @@ class EmbeddingTable(ClipLike):
 
     @property
     def device(self) -> torch.device:
-        """Where the rows lie."""
+        """Where the features lie."""
         return self.unit.device
 
     @property
@@ -91,16 +91,16 @@ class EmbeddingTable(ClipLike):
         raise ValueError(_NO_IMAGES)
 
     def encode_text(self, texts: str | Sequence[str], normalize: bool = True, chunk: int = 256) -> Tensor:
-        """Rows `(N, D)`, fp32, of known names; `chunk` changes nothing.
+        """Features `(N, D)`, fp32, of known names; `chunk` changes nothing.
 
         Raises:
             ValueError: a text is none of the names; the closest ones are shown.
         """
-        wanted = [texts] if isinstance(texts, str) else list(texts)
-        unknown = [t for t in dict.fromkeys(wanted) if _clean(t) not in self._row]
+        names = [texts] if isinstance(texts, str) else list(texts)
+        unknown = [t for t in dict.fromkeys(names) if _clean(t) not in self._row]
         if unknown:
             raise ValueError(self._unknown(unknown))
-        index = torch.tensor([self._row[_clean(t)] for t in wanted], dtype=torch.long, device=self.device)
+        index = torch.tensor([self._row[_clean(t)] for t in names], dtype=torch.long, device=self.device)
         return (self.unit if normalize else self.rows)[index].float()
 
     def _unknown(self, texts: Sequence[str]) -> str:
@@ -120,16 +120,18 @@ def _clean(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _check(names: Sequence[str], rows: Tensor, logit_scale: float) -> None:
+def _check(names: Sequence[str], features: Tensor, logit_scale: float) -> None:
     if isinstance(names, str) or not len(names):
         raise ValueError(f"names={names!r}: pass a non-empty list of names, one for each row")
-    if rows.ndim != 2 or len(rows) != len(names):
-        raise ValueError(f"{len(names)} names need text features of shape ({len(names)}, D), got {tuple(rows.shape)}")
+    if features.ndim != 2 or len(features) != len(names):
+        raise ValueError(
+            f"{len(names)} names need text features of shape ({len(names)}, D), got {tuple(features.shape)}"
+        )
     cleaned = [_clean(n) for n in names]
     if len(set(cleaned)) != len(cleaned):
         twice = [n for n in names if cleaned.count(_clean(n)) > 1]
         raise ValueError(f"names {twice[: 2 * SHOWN]} are the same up to '_' and ' '; every name needs one row")
-    lengths = rows.norm(dim=-1)
+    lengths = features.norm(dim=-1)
     bad = [n for n, ok in zip(names, (lengths.isfinite() & (lengths > 0)).tolist(), strict=True) if not ok]
     if bad:
         raise ValueError(f"the features of {bad[:SHOWN]} are zero or not finite; leave these names out")
@@ -137,7 +139,7 @@ def _check(names: Sequence[str], rows: Tensor, logit_scale: float) -> None:
         raise ValueError(f"logit_scale={logit_scale}: must be positive, already exponentiated (100 for OpenAI's CLIP)")
 
 
-def _hash(names: Sequence[str], rows: Tensor, logit_scale: float) -> str:
-    digest = hashlib.sha256(json.dumps([list(names), list(rows.shape), logit_scale]).encode())
-    digest.update(rows.cpu().contiguous().numpy().data)
+def _hash(names: Sequence[str], features: Tensor, logit_scale: float) -> str:
+    digest = hashlib.sha256(json.dumps([list(names), list(features.shape), logit_scale]).encode())
+    digest.update(features.cpu().contiguous().numpy().data)
     return digest.hexdigest()[:16]

@@ -89,7 +89,7 @@ class TextTower:
 
     @property
     def vocabulary_size(self) -> int:
-        """`V`: rows of the table of token embeddings; `embed` takes ids below it."""
+        """`V`: size of the table of token embeddings; `embed` takes ids below it."""
         raise NotImplementedError
 
     def tokenize(self, texts: str | Sequence[str]) -> Tensor:

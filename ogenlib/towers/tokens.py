@@ -28,9 +28,9 @@ class Tokens:
         self.pad_id = int(empty[0, -1])
         # Wide enough that no probe is cut, even where the tower itself reads only a few tokens.
         wide = tokenizer(list(_PROBES), context_length=64)
-        rows = [_strip(row, self.pad_id) for row in wide.tolist()]
-        self.n_prefix = _common(rows)
-        visible = _common([row[::-1] for row in rows])
+        sequences = [_strip(row, self.pad_id) for row in wide.tolist()]
+        self.n_prefix = _common(sequences)
+        visible = _common([row[::-1] for row in sequences])
         # A text that overflows ends with the end token; if padding is seen there, the end token is padding.
         overflow = tokenizer(["dog " * 32], context_length=8)
         self.n_suffix = visible + int(int(overflow[0, -1]) == self.pad_id)
@@ -45,8 +45,8 @@ class Tokens:
         if not texts:
             return []
         room = max(4 * len(text.encode()) for text in texts) + 16
-        rows = self.tokenizer(list(texts), context_length=room).tolist()
-        cut = [_strip(row, self.pad_id) for row in rows]
+        padded = self.tokenizer(list(texts), context_length=room).tolist()
+        cut = [_strip(row, self.pad_id) for row in padded]
         return [row[self.n_prefix : len(row) - self._visible_suffix] for row in cut]
 
     def count(self, texts: Sequence[str]) -> list[int]:
@@ -96,10 +96,10 @@ def _strip(row: list[int], pad_id: int) -> list[int]:
     return row[:end]
 
 
-def _common(rows: Sequence[Sequence[int]]) -> int:
-    """Length of the longest start that all rows share."""
+def _common(sequences: Sequence[Sequence[int]]) -> int:
+    """Length of the longest start that all sequences share."""
     shared = 0
-    for column in zip(*rows, strict=False):
+    for column in zip(*sequences, strict=False):
         if len(set(column)) > 1:
             break
         shared += 1

@@ -36,9 +36,9 @@ def check_tokenizer(name: str) -> None:
         ValueError: it names code, a class that is no tokenizer, or files elsewhere; says which file and key.
     """
     for file in _TOKENIZER_FILES:
-        found = _find(name, file)
-        if found is not None:
-            _read(found)
+        path = _find(name, file)
+        if path is not None:
+            _read(path)
 
 
 def check_text_model(name: str, download: bool) -> dict[str, Any]:
@@ -48,13 +48,13 @@ def check_text_model(name: str, download: bool) -> dict[str, Any]:
         ValueError: it brings code, or is of a kind that open_clip has no use for.
         FileNotFoundError: it is not there, or could not be fetched.
     """
-    found = _find(name, CONFIG)
-    if found is None:
+    path = _find(name, CONFIG)
+    if path is None:
         raise not_here(name, CONFIG, FileNotFoundError("there is none"), download)
-    config = _read(found)
+    config = _read(path)
     if config.get("model_type") not in arch_dict:
         raise ValueError(
-            f"{found}: model_type is {reprlib.repr(config.get('model_type'))}, accepted as a text tower: "
+            f"{path}: model_type is {reprlib.repr(config.get('model_type'))}, accepted as a text tower: "
             f"{', '.join(sorted(arch_dict))}"
         )
     return config
@@ -105,7 +105,7 @@ def _find(name: str, file: str) -> Path | None:
     from transformers.utils import cached_file
 
     try:
-        found = cached_file(
+        cached = cached_file(
             name,
             file,
             _raise_exceptions_for_gated_repo=False,
@@ -114,4 +114,4 @@ def _find(name: str, file: str) -> Path | None:
         )
     except OSError:  # no such repository; transformers itself says so when it opens it
         return None
-    return None if found is None else Path(found)
+    return None if cached is None else Path(cached)

@@ -69,21 +69,21 @@ def barrier() -> None:
         dist.barrier()
 
 
-def share(rows: Tensor) -> Tensor:
-    """This rank's contiguous part of the global batch's row numbers `(B,)`; may be empty."""
+def share(indices: Tensor) -> Tensor:
+    """This rank's contiguous part of the global batch's indices `(B,)`; may be empty."""
     rank, count = world()
-    return rows.tensor_split(count)[rank]
+    return indices.tensor_split(count)[rank]
 
 
 def gather(own: Tensor, total: int | None = None) -> Tensor:
-    """Rows `(total, ...)` of the whole batch on every rank, in the batch's order; of one process `own` itself.
+    """Features `(total, ...)` of the whole batch on every rank, in the batch's order; of one process `own` itself.
 
     For losses in which the images of a batch meet each other: every rank computes the loss of the whole batch.
-    Gradients reach the rank's own rows only, scaled so that `average_gradients` with the shares as weights makes the
-    whole batch's gradient of them.
+    Gradients reach the rank's own features only, scaled so that `average_gradients` with the shares as weights makes
+    the whole batch's gradient of them.
 
     Args:
-        own: this rank's `share`, one row an image.
+        own: this rank's `share`, one feature an image.
         total: images of the batch (`Batch.total`).
 
     Raises:
@@ -124,7 +124,7 @@ def average_gradients(parameters: Iterable[nn.Parameter], weight: float) -> None
     for p, owned in zip(every, owners.tolist(), strict=True):
         if not owned:
             continue
-        # A rank without rows has no gradient but must take part in the sum.
+        # A rank without images has no gradient but must take part in the sum.
         grad = torch.zeros_like(p) if p.grad is None else p.grad * weight
         dist.all_reduce(grad)
         p.grad = grad

@@ -146,11 +146,11 @@ def _remove_forgotten(folder: Path, start: str, end: str) -> None:
     """Delete temporary files of one target whose writer was killed."""
     named = re.compile(re.escape(start) + r"(?:([0-9a-f]{8})-(\d+)-)?[0-9a-f]{12}" + re.escape(end))
     for entry in os.scandir(folder):
-        found = named.fullmatch(entry.name)
-        if found is None:
+        match = named.fullmatch(entry.name)
+        if match is None:
             continue
         try:
-            gone = found[1] == _machine() and not _runs(int(found[2]))
+            gone = match[1] == _machine() and not _runs(int(match[2]))
             if gone or time.time() - entry.stat(follow_symlinks=False).st_mtime > FORGOTTEN:
                 if entry.is_dir(follow_symlinks=False):
                     shutil.rmtree(entry.path, ignore_errors=True)

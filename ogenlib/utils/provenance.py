@@ -11,13 +11,13 @@ from pathlib import Path
 
 def versions() -> dict[str, str]:
     """Of the libraries that decide results."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in ("ogenlib", "torch", "torchvision", "open_clip_torch"):
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed as a package"
-    return found
+            installed[package] = "not installed as a package"
+    return installed
 
 
 def git_revision() -> str | None:

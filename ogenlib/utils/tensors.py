@@ -94,8 +94,8 @@ def open_tensors(
     except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
         raise DamagedFile(f"{path} cannot be read as {what} ({error}); {fix}") from error
     recorded = metadata.pop(DIGEST, None)
-    found, unfinished = _look(file)
-    if recorded is not None and recorded != found:
+    digest, unfinished = _look(file)
+    if recorded is not None and recorded != digest:
         raise DamagedFile(f"{path} was changed after it was written: its digest does not fit its contents; {fix}")
     if unfinished is not None:
         raise DamagedFile(f"{path}: the tensor {unfinished!r} holds numbers that are not finite; {fix}")
@@ -177,10 +177,10 @@ def _finite(chunk: bytearray, dtype: torch.dtype) -> bool:
 def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors, each with memory of its own, which safetensors asks for."""
     seen: set[int] = set()
-    found = {}
+    copies = {}
     for name, tensor in tensors.items():
         place = tensor.untyped_storage().data_ptr() if tensor.numel() else 0
         shared = place in seen or tensor.untyped_storage().nbytes() != tensor.numel() * tensor.element_size()
-        found[name] = tensor.clone() if shared and tensor.numel() else tensor
-        seen.add(found[name].untyped_storage().data_ptr())
-    return found
+        copies[name] = tensor.clone() if shared and tensor.numel() else tensor
+        seen.add(copies[name].untyped_storage().data_ptr())
+    return copies

@@ -33,12 +33,12 @@ class SplitJudge:
         return {k: scores[k] for k in ("base", "new", "H", "joint_H")}
 
     def outcome(self, host: Host, tested: Tested) -> Outcome:
-        found = evaluate.base_to_new(host, tested.of(host)[0], self.split)
+        result = evaluate.base_to_new(host, tested.of(host)[0], self.split)
         near = evaluate.base_to_new(host, tested.of(host, near=True)[0], self.split)
         here = {"dataset": self.dataset, "domain": self.home}
         return Outcome(
-            [{"dataset": self.dataset, "domain": domain, **scores} for domain, scores in found.domains.items()],
-            [{**here, **pair} for pair in evaluate.confusions(found, self.home)],
+            [{"dataset": self.dataset, "domain": domain, **scores} for domain, scores in result.domains.items()],
+            [{**here, **pair} for pair in evaluate.confusions(result, self.home)],
             [{"class": name, **row} for name, row in near.per_class.items()],
         )
 

@@ -90,12 +90,12 @@ def target_dataset(config: BenchConfig, name: str, home: str) -> Dataset:
     """What to test; of a bundled dataset the drawings of the source's own icon set: only the names are other."""
     if name not in list_datasets():
         return load_named(config, name)
-    wanted = tuple(config.test_domains or (home,))
+    domains = tuple(config.test_domains or (home,))
     if not name.startswith("emoji-concepts/"):
-        return load_named(config, name, test_domains=wanted)
+        return load_named(config, name, test_domains=domains)
     # A concept has one drawing a set; what is called its training set here is not used.
-    other = next(s for s in ("emojione", "noto", "openmoji", *icon_sets()) if s not in wanted)
-    return load_named(config, name, test_domains=wanted, train_domains=(other,))
+    other = next(s for s in ("emojione", "noto", "openmoji", *icon_sets()) if s not in domains)
+    return load_named(config, name, test_domains=domains, train_domains=(other,))
 
 
 def icon_sets() -> list[str]:

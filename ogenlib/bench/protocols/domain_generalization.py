@@ -59,9 +59,9 @@ def one_domain(config: BenchConfig) -> tuple[Dataset, str]:
 def sides_plan(config: BenchConfig, source: Dataset, home: str) -> Plan:
     """Base is tested in the domain `home`, new in the targets: in the others if none are given."""
     inside = list(dict.fromkeys(source.test.domains))
-    wanted = _targets(config, source, home, inside)
+    targets = _targets(config, source, home, inside)
     parts = [Part(source.name, source.test.of_domain(home))]
-    for name in wanted:
+    for name in targets:
         if name in inside:
             parts.append(Part(source.name, source.test.of_domain(name)))
         else:
@@ -69,7 +69,7 @@ def sides_plan(config: BenchConfig, source: Dataset, home: str) -> Plan:
     known = source.classnames
     names, spaces = label_spaces(known, [part.images.classnames for part in parts[1:]])
     joint = tuple(max(space.new) < len(known) for space in spaces)
-    strangers = [name for name, space in zip(wanted, spaces, strict=True) if not space.shared]
+    strangers = [name for name, space in zip(targets, spaces, strict=True) if not space.shared]
     if strangers:
         raise ValueError(
             f"{', '.join(strangers)} has none of the names of {source.name}, so it is no other domain of "
@@ -88,7 +88,7 @@ def sides_plan(config: BenchConfig, source: Dataset, home: str) -> Plan:
                 "hash": part.images.hash(),
                 "joint": known_only,
             }
-            for name, part, space, known_only in zip(wanted, parts[1:], spaces, joint, strict=True)
+            for name, part, space, known_only in zip(targets, parts[1:], spaces, joint, strict=True)
         ],
     }
     return Plan(

@@ -68,7 +68,7 @@ class ShiftJudge:
         return {"base": evaluate.accuracy(logits, bank.labels.cpu())}
 
     def outcome(self, host: Host, tested: Tested) -> Outcome:
-        found = self.sides.outcome(host, tested.first(len(self.sides.parts)))
+        outcome = self.sides.outcome(host, tested.first(len(self.sides.parts)))
         end, curve, reason = self.scores(host, tested), None, obstacle(host)
         if reason is None:
             start = start_state(host)
@@ -80,7 +80,7 @@ class ShiftJudge:
                     with interpolated(host, alpha, start):
                         scores = self.scores(host, tested)
                 curve.append({"alpha": alpha, **scores})
-        return replace(found, robustness={**end, "curve": curve, "why_no_curve": reason})
+        return replace(outcome, robustness={**end, "curve": curve, "why_no_curve": reason})
 
     def scores(self, host: Host, tested: Tested) -> dict[str, Any]:
         """`val`, `id`, `ood`, `zero_shot`, and the accuracies that the two means are of; in percent."""
@@ -89,7 +89,7 @@ class ShiftJudge:
         known = tuple(range(self.sides.n_known))
         columns = [known, *(space.new for space in self.sides.spaces), known]
         near = [*banks[:count], banks[-1]]
-        found = [
+        accuracies = [
             _accuracy(logits[:, list(own)], bank)
             for own, bank, logits in zip(
                 columns, near, evaluate.predict_each(host, near, self.sides.names), strict=True
@@ -99,10 +99,10 @@ class ShiftJudge:
             _accuracy(evaluate.predict_logits(host, bank, part.images.classnames), bank)
             for part, bank in zip(self.retention, banks[count:-1], strict=True)
         ]
-        shifts = dict(zip(self._shift_names(), found[1:-1], strict=True))
+        shifts = dict(zip(self._shift_names(), accuracies[1:-1], strict=True))
         return {
-            "val": found[-1],
-            "id": found[0],
+            "val": accuracies[-1],
+            "id": accuracies[0],
             "ood": _mean(list(shifts.values())),
             "zero_shot": _mean(kept),
             "shifts": shifts,
@@ -181,13 +181,15 @@ def held_out_rows(labels: Sequence[int], keys: Sequence[str]) -> set[int]:
 
     The draw of a class depends on its keys alone.
     """
-    counts, found = Counter(labels), set()
+    counts, positions = Counter(labels), set()
     for label in counts:
-        rows = sorted((row for row, one in enumerate(labels) if one == label), key=lambda row: keys[row])
-        if len(rows) > 1:
-            count = max(1, round(VAL_SHARE * len(rows)))
-            found.update(random.Random(f"{VAL_SEED}/{short_hash([keys[row] for row in rows])}").sample(rows, count))
-    return found
+        members = sorted((index for index, one in enumerate(labels) if one == label), key=lambda index: keys[index])
+        if len(members) > 1:
+            count = max(1, round(VAL_SHARE * len(members)))
+            positions.update(
+                random.Random(f"{VAL_SEED}/{short_hash([keys[index] for index in members])}").sample(members, count)
+            )
+    return positions
 
 
 def retention_parts(

@@ -66,7 +66,7 @@ class OODJudge:
         if trained is not None:
             picked = trained.select(self.known)
             labelled = (seen(host, picked), picked.labels.cpu())
-        found, missing = scorers(host, labelled)
+        detectors, missing = scorers(host, labelled)
         labels = banks[0].labels.cpu()
         known, domains = labels < len(self.known), banks[0].domains
         at_home = torch.tensor([domain == self.home for domain in domains], dtype=torch.bool)
@@ -74,7 +74,7 @@ class OODJudge:
         base = accuracy(images[0].logits[first], labels[first])
         rows: list[dict[str, Any]] = []
         pictures: dict[str, Any] = {}
-        for name, score in found.items():
+        for name, score in detectors.items():
             source, *far = [score(one) for one in images]
             tasks = self._tasks(source, far, known, at_home, domains)
             rows += [
@@ -111,8 +111,8 @@ class OODJudge:
 
 def _measured(known: Tensor, others: Tensor) -> dict[str, float]:
     """All measures, and the share of the others that is flagged where 95 % of the known pass."""
-    found = measures(known, others)
-    return {**found, "flagged": 100 - found["fpr95_id_positive"]}
+    scores = measures(known, others)
+    return {**scores, "flagged": 100 - scores["fpr95_id_positive"]}
 
 
 def _pictures(tasks: Sequence[tuple[str, str, str, Tensor, Tensor]]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ TEXTS = 1024  # texts whose weights are asked for at a time
 
 @torch.no_grad()
 def features(host: Host, bank: Bank, texts: Sequence[str], batch_size: int = 256) -> tuple[Tensor, Tensor]:
-    """Unit rows `(N, D)` of the images (first views) and `(T, D)` of the texts by a trained host, fp32, on the CPU.
+    """Unit vectors `(N, D)` of the images (first views) and `(T, D)` of the texts by a trained host, fp32, on the CPU.
 
     Raises:
         ValueError: class weights of this host depend on the image, so a text has no feature of its own.
@@ -46,13 +46,13 @@ def features(host: Host, bank: Bank, texts: Sequence[str], batch_size: int = 256
     images = [host.image_features(batch).float().cpu() for batch in test_batches(host, bank, batch_size)]
     z = torch.cat(images) if images else torch.zeros(0, host.clip.embed_dim)
     probe = F.normalize(torch.ones(1, host.clip.embed_dim, device=host.device), dim=-1)
-    rows = []
+    weights = []
     for start in range(0, len(texts), TEXTS):
         w = host.class_weights(texts[start : start + TEXTS], z=probe)
         if w.ndim != 2:
             raise ValueError(f"text features of {host.info.name} depend on the image; retrieval needs another method")
-        rows.append(F.normalize(w.float(), dim=-1).cpu())
-    return z, torch.cat(rows)
+        weights.append(F.normalize(w.float(), dim=-1).cpu())
+    return z, torch.cat(weights)
 
 
 def recalls(host: Host, bank: Bank, captions: Mapping[str, Sequence[str]], *, identical: str = "shared") -> Recalls:
@@ -91,8 +91,8 @@ class RetrievalJudge:
         bank = tested.of(host)[0]
         rows: list[dict[str, Any]] = []
         for domain in dict.fromkeys(bank.domains):
-            found = recalls(host, bank.of_domain(domain), self.captions)
-            rows.append({"dataset": self.dataset, "domain": domain, **dict.fromkeys(METRICS), **found.as_row()})
+            scores = recalls(host, bank.of_domain(domain), self.captions)
+            rows.append({"dataset": self.dataset, "domain": domain, **dict.fromkeys(METRICS), **scores.as_row()})
         return Outcome(rows, [], [])
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 
 def soft_targets(positive: Tensor, smoothing: float) -> Tensor:
-    """`(N, M)` rows that add up to 1, of `positive` `(N, M)` bool.
+    """`(N, M)` distributions over `M`, of `positive` `(N, M)` bool.
 
     ``(1 - smoothing) / P`` for each of a row's `P` positives and ``smoothing / (M - P)`` for each other column; a row
     without others has ``1 / P``.

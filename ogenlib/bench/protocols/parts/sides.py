@@ -77,7 +77,7 @@ class SidesJudge:
         per_class = _per_class(source, sides, self.names[: self.n_known], tuple(range(self.n_known)), None, "base")
         if self.spaces:
             confused = []  # those of the targets are what the protocol is about
-        found: list[dict[str, Any]] = []
+        of_targets: list[dict[str, Any]] = []
         for part, bank, space, joint, logits in zip(
             self.parts[1:], banks[1:], self.spaces, self.joint, predicted, strict=True
         ):
@@ -91,15 +91,15 @@ class SidesJudge:
             columns = space.joint if joint else space.new
             confused += _confusions(part, bank, new, columns, self.names, self.n_known, space)
             more = _per_class(bank, new, names, space.new, columns if joint else None, "new")
-            found += more if self.pooled else [{**row, "dataset": part.dataset} for row in more]
+            of_targets += more if self.pooled else [{**row, "dataset": part.dataset} for row in more]
         confused.sort(key=lambda pair: (-pair["count"] / pair["of"], -pair["count"]))
-        return Outcome(rows, confused[:CONFUSIONS], per_class + (_pool(found) if self.pooled else found))
+        return Outcome(rows, confused[:CONFUSIONS], per_class + (_pool(of_targets) if self.pooled else of_targets))
 
 
 def _of_domain(side: Side, bank: Bank, domain: str) -> Side:
-    rows = torch.tensor([d == domain for d in bank.domains])
-    rows = rows if rows.any() else torch.ones_like(rows)
-    return side[0][rows], side[1][rows]
+    inside = torch.tensor([d == domain for d in bank.domains])
+    inside = inside if inside.any() else torch.ones_like(inside)
+    return side[0][inside], side[1][inside]
 
 
 def _base_only(side: Side, n_known: int) -> dict[str, float | None]:
@@ -151,38 +151,38 @@ def _per_class(
     right_of_all = None
     if joint is not None:
         right_of_all = torch.tensor(list(joint))[logits[:, list(joint)].argmax(1)] == torch.tensor(list(split))[labels]
-    found = []
+    entries = []
     for label, name in enumerate(names):
-        rows = labels == label
-        if rows.any():
-            of_all = None if right_of_all is None else 100 * right_of_all[rows].float().mean().item()
-            found.append(
+        own = labels == label
+        if own.any():
+            of_all = None if right_of_all is None else 100 * right_of_all[own].float().mean().item()
+            entries.append(
                 {
                     "class": name,
                     "side": which,
-                    "n": int(rows.sum()),
-                    "accuracy": 100 * right[rows].float().mean().item(),
+                    "n": int(own.sum()),
+                    "accuracy": 100 * right[own].float().mean().item(),
                     "joint_accuracy": of_all,
                 }
             )
-    return found
+    return entries
 
 
-def _pool(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of one class as one: means weighted by the images."""
+def _pool(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Entries of one class as one: means weighted by the images."""
     groups: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(row["class"], []).append(row)
+    for entry in entries:
+        groups.setdefault(entry["class"], []).append(entry)
 
     def mean(group: list[dict[str, Any]], key: str) -> float | None:
-        if any(row[key] is None for row in group):
+        if any(entry[key] is None for entry in group):
             return None
-        return float(sum(row["n"] * row[key] for row in group) / sum(row["n"] for row in group))
+        return float(sum(entry["n"] * entry[key] for entry in group) / sum(entry["n"] for entry in group))
 
     return [
         {
             **group[0],
-            "n": sum(row["n"] for row in group),
+            "n": sum(entry["n"] for entry in group),
             "accuracy": mean(group, "accuracy"),
             "joint_accuracy": mean(group, "joint_accuracy"),
         }
