@@ -16,9 +16,10 @@ from use_world import NAMES, Cached, Conditional, Turned, logits_of, pixels_of, 
 
 import ogenlib as og
 from ogenlib.cli.main import main
+from ogenlib.data import FeatureBank
 from ogenlib.export import onnx as module
 from ogenlib.export.onnx import ONNX_CARD, ONNX_FILE, PixelsToLogits
-from ogenlib.hosts import CoOp, ZeroShot
+from ogenlib.hosts import VPT, CoOp, TipAdapter, ZeroShot
 from ogenlib.towers import Backbone, EmbeddingTable, encode_prompts
 
 MISSING = [name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None]
@@ -36,6 +37,14 @@ class WithContext(CoOp):
         return F.normalize(encode_prompts(self.clip.text, tokens, context, per_image=True), dim=-1)
 
 
+def cached(clip: Backbone, names: list[str]) -> TipAdapter:
+    """A cache of two features of each name."""
+    host, labels = TipAdapter(clip, names), torch.arange(len(names)).repeat_interleave(2)
+    features = torch.randn(len(labels), clip.embed_dim, generator=torch.Generator().manual_seed(0))
+    host.prepare(FeatureBank.from_features(F.normalize(features, dim=-1), labels, names, clip), 1, 1)
+    return host
+
+
 @pytest.fixture(scope="module")
 def small() -> Backbone:
     """One block a tower: writing a graph takes a second a block."""
@@ -51,7 +60,7 @@ def small() -> Backbone:
 
 @pytest.mark.slow
 @needs_onnx
-@pytest.mark.parametrize("kind", [CoOp, Conditional])
+@pytest.mark.parametrize("kind", [CoOp, Conditional, VPT, cached])
 def test_the_graph_computes_the_logits_of_the_run(kind: Any, small: Backbone, tmp_path: Path) -> None:
     host, names = kind(small, NAMES), ["cat", *NAMES]
     folder = og.export_onnx(host, tmp_path / "out", names)

@@ -125,7 +125,7 @@ class CacheHost(AnchoredHost):
         """`(B, K)`: each training name's keys, summed, and centred with `centred`."""
         affinity = (z @ self.keys.T).float()
         scores = torch.exp(-self.beta * (1 - affinity))
-        summed = scores.new_zeros(len(z), len(self.names)).index_add(1, self.labels, scores)
+        summed = scores.new_zeros(z.shape[0], len(self.names)).index_add(1, self.labels, scores)
         return summed - summed.mean(1, keepdim=True) if self.centred else summed
 
     @torch.no_grad()

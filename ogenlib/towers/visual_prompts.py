@@ -41,7 +41,7 @@ def encode_prompted(visual: Any, pixels: Tensor, prompts: Tensor, deep: Tensor |
     with folded_attention(visual):
         for i, block in enumerate(visual.transformer.resblocks):
             if i < len(layers):
-                tokens = layers[i].to(x.dtype).expand(len(x), -1, -1)
+                tokens = layers[i].to(x.dtype).expand(x.shape[0], -1, -1)
                 x = torch.cat([x[:, :own], tokens], dim=1)
             x = _step(visual.transformer, block, x)
     pooled, _ = visual._pool(x[:, :own])
