@@ -18,6 +18,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from ogenlib.generators.checks import unit
 from ogenlib.generators.density import RIDGE, SHRINKAGE, fit_densities
 from ogenlib.generators.stacking import ausuc
 
@@ -137,9 +138,9 @@ def _areas(
     to_place = torch.empty_like(episode.classes)
     to_place[episode.classes] = torch.arange(len(to_place))
     own, seen = to_place.to(labels.device)[labels], episode.seen
-    names = torch.nn.functional.normalize(embeddings.float(), dim=-1)[episode.classes.to(embeddings.device)]
+    names = unit(embeddings)[episode.classes.to(embeddings.device)]
     train, test = episode.train.to(labels.device), episode.test.to(labels.device)
-    z = torch.nn.functional.normalize(images[test, 0].float(), dim=-1)
+    z = unit(images[test, 0])
     zero_shot = logit_scale * z @ names.T
     for ridge, shrinkage in grid:
         densities = fit_densities(images[train], own[train], names[:seen], ridge=ridge, shrinkage=shrinkage)

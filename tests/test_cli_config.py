@@ -110,6 +110,12 @@ def test_no_file_no_text_too_much(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert message in capsys.readouterr().err
 
 
+def test_debug_in_a_file_shows_where(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("debug: true\n")
+    with pytest.raises(FileNotFoundError):
+        main(["predict", "run", str(tmp_path / "none.png"), "--config", str(tmp_path / "config.yaml")])
+
+
 NAMES = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=20).filter(str.strip)
 
 

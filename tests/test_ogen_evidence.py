@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor
 
 import ogenlib as og
-from ogenlib.data import FeatureBank
+from ogenlib.data import FeatureBank, ImageSet
 from ogenlib.detect.of_host import class_rows
 from ogenlib.evaluate import predict_logits
 from ogenlib.generators import ausuc
@@ -20,7 +21,7 @@ from ogenlib.hosts import Host, build
 from ogenlib.ogen.evidence import constant_direction, fit_evidence
 from ogenlib.ogen.evidence_file import load_evidence, save_evidence
 from ogenlib.runs import load_run
-from ogenlib.towers import EmbeddingTable
+from ogenlib.towers import Backbone, EmbeddingTable
 from ogenlib.utils.documents import DamagedFile
 
 DIM, KNOWN, UNKNOWN = 24, 16, 8
@@ -160,3 +161,45 @@ def test_the_constant_direction() -> None:
 def test_a_share_below_zero_is_refused() -> None:
     with pytest.raises(ValueError, match="evidence=-1"):
         og.OGENConfig(evidence=-1)
+
+
+# --- around hosts of a real model -------------------------------------------------------------------------
+
+
+def drawings(clip: Backbone, host: str) -> tuple[og.OGEN, ImageSet]:
+    """A host with OGEN and evidence on drawings of twelve categories, and drawings of theirs to look at."""
+    data = og.load_dataset("emoji-categories", test_domains=["noto"])
+    known, new = list(data.classnames[:12]), list(data.classnames[30:34])
+    train = og.few_shot(data.train, shots=6, seed=1).of_classes(known)
+    inner = build(host, clip, known)
+    model = og.OGEN(inner, unknown=new, evidence=0.5, generator=None, teacher=None)
+    bank = FeatureBank.extract(clip, train) if inner.uses_cached_features else og.PixelBank.load(clip, train)
+    og.fit(model, bank, epochs=1, seed=1)
+    assert model.evidence is not None
+    return model, data.test.of_classes(known).subset(range(6))
+
+
+@pytest.mark.slow
+def test_an_exported_head_has_it(clip: Backbone, tmp_path: Path) -> None:
+    model, images = drawings(clip, "coop")
+    names = [*model.names[:3], *model.others[:2]]
+    head = og.to_linear_head(model, names)
+    z = FeatureBank.extract(clip, images).features[:, 0].float()
+    torch.testing.assert_close(head(z), predict_logits(model, images, names), atol=1e-3, rtol=1e-4)
+    folder = og.export_head(model, tmp_path / "head", names, tower=False)
+    assert torch.equal(load_file(folder / "head.safetensors")["weight"], model.class_weights(names))
+
+
+@pytest.mark.slow
+def test_a_host_that_moves_the_image_side_has_it_on_the_frozen_features(clip: Backbone, tmp_path: Path) -> None:
+    model, images = drawings(clip, "full_ft")
+    names = [*model.names, *model.others]
+    assert model.scoring.two_towers and model.evidence is not None
+    added = model.class_weights(names) - model.text_weights(names)
+    half = clip.embed_dim
+    assert not added[:, :half].any() and added[:, half:].any(dim=1).all()
+    model.save(tmp_path / "run")
+    again = load_run(tmp_path / "run", clip=clip)
+    assert torch.equal(predict_logits(again, images, names), predict_logits(model, images, names))
+    with pytest.raises(ValueError, match="frozen image tower"):
+        og.export_head(model, tmp_path / "head")

@@ -12,8 +12,14 @@ import torch.nn.functional as F
 from use_world import NAMES, trained
 
 import ogenlib as og
+from ogenlib.analysis.words import METRICS
 from ogenlib.cli.main import main
+from ogenlib.cli.words import METRICS as offered
 from ogenlib.hosts import CoOp, TextAdapter
+
+
+def test_the_command_offers_the_distances_that_there_are() -> None:
+    assert offered == METRICS  # a copy, for the command line is read without what computes them
 
 
 def test_a_context_from_words_is_nearest_to_those_words(clip: Any) -> None:

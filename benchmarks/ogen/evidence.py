@@ -31,7 +31,7 @@ from benchmarks.common.places import RESULTS
 from benchmarks.common.results_file import write_results
 from benchmarks.ogen.study import Variant, make_host, of_task
 from benchmarks.ogen.tasks import StudyTask, emoji_tasks, real_tasks, selection_tasks, task_card
-from ogenlib.evaluate.scores import LabelSpace, predict_logits, space_scores
+from ogenlib.evaluate import LabelSpace, predict_logits, space_scores
 from ogenlib.generators import ausuc, gate_auroc, stacking_curve
 from ogenlib.hosts import Host, build
 from ogenlib.ogen.evidence import fit_evidence
@@ -117,14 +117,13 @@ def cell(name: str, task: StudyTask, seed: int, shares: Sequence[float]) -> dict
 def summarize(rows: Sequence[dict[str, Any]], by_domain: bool) -> list[dict[str, Any]]:
     """Mean and std over seeds, tasks of a family averaged first; with `by_domain` each domain by itself."""
     summary = []
-    for row in rows:
-        row.setdefault("place", row["domain"] if by_domain else "")
-    for (host, variant, family, place), group in grouped(rows, "host", "variant", "family", "place").items():
+    placed = rows if by_domain else [{**row, "domain": ""} for row in rows]
+    for (host, variant, family, domain), group in grouped(placed, "host", "variant", "family", "domain").items():
         seeds = [
             {score: sum(row[score] for row in own) / len(own) for score in SCORES}
             for own in grouped(group, "seed").values()
         ]
-        entry = {"host": host, "variant": variant, "family": family, "domain": place, "n_seeds": len(seeds)}
+        entry = {"host": host, "variant": variant, "family": family, "domain": domain, "n_seeds": len(seeds)}
         summary.append({**entry, **{score: results.mean_std([one[score] for one in seeds]) for score in SCORES}})
     return summary
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from ogenlib.bench.protocols.registry import NO_TARGETS as NO_TARGETS
 from ogenlib.bench.protocols.registry import PROTOCOLS
 from ogenlib.runs.config import InputConfig
 from ogenlib.utils.options import option

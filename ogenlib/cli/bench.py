@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from ogenlib.bench.config import NO_TARGETS, PROTOCOLS, BenchConfig
+from ogenlib.bench.config import BenchConfig
+from ogenlib.bench.protocols.registry import NO_TARGETS, PROTOCOLS
 from ogenlib.cli.command import Command
 from ogenlib.cli.options import TRAINING, add_fields, add_inputs, add_ogen, refuse_given, values_of
 from ogenlib.cli.printing import command_line, note

@@ -54,11 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _outcome(argv: Sequence[str] | None, signals: Ending) -> tuple[int, str]:
     """The exit code, and what is left to say when everything of the command is closed, its progress bars too."""
-    name = "ogen"
+    name, debug = "ogen", "--debug" in (sys.argv if argv is None else argv)
     try:
         args = build_parser().parse_args(argv)
         name = f"ogen {args.command}"
         apply_config(args.parser, args)
+        debug = args.debug
         if args.print_config:
             print(dump_config(args.parser, args), end="")
         else:
@@ -73,7 +74,7 @@ def _outcome(argv: Sequence[str] | None, signals: Ending) -> tuple[int, str]:
         if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1, ""
-        if "--debug" in (sys.argv if argv is None else argv) or not isinstance(error, Exception):
+        if debug or not isinstance(error, Exception):
             raise
         return _failure(name, error)
     return 0, ""

@@ -10,9 +10,8 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from ogenlib.cli.settings import setting
-from ogenlib.cli.values import Given, file_name, flag, number, positive, seed, share, shots, was_given, word
-from ogenlib.ogen.config import PRESETS
-from ogenlib.runs.config import PRESET, InputConfig, RunConfig
+from ogenlib.cli.values import Given, alpha_of, file_name, flag, number, positive, seed, shots, was_given, word
+from ogenlib.runs.config import InputConfig, RunConfig
 from ogenlib.train.config import TrainConfig
 from ogenlib.utils.options import Option, default_of, option_of
 
@@ -45,6 +44,13 @@ def add_fields(parser: Parser, config: type, names: Iterable[str]) -> None:
             parser.add_argument(*(said.flags or [flag(name)]), dest=name, action="store_true", help=said.help)
         else:
             _add(parser, name, hints[name], said, said.help, default_of(by_name[name]))
+
+
+def add_pairs(parser: Parser, config: type, name: str, flag: str, parse: Callable[[str], Any]) -> None:
+    """An option of KEY=VALUE pairs, given many times, for a field of a dataclass that is a mapping."""
+    said = option_of(next(field for field in fields(config) if field.name == name))
+    assert said is not None
+    parser.add_argument(flag, type=parse, action="append", metavar=said.metavar, default=None, help=said.help)
 
 
 def _add(parser: Parser, name: str, hint: Any, said: Option, text: str, default: Any) -> None:
@@ -105,16 +111,8 @@ def add_inputs(parser: argparse.ArgumentParser, *, training: bool = True) -> Non
 def add_ogen(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """OGEN's own options."""
     group = parser.add_argument_group("OGEN")
-    group.add_argument("--preset", action=Given, choices=list(PRESETS), default=PRESET, help="recipe that is followed")
-    group.add_argument(
-        "--ogen-set",
-        type=setting,
-        action="append",
-        metavar="KEY=VALUE",
-        default=None,
-        help="another value for a setting of the preset, as JSON, for example k=5 or teacher=almt; may be given many "
-        "times (default: the preset's own)",
-    )
+    add_fields(group, InputConfig, ["preset"])
+    add_pairs(group, InputConfig, "ogen_settings", "--ogen-set", setting)
     return group
 
 
@@ -133,7 +131,7 @@ def add_run(parser: argparse.ArgumentParser, *, alpha: bool = False, of: str = "
         parser.add_argument(
             "--alpha",
             action=Given,
-            type=share,
+            type=alpha_of,
             default=None,
             metavar="A",
             help="tensors between where training began (0) and where it ended (1), as WiSE-FT does; default: where it "

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from ogenlib.cli.command import Command
 from ogenlib.cli.inputs import read_names
-from ogenlib.cli.options import TRAINING, add_fields, add_inputs, add_ogen, refuse_given, values_of
+from ogenlib.cli.options import TRAINING, add_fields, add_inputs, add_ogen, add_pairs, refuse_given, values_of
 from ogenlib.cli.printing import command_line, note
 from ogenlib.cli.settings import host_options, pair
-from ogenlib.cli.values import Given, file_name, flag, was_given, word
+from ogenlib.cli.values import Given, file_name, flag, was_given
 from ogenlib.runs.config import RunConfig
 
 STEPS = (*TRAINING, "precision", "epochs")  # options of training by steps
@@ -29,28 +29,12 @@ def options(parser: argparse.ArgumentParser) -> None:
         help="train on these class names only, one a line; default: all of the dataset",
     )
     add_fields(parser, RunConfig, ["context"])
-    parser.add_argument(
-        "--set",
-        type=pair,
-        action="append",
-        metavar="KEY=VALUE",
-        default=None,
-        help="another value for an argument of the method, as JSON or a word, for example n_visual=8 or "
-        "teacher=runs/large; may be given many times (default: the method's own)",
-    )
+    add_pairs(parser, RunConfig, "options", "--set", pair)
     add_inputs(parser)
     group = add_ogen(parser)
     add_fields(group, RunConfig, ["ogen"])
     names = group.add_mutually_exclusive_group()
-    names.add_argument(
-        "--unknown",
-        action=Given,
-        type=word,
-        nargs="+",
-        metavar="NAME",
-        default=None,
-        help="names without images that OGEN is to prepare for (default: none, held out)",
-    )
+    add_fields(names, RunConfig, ["unknown"])
     names.add_argument(
         "--unknown-file",
         action=Given,

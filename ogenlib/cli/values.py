@@ -74,8 +74,8 @@ def number(text: str) -> float:
     return value
 
 
-def share(text: str) -> float:
-    """A number from 0 to 1; ArgumentTypeError otherwise."""
+def alpha_of(text: str) -> float:
+    """A place between two states, from 0 to 1; ArgumentTypeError otherwise."""
     value = number(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"alpha={value}: must be from 0 (where training began) to 1 (where it ended)")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ogenlib.generators.density import ClassDensities, Discriminant, every_view, fit_densities
@@ -49,8 +50,8 @@ class Evidence:
         """
         places = {name: place for place, name in enumerate(self.names)}
         means = self.densities.predict(embeddings)
-        known = [row for row, name in enumerate(names) if name in places]
-        means[known] = self.densities.means[[places[names[row]] for row in known]]
+        known = [index for index, name in enumerate(names) if name in places]
+        means[known] = self.densities.means[[places[names[index]] for index in known]]
         found, middle = self.densities.discriminant(means), self._middle
         return self.factor * (found.weights - middle.weights + (found.bias - middle.bias)[:, None] * self.constant)
 
@@ -79,7 +80,7 @@ def fit_evidence(
         share: of the weight that the episodes choose beside zero-shot. A host has learned from the same images.
         seed: of the episodes.
     """
-    images = torch.nn.functional.normalize(features.float(), dim=-1)
+    images = F.normalize(features.float(), dim=-1)
     chosen = choose_evidence(images, labels, embeddings, logit_scale, torch.Generator().manual_seed(seed))
     if not chosen.weight:
         return None
@@ -88,10 +89,11 @@ def fit_evidence(
     return Evidence(names, densities, constant_direction(every_view(images, labels)[0]), factor, chosen)
 
 
-def constant_direction(rows: Tensor) -> Tensor:
+def constant_direction(features: Tensor) -> Tensor:
     """`(D,)`, whose product with features `(N, D)` is 1 on average and varies least."""
-    mean = rows.double().mean(dim=0)
-    spread = (rows.double() - mean).T @ (rows.double() - mean) / len(rows)
-    level = spread.trace() / len(spread) + torch.finfo(rows.dtype).eps
+    z = features.double()
+    mean = z.mean(dim=0)
+    spread = (z - mean).T @ (z - mean) / len(z)
+    level = spread.trace() / len(spread) + torch.finfo(features.dtype).eps
     along = torch.linalg.solve(spread + RIDGE * level * torch.eye(len(spread)).to(spread), mean)
-    return (along / (mean @ along)).to(rows.dtype)
+    return (along / (mean @ along)).to(features.dtype)

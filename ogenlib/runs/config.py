@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ogenlib.ogen.config import PRESETS
 from ogenlib.train.config import PRECISIONS, TrainConfig
 from ogenlib.utils.options import option
 
@@ -61,7 +62,7 @@ class InputConfig:
         parse="path",
     )
     settings: Mapping[str, Any] = option(dict, "training settings in place of every method's own")
-    preset: str = option(PRESET, "recipe that is followed", metavar="NAME")
+    preset: str = option(PRESET, "recipe that is followed", choices=tuple(PRESETS))
     ogen_settings: Mapping[str, Any] = option(
         dict,
         "another value for a setting of the preset, as JSON, for example k=5 or teacher=almt; may be given many times "
@@ -79,7 +80,7 @@ class RunConfig(InputConfig):
     """
 
     host: str = option("coop", "method (ogen methods)", metavar="NAME")
-    names: tuple[str, ...] | None = option(None, "train on these class names only; default: all of the dataset")
+    names: tuple[str, ...] | None = None  # class names that are trained on; None for all of the dataset
     context: str | None = option(
         None, "words that start a learned context; default: those of the dataset's template", metavar="WORDS"
     )
