@@ -12,6 +12,7 @@ from ogenlib.generators.episodes import EvidenceSettings, choose_evidence
 from ogenlib.generators.joint import JointGenerator
 from ogenlib.generators.joint_shift import JointShiftGenerator
 from ogenlib.generators.known import KnownClasses
+from ogenlib.generators.mean_map import MeanMap, fit_mean_map
 from ogenlib.generators.metrics import (
     class_cosine,
     class_mmd,
@@ -41,6 +42,7 @@ __all__ = [
     "JointGenerator",
     "JointShiftGenerator",
     "KnownClasses",
+    "MeanMap",
     "PerClassGenerator",
     "ReleasedGenerator",
     "ShiftGenerator",
@@ -54,6 +56,7 @@ __all__ = [
     "density_coverage",
     "fit_densities",
     "fit_generator",
+    "fit_mean_map",
     "frechet_distance",
     "frechet_gaussian",
     "gate_auroc",

@@ -1,14 +1,13 @@
 """Gaussian densities of the image features of classes, of names with images and of names without.
 
-A name with images has their mean. A name without has the mean that ridge regression predicts from its embedding: from
-embeddings to image means, both less their mean over the known classes, so that what all classes share is not learned.
-All have one covariance, that of the known images around their means, shrunk towards a multiple of the identity (the
-target of Ledoit & Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", 2004, with a given
-share in place of the estimated one). Everything is closed form, and the discriminant is linear in the features.
+A name with images has their mean. A name without has the mean that a closed-form map predicts from its embedding
+(`ogenlib.generators.mean_map`). All have one covariance, that of the known images around their means, shrunk towards a
+multiple of the identity (the target of Ledoit & Wolf, "A well-conditioned estimator for large-dimensional covariance
+matrices", 2004, with a given share in place of the estimated one). Everything is closed form, and the discriminant is
+linear in the features.
 
-Related: the linear map from names to visual prototypes of generalized zero-shot learning, "An embarrassingly simple
-approach to zero-shot learning", Romera-Paredes & Torr, ICML 2015. Not from the OGEN paper, which learns a generator of
-single features; its place beside that generator is in docs/ogen.md.
+Not from the OGEN paper, which learns a generator of single features; its place beside that generator is in
+docs/ogen.md.
 
 Notation: `N` images, `V` views, `C` known classes, `U` names without images, `D` embedding.
 """
@@ -22,8 +21,9 @@ from torch import Tensor
 
 from ogenlib.generators.checks import check_rows, unit
 from ogenlib.generators.known import check_labels
+from ogenlib.generators.mean_map import MeanMap, fit_mean_map, left_out_errors
 
-RIDGE, SHRINKAGE = 1.0, 0.3  # the best of a few on the tasks that settings are chosen on (docs/ogen.md)
+SHRINKAGE = 0.3  # the best of a few on the tasks that settings are chosen on (docs/ogen.md)
 
 
 @dataclass(frozen=True)
@@ -45,22 +45,22 @@ class ClassDensities:
     """Densities of the known classes, and of any name by its embedding.
 
     Attributes:
-        embeddings: `(C, D)` unit vectors, of the known names.
-        means: `(C, D)` of their images; not of unit length.
+        means: `(C, D)` of the known classes' images; not of unit length.
         covariance: `(D, D)`.
-        coefficients: `(C, D)`, of the ridge regression in its dual form.
+        mean_map: from embeddings to means.
     """
 
-    embeddings: Tensor
     means: Tensor
     covariance: Tensor
-    coefficients: Tensor
+    mean_map: MeanMap
 
     def predict(self, embeddings: Tensor) -> Tensor:
         """Means `(U, D)` of names by their embeddings `(U, D)`, as if none had images."""
-        check_rows("embeddings", embeddings, self.embeddings.shape[1])
-        kernel = _centred(unit(embeddings).to(self.means), self.embeddings) @ _centred(self.embeddings).T
-        return self.means.mean(dim=0) + kernel @ self.coefficients
+        return self.mean_map(embeddings)
+
+    def errors(self) -> Tensor:
+        """`(C, D)`: the known means, less what would be predicted without each one's own images."""
+        return left_out_errors(self.mean_map, self.means)
 
     def discriminant(self, means: Tensor) -> Discriminant:
         """Of classes with these means `(C, D)`: the logarithm of each one's density, up to one number for all."""
@@ -76,7 +76,13 @@ class ClassDensities:
 
 
 def fit_densities(
-    features: Tensor, labels: Tensor, embeddings: Tensor, *, ridge: float = RIDGE, shrinkage: float = SHRINKAGE
+    features: Tensor,
+    labels: Tensor,
+    embeddings: Tensor,
+    *,
+    ridge: float | None = None,
+    slope: float | None = None,
+    shrinkage: float = SHRINKAGE,
 ) -> ClassDensities:
     """Densities from images of the known classes.
 
@@ -84,7 +90,7 @@ def fit_densities(
         features: `(N, D)`, or `(N, V, D)` with several views of an image, which all count.
         labels: `(N,)`, indices into `embeddings`.
         embeddings: `(C, D)` of the known names.
-        ridge: of the regression, in units of the mean squared length of the centred embeddings.
+        ridge, slope: of `fit_mean_map`; None for those of the smallest leave-one-out error.
         shrinkage: share of the identity in the covariance, above 0 (without images for every dimension it is singular).
 
     Raises:
@@ -94,8 +100,6 @@ def fit_densities(
     check_rows("embeddings", embeddings)
     if not 0 < shrinkage <= 1:
         raise ValueError(f"shrinkage={shrinkage}: must be above 0 and at most 1")
-    if not 0 < ridge < float("inf"):
-        raise ValueError(f"ridge={ridge}: must be a positive number")
     if len(embeddings) < 2:
         raise ValueError("densities need two known classes or more: with one there is nothing to tell apart")
     views, classes = every_view(features, labels)
@@ -111,11 +115,7 @@ def fit_densities(
         raise ValueError("every known class has a single image in a single view, which says nothing of their spread")
     identity = torch.eye(len(spread), dtype=x.dtype, device=x.device)
     covariance = (1 - shrinkage) * spread + shrinkage * level * identity
-    centred = _centred(known)
-    kernel = centred @ centred.T
-    penalty = ridge * kernel.diagonal().mean() * torch.eye(len(kernel), dtype=x.dtype, device=x.device)
-    coefficients = torch.linalg.solve((kernel + penalty).double(), (means - means.mean(dim=0)).double()).to(x.dtype)
-    return ClassDensities(known, means, covariance, coefficients)
+    return ClassDensities(means, covariance, fit_mean_map(means, known, ridge=ridge, slope=slope))
 
 
 def every_view(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,8 +125,3 @@ def every_view(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     if features.ndim != 3:
         raise ValueError(f"features has shape {tuple(features.shape)}; (N, D) or (N, V, D) is needed")
     return features.flatten(0, 1), labels.repeat_interleave(features.shape[1])
-
-
-def _centred(embeddings: Tensor, of: Tensor | None = None) -> Tensor:
-    """Less the mean of the known ones."""
-    return embeddings - (embeddings if of is None else of).mean(dim=0)

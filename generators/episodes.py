@@ -2,8 +2,8 @@
 
 In an episode a part of the known classes plays the unknown: its images are hidden from `fit_densities` and its names
 are all that is known of it. Of the other classes some images are kept out. What gives these images the largest AUSUC
-(`ogenlib.generators.stacking`), on average over episodes, is chosen: ridge, shrinkage, and the weight of the
-discriminant. No test image and no unknown class is looked at, and no host: one that learned from the images that are
+(`ogenlib.generators.stacking`), on average over episodes, is chosen: the shrinkage, and the weight of the discriminant.
+No test image and no unknown class is looked at, and no host: one that learned from the images that are
 kept out here would seem better than it is.
 
 Notation: `N` images, `V` views, `C` known classes, `D` embedding.
@@ -13,17 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import torch
 from torch import Tensor
 
 from ogenlib.generators.checks import unit
-from ogenlib.generators.density import RIDGE, SHRINKAGE, fit_densities
+from ogenlib.generators.density import SHRINKAGE, fit_densities
 from ogenlib.generators.stacking import ausuc
 
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5)
-RIDGES = (0.1, 0.3, 1.0, 3.0, 10.0)
 SHRINKAGES = (0.1, 0.3, 0.6)
 HIDDEN, KEPT_OUT = 0.5, 0.25  # shares of the classes, and of the other classes' images
 FEWEST = 4  # classes: with fewer there are none to hide and none to tell apart
@@ -34,14 +32,13 @@ class EvidenceSettings:
     """What `choose_evidence` chose.
 
     Attributes:
-        ridge, shrinkage: of `fit_densities`.
+        shrinkage: of `fit_densities`.
         weight: of the discriminant beside zero-shot logits, where both spread alike over the classes.
         scale: what makes the discriminant spread so: the ratio of the two spreads, on images that were kept out.
         ausuc: in percent, mean over the episodes, of zero-shot alone and with the discriminant; None where nothing
             was chosen, for there are too few classes or images.
     """
 
-    ridge: float
     shrinkage: float
     weight: float
     scale: float
@@ -85,7 +82,6 @@ def choose_evidence(
     *,
     episodes: int = 10,
     weights: Sequence[float] = WEIGHTS,
-    ridges: Sequence[float] = RIDGES,
     shrinkages: Sequence[float] = SHRINKAGES,
 ) -> EvidenceSettings:
     """Settings for the densities of these classes.
@@ -97,7 +93,7 @@ def choose_evidence(
         logit_scale: of cosines, exponentiated.
         generator: of the episodes.
         episodes: how many.
-        weights, ridges, shrinkages: what is tried; of equals the first.
+        weights, shrinkages: what is tried; of equals the first.
 
     Raises:
         ValueError: what `fit_densities` refuses.
@@ -105,23 +101,20 @@ def choose_evidence(
     images = features[:, None] if features.ndim == 2 else features
     several = int((torch.bincount(labels, minlength=len(embeddings)) > 1).sum())
     if len(embeddings) < FEWEST or several < len(embeddings):
-        return EvidenceSettings(RIDGE, SHRINKAGE, 0.0, 1.0)
-    grid = list(product(ridges, shrinkages))
-    areas = torch.zeros(len(grid), len(weights), dtype=torch.float64)
-    scales = torch.zeros(len(grid), dtype=torch.float64)
+        return EvidenceSettings(SHRINKAGE, 0.0, 1.0)
+    areas = torch.zeros(len(shrinkages), len(weights), dtype=torch.float64)
+    scales = torch.zeros(len(shrinkages), dtype=torch.float64)
     for _ in range(episodes):
         episode = divide(labels.cpu(), len(embeddings), generator)
         for place, (ratio, by_weight) in enumerate(
-            _areas(images, labels, embeddings, logit_scale, episode, grid, weights)
+            _areas(images, labels, embeddings, logit_scale, episode, shrinkages, weights)
         ):
             areas[place] += by_weight / episodes
             scales[place] += ratio / episodes
-    flat = int(areas.argmax())
-    place, chosen = divmod(flat, len(weights))
+    place, chosen = divmod(int(areas.argmax()), len(weights))
     alone = areas[:, list(weights).index(0.0)].mean() if 0.0 in weights else areas.new_tensor(torch.nan)
-    ridge, shrinkage = grid[place]
     return EvidenceSettings(
-        ridge, shrinkage, weights[chosen], float(scales[place]), (float(alone), float(areas[place, chosen]))
+        shrinkages[place], weights[chosen], float(scales[place]), (float(alone), float(areas[place, chosen]))
     )
 
 
@@ -131,10 +124,10 @@ def _areas(
     embeddings: Tensor,
     logit_scale: float,
     episode: Episode,
-    grid: Sequence[tuple[float, float]],
+    shrinkages: Sequence[float],
     weights: Sequence[float],
 ) -> Iterator[tuple[float, Tensor]]:
-    """For each setting of the densities: the scale of the discriminant, and AUSUC for each weight."""
+    """For each shrinkage: the scale of the discriminant, and AUSUC for each weight."""
     to_place = torch.empty_like(episode.classes)
     to_place[episode.classes] = torch.arange(len(to_place))
     own, seen = to_place.to(labels.device)[labels], episode.seen
@@ -142,8 +135,8 @@ def _areas(
     train, test = episode.train.to(labels.device), episode.test.to(labels.device)
     z = unit(images[test, 0])
     zero_shot = logit_scale * z @ names.T
-    for ridge, shrinkage in grid:
-        densities = fit_densities(images[train], own[train], names[:seen], ridge=ridge, shrinkage=shrinkage)
+    for shrinkage in shrinkages:
+        densities = fit_densities(images[train], own[train], names[:seen], shrinkage=shrinkage)
         means = torch.cat([densities.means, densities.predict(names[seen:])])
         evidence = densities.discriminant(means)(z)
         ratio = float(zero_shot.std(dim=1).mean() / evidence.std(dim=1).mean())

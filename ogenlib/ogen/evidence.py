@@ -2,7 +2,7 @@
 
 The discriminant of `ogenlib.generators.density` is linear in the image features, so it needs no place of its own at
 test time: its weights, and its bias along a direction on which all features have nearly the same share, are added to
-the class weights that the host's logits multiply features with. Weight, ridge and shrinkage are chosen by episodes
+the class weights that the host's logits multiply features with. Weight and shrinkage are chosen by episodes
 within the known classes (`ogenlib.generators.episodes`).
 
 Notation: `N` images, `V` views, `C` classes, `D` embedding.
@@ -84,7 +84,7 @@ def fit_evidence(
     chosen = choose_evidence(images, labels, embeddings, logit_scale, torch.Generator().manual_seed(seed))
     if not chosen.weight:
         return None
-    densities = fit_densities(images, labels, embeddings, ridge=chosen.ridge, shrinkage=chosen.shrinkage)
+    densities = fit_densities(images, labels, embeddings, shrinkage=chosen.shrinkage)
     factor = share * chosen.weight * chosen.scale / logit_scale
     return Evidence(names, densities, constant_direction(every_view(images, labels)[0]), factor, chosen)
 

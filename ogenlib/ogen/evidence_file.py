@@ -10,11 +10,12 @@ from typing import TypedDict
 
 from ogenlib.generators.density import ClassDensities
 from ogenlib.generators.episodes import EvidenceSettings
+from ogenlib.generators.mean_map import MeanMap
 from ogenlib.ogen.evidence import Evidence
 from ogenlib.utils.documents import DamagedFile, conform
 from ogenlib.utils.tensors import open_tensors, write_tensors
 
-KEY, SCHEMA = "evidence", "ogenlib.evidence/1"
+KEY, SCHEMA = "evidence", "ogenlib.evidence/2"
 WHAT, FIX = "a run's evidence", "train and save the run again"
 
 
@@ -22,23 +23,28 @@ class _Settings(TypedDict):
     schema: str
     names: list[str]
     factor: float
+    slope: float
+    ridge: float
     chosen: EvidenceSettings
 
 
 def save_evidence(evidence: Evidence, path: str | os.PathLike[str]) -> str:
     """Write it to `path`, whole or not at all; tensors go to the CPU. Returns the file's digest."""
-    densities = evidence.densities
+    densities, mean_map = evidence.densities, evidence.densities.mean_map
     tensors = {
-        "embeddings": densities.embeddings,
+        "embeddings": mean_map.embeddings,
+        "level": mean_map.level,
         "means": densities.means,
         "covariance": densities.covariance,
-        "coefficients": densities.coefficients,
+        "coefficients": mean_map.coefficients,
         "constant": evidence.constant,
     }
     header = {
         "schema": SCHEMA,
         "names": list(evidence.names),
         "factor": evidence.factor,
+        "slope": mean_map.slope,
+        "ridge": mean_map.ridge,
         "chosen": asdict(evidence.chosen),
     }
     return write_tensors(Path(path), tensors, {KEY: json.dumps(header, allow_nan=False)})
@@ -60,6 +66,7 @@ def load_evidence(path: str | os.PathLike[str], device: str = "cpu") -> Evidence
     shape = t["means"].shape if "means" in t else (0, 0)
     wanted = {
         "embeddings": shape,
+        "level": shape[-1:],
         "means": (len(settings["names"]), shape[-1]),
         "covariance": (shape[-1], shape[-1]),
         "coefficients": shape,
@@ -68,5 +75,6 @@ def load_evidence(path: str | os.PathLike[str], device: str = "cpu") -> Evidence
     found = {name: tuple(tensor.shape) for name, tensor in t.items()}
     if settings["schema"] != SCHEMA or found != {name: tuple(size) for name, size in wanted.items()} or not all(shape):
         raise DamagedFile(f"{path} does not hold whole evidence of {len(settings['names'])} names; {FIX}")
-    densities = ClassDensities(t["embeddings"], t["means"], t["covariance"], t["coefficients"])
+    mean_map = MeanMap(t["embeddings"], t["level"], t["coefficients"], settings["slope"], settings["ridge"])
+    densities = ClassDensities(t["means"], t["covariance"], mean_map)
     return Evidence(tuple(settings["names"]), densities, t["constant"], settings["factor"], settings["chosen"])
