@@ -12,6 +12,7 @@ from ogenlib.generators.episodes import EvidenceSettings, choose_evidence
 from ogenlib.generators.joint import JointGenerator
 from ogenlib.generators.joint_shift import JointShiftGenerator
 from ogenlib.generators.known import KnownClasses
+from ogenlib.generators.mapped import MappedGenerator
 from ogenlib.generators.mean_map import MeanMap, fit_mean_map
 from ogenlib.generators.metrics import (
     class_cosine,
@@ -42,6 +43,7 @@ __all__ = [
     "JointGenerator",
     "JointShiftGenerator",
     "KnownClasses",
+    "MappedGenerator",
     "MeanMap",
     "PerClassGenerator",
     "ReleasedGenerator",

@@ -15,6 +15,7 @@ Notation: `N` images, `V` views, `C` known classes, `U` names without images, `D
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -46,13 +47,21 @@ class ClassDensities:
 
     Attributes:
         means: `(C, D)` of the known classes' images; not of unit length.
-        covariance: `(D, D)`.
+        spread: `(D, D)`, covariance of the images around their means, as it is.
+        shrinkage: share of the identity in `covariance`.
         mean_map: from embeddings to means.
     """
 
     means: Tensor
-    covariance: Tensor
+    spread: Tensor
+    shrinkage: float
     mean_map: MeanMap
+
+    @cached_property
+    def covariance(self) -> Tensor:
+        """`(D, D)`, shrunk."""
+        level, identity = self.spread.trace() / len(self.spread), torch.eye(len(self.spread)).to(self.spread)
+        return (1 - self.shrinkage) * self.spread + self.shrinkage * level * identity
 
     def predict(self, embeddings: Tensor) -> Tensor:
         """Means `(U, D)` of names by their embeddings `(U, D)`, as if none had images."""
@@ -113,9 +122,7 @@ def fit_densities(
     level = spread.trace() / len(spread)
     if level < torch.finfo(x.dtype).eps ** 1.5:  # what rounding leaves of equal features
         raise ValueError("every known class has a single image in a single view, which says nothing of their spread")
-    identity = torch.eye(len(spread), dtype=x.dtype, device=x.device)
-    covariance = (1 - shrinkage) * spread + shrinkage * level * identity
-    return ClassDensities(means, covariance, fit_mean_map(means, known, ridge=ridge, slope=slope))
+    return ClassDensities(means, spread, shrinkage, fit_mean_map(means, known, ridge=ridge, slope=slope))
 
 
 def every_view(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

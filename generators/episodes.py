@@ -12,7 +12,7 @@ Notation: `N` images, `V` views, `C` known classes, `D` embedding.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -135,10 +135,10 @@ def _areas(
     train, test = episode.train.to(labels.device), episode.test.to(labels.device)
     z = unit(images[test, 0])
     zero_shot = logit_scale * z @ names.T
+    fitted = fit_densities(images[train], own[train], names[:seen])
+    means = torch.cat([fitted.means, fitted.predict(names[seen:])])
     for shrinkage in shrinkages:
-        densities = fit_densities(images[train], own[train], names[:seen], shrinkage=shrinkage)
-        means = torch.cat([densities.means, densities.predict(names[seen:])])
-        evidence = densities.discriminant(means)(z)
+        evidence = replace(fitted, shrinkage=shrinkage).discriminant(means)(z)
         ratio = float(zero_shot.std(dim=1).mean() / evidence.std(dim=1).mean())
         areas = [ausuc(zero_shot + weight * ratio * evidence, own[test], seen) for weight in weights]
         yield ratio, torch.tensor(areas, dtype=torch.float64)

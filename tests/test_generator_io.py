@@ -52,7 +52,7 @@ def test_a_loaded_generator_synthesizes_the_same_rows(variant: str, spread: str,
     assert loaded.training_settings == generator.training_settings
     rows = generator.synthesize(new, 7, generator=seeded())
     assert torch.equal(rows, loaded.synthesize(new, 7, generator=seeded()))
-    if (variant, spread) != ("text-only", "none"):  # which draws nothing
+    if spread != "none" or variant not in ("text-only", "mapped"):  # which draws nothing
         assert not torch.equal(rows, loaded.synthesize(new, 7, generator=seeded(1)))
 
 

@@ -13,7 +13,7 @@ from ogenlib.generators import class_neighbours, fit_generator, list_variants, s
 from ogenlib.ogen.config import OGENConfig
 from ogenlib.ogen.synthesis import Synthesizer
 
-TRAINED = [v for v in list_variants() if v != "shift"]
+TRAINED = [v for v in list_variants() if v not in ("mapped", "shift")]
 
 
 def world(views: int = 1) -> tuple[Tensor, Tensor, Tensor]:

@@ -35,7 +35,7 @@ def save_evidence(evidence: Evidence, path: str | os.PathLike[str]) -> str:
         "embeddings": mean_map.embeddings,
         "level": mean_map.level,
         "means": densities.means,
-        "covariance": densities.covariance,
+        "spread": densities.spread,
         "coefficients": mean_map.coefficients,
         "constant": evidence.constant,
     }
@@ -68,7 +68,7 @@ def load_evidence(path: str | os.PathLike[str], device: str = "cpu") -> Evidence
         "embeddings": shape,
         "level": shape[-1:],
         "means": (len(settings["names"]), shape[-1]),
-        "covariance": (shape[-1], shape[-1]),
+        "spread": (shape[-1], shape[-1]),
         "coefficients": shape,
         "constant": shape[-1:],
     }
@@ -76,5 +76,5 @@ def load_evidence(path: str | os.PathLike[str], device: str = "cpu") -> Evidence
     if settings["schema"] != SCHEMA or found != {name: tuple(size) for name, size in wanted.items()} or not all(shape):
         raise DamagedFile(f"{path} does not hold whole evidence of {len(settings['names'])} names; {FIX}")
     mean_map = MeanMap(t["embeddings"], t["level"], t["coefficients"], settings["slope"], settings["ridge"])
-    densities = ClassDensities(t["means"], t["covariance"], mean_map)
+    densities = ClassDensities(t["means"], t["spread"], settings["chosen"].shrinkage, mean_map)
     return Evidence(tuple(settings["names"]), densities, t["constant"], settings["factor"], settings["chosen"])

@@ -86,7 +86,10 @@ def test_a_name_outside_the_span_of_the_known_ones_moves_its_mean_with_the_slope
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"ridge": 0.0}, "ridge=0.0: must be a positive number"), ({"slope": float("nan")}, "slope=nan: must be a finite")],
+    [
+        ({"ridge": 0.0}, "ridge=0.0: must be a positive number"),
+        ({"slope": float("nan")}, "slope=nan: must be a finite"),
+    ],
 )
 def test_refused(options: dict[str, float], message: str) -> None:
     x, y = world()
