@@ -4,11 +4,11 @@
     python -m benchmarks.ogen.evidence real --features DIR     # benchmarks/results/ogen-evidence-real.json
     python -m benchmarks.ogen.evidence emoji                   # benchmarks/results/ogen-evidence-emoji.json
 
-`choose` runs on the tasks that settings are chosen on, for several shares; the others run the reported tasks once,
-with the share that `SHARE` has for the kind of host. Rows besides OGEN's: the host alone; the host with zero-shot
-weights for names without images (the control); KL to zero-shot over all names, without and with the control; and
-zero-shot with the evidence and no training. A host is trained once for all shares, which come in at test time. Finished
-cells are kept in `--work`.
+`choose` runs on the tasks that settings are chosen on, for several shares of the evidence and of zero-shot weights
+beside it; the others run the reported tasks once, with the defaults. Rows besides OGEN's: the host alone; the host with
+zero-shot weights for names without images (the control); KL to zero-shot over all names, without and with the control;
+and zero-shot with the evidence and no training. A host is trained once for all shares, which come in at test time.
+Finished cells are kept in `--work`.
 """
 
 from __future__ import annotations
@@ -33,18 +33,21 @@ from benchmarks.ogen.study import Variant, make_host, of_task
 from benchmarks.ogen.tasks import StudyTask, emoji_tasks, real_tasks, selection_tasks, task_card
 from ogenlib.evaluate import LabelSpace, predict_logits, space_scores
 from ogenlib.generators import ausuc, gate_auroc, stacking_curve
-from ogenlib.hosts import Host, build
+from ogenlib.hosts import Host, build, method
+from ogenlib.ogen.config import ogen_config
 from ogenlib.ogen.evidence import fit_evidence
 from ogenlib.ogen.wrapper import OGEN
 from ogenlib.results import tables as results
 from ogenlib.train.loop import fit
 
 SCHEMA = "ogenlib.ogen-evidence/1"
-SHARES = (0.25, 0.5, 0.75, 1.0)
-SHARE = {"coop": 0.75, "text_adapter": 0.5, "taskres": 0.5}  # what `choose` showed to be good, by kind of host
+SHARES = tuple((evidence, zero_shot) for zero_shot in (0.0, 0.25, 0.5) for evidence in (0.25, 0.5, 0.75, 1.0))
+PROMPTS, ADAPTERS = ("coop",), ("text_adapter", "taskres")
+MORE_PROMPTS, MORE_ADAPTERS = ("kgcoop",), ("clip_adapter", "tip_adapter_f", "cross_modal")  # to choose on
 SCORES = ("base", "new", "H", "joint_base", "joint_new", "joint_H", "ausuc", "gate_auroc", "best_joint_H")
-KL = {"preset": "zero-shot-kl", "zero_shot_kl": 0.3}
+KL_WEIGHTS = (0.3, 1.0)
 SEEDS = tuple(range(1, 11))
+Shares = Sequence[tuple[float, float]] | None
 
 
 def scores(logits: Tensor, labels: Tensor, n_base: int) -> dict[str, float]:
@@ -63,7 +66,7 @@ def trained(name: str, task: StudyTask, seed: int, ogen: dict[str, Any] | None) 
     return host
 
 
-def variants(name: str, task: StudyTask, seed: int, shares: Sequence[float]) -> Iterator[tuple[str, Tensor]]:
+def variants(name: str, task: StudyTask, seed: int, shares: Shares) -> Iterator[tuple[str, Tensor]]:
     """Every row of a table: its name, and logits of all test images over base and new names."""
     names, n_base = (*task.split.base, *task.split.new), len(task.split.base)
     zero = build("zero_shot", task.clip, task.split.base, templates=list(task.templates))
@@ -79,7 +82,7 @@ def variants(name: str, task: StudyTask, seed: int, shares: Sequence[float]) -> 
     bank = task.bank.select(task.split.base)
     weights, scale = zero.class_weights(names), float(task.clip.logit_scale)
     known = tuple(task.split.base)
-    evidence = fit_evidence(bank.features, bank.labels, known, weights[:n_base], scale, 1.0, seed)
+    evidence = fit_evidence(bank.features, bank.labels, known, weights[:n_base], scale, (1.0, 0.0), seed)
     added = torch.zeros_like(zero_shot)
     if evidence is not None:
         z = torch.nn.functional.normalize(task.test.select(names).features[:, 0].float(), dim=-1)
@@ -88,19 +91,25 @@ def variants(name: str, task: StudyTask, seed: int, shares: Sequence[float]) -> 
     alone = of(trained(name, task, seed, None))
     yield "host alone", alone
     yield "control", with_zero_shot(alone)
-    kl = of(trained(name, task, seed, KL))
-    yield "KL 0.3", kl
-    yield "KL 0.3, control", with_zero_shot(kl)
-    model = trained(name, task, seed, {"evidence": 1.0})
+    for weight in KL_WEIGHTS if shares is None else KL_WEIGHTS[:1]:
+        kl = of(trained(name, task, seed, {"preset": "zero-shot-kl", "zero_shot_kl": weight}))
+        yield f"KL {weight:g}", kl
+        yield f"KL {weight:g}, control", with_zero_shot(kl)
+    model = trained(name, task, seed, {} if shares is None else {"evidence": 1.0, "evidence_zero_shot": 0.0})
     assert isinstance(model, OGEN)
     whole = model.evidence
-    for share in (0.0, *shares):
-        part = None if whole is None or not share else replace(whole, factor=share * whole.factor)
+    object.__setattr__(model, "evidence", None)
+    yield "OGEN without evidence", of(model)
+    if shares is None:
+        object.__setattr__(model, "evidence", whole)
+        yield "OGEN", of(model)
+    for share, zero_shot_share in () if shares is None else shares:
+        part = whole and replace(whole, factor=share * whole.factor, zero_shot=zero_shot_share)
         object.__setattr__(model, "evidence", part)
-        yield "OGEN" if not share else f"OGEN, evidence {share:g}", of(model)
+        yield f"OGEN, evidence {share:g}, zero-shot {zero_shot_share:g}", of(model)
 
 
-def cell(name: str, task: StudyTask, seed: int, shares: Sequence[float]) -> dict[str, Any]:
+def cell(name: str, task: StudyTask, seed: int, shares: Shares) -> dict[str, Any]:
     """Rows of one host on one task with one seed."""
     began = time.perf_counter()
     test = task.test.select((*task.split.base, *task.split.new))
@@ -139,22 +148,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     began = time.perf_counter()
     torch.set_num_threads(1)
     seeds = tuple(args.seeds or ((1,) if args.study == "choose" else SEEDS))
-    shares = {host: SHARES if args.study == "choose" else (share,) for host, share in SHARE.items()}
+    shares = SHARES if args.study == "choose" else None
     if args.study == "emoji":
         by_seed = emoji_tasks(seeds, keep=args.work / "banks")
-        cells = [("coop", by_seed[seed], seed, shares["coop"]) for seed in seeds]
+        cells = [(host, by_seed[seed], seed, shares) for seed in seeds for host in PROMPTS]
     else:
-        tasks = selection_tasks(args.features) if args.study == "choose" else real_tasks(args.features)
+        choosing = args.study == "choose"
+        tasks = selection_tasks(args.features) if choosing else real_tasks(args.features)
+        prompts = PROMPTS + MORE_PROMPTS  # a table of features has no text tower to prompt
+        adapters = ADAPTERS + (MORE_ADAPTERS if choosing else ())
         cells = [
-            (host, task, seed, shares[host])
+            (host, task, seed, shares)
             for seed in seeds
             for task in tasks
-            for host in SHARE
-            if host != "coop" or task.pixels is not None  # a table of features has no text tower to prompt
+            for host in (adapters if task.pixels is None else prompts + adapters)
         ]
 
-    def decides(name: str, task: StudyTask, seed: int, shares: Sequence[float]) -> tuple[Any, ...]:
-        return (name, of_task(Variant(name, name), task), task.epochs, seed, shares)
+    def decides(name: str, task: StudyTask, seed: int, shares: Shares) -> tuple[Any, ...]:
+        settings = ogen_config("ogenlib", method(name).ogen_kind()).as_dict()
+        return (name, of_task(Variant(name, name), task), task.epochs, seed, shares, settings)
 
     (args.work / "banks").mkdir(parents=True, exist_ok=True)
     rows = [row for one in kept_rows(cells, args.work, decides, cell, about=args.study) for row in one["rows"]]
@@ -163,9 +175,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     card = {
         "name": f"ogen-evidence-{args.study}",
         "seeds": list(seeds),
-        "shares": {host: list(own) for host, own in shares.items()},
-        "kl_weight": KL["zero_shot_kl"],
-        "selection": "none: the last epoch is tested; ridge, shrinkage and weight by episodes within the base names",
+        "shares": None if shares is None else [list(pair) for pair in shares],
+        "kl_weights": list(KL_WEIGHTS),
+        "ogen": {host: ogen_config("ogenlib", method(host).ogen_kind()).as_dict() for host, *_ in cells},
+        "selection": "none: the last epoch is tested; the evidence is chosen by episodes within the base names",
         "tasks": {task.name: task_card(task) for _, task, _, _ in cells},
         "feature_files": hashes,
     }

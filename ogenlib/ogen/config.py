@@ -64,6 +64,7 @@ class OGENConfig:
             this share of the weight that episodes among the known classes choose beside zero-shot; 0 leaves them out.
             They are of the frozen image features: nothing to a host that changes them, but where names are scored on
             frozen ones too (`frozen_images`).
+        evidence_zero_shot: share of zero-shot weights in those of all names, at test time, where evidence counts.
     """
 
     generator: str | None = "text-only"
@@ -96,6 +97,7 @@ class OGENConfig:
     m_max: int = 9
     keep_teacher: bool = False
     evidence: float = 0.0
+    evidence_zero_shot: float = 0.0
 
     def __post_init__(self) -> None:
         from ogenlib.generators import list_variants  # not above: it loads torch, and the names of presets need none
@@ -141,8 +143,9 @@ class OGENConfig:
                 raise ValueError(f"{name}={getattr(self, name)}: must be 0 or more and below 1")
         if not 0 <= self.pseudo_unknown < 1:
             raise ValueError(f"pseudo_unknown={self.pseudo_unknown}: must be 0 or more and below 1")
-        if not 0 <= self.zero_shot_share <= 1:
-            raise ValueError(f"zero_shot_share={self.zero_shot_share}: must be from 0 to 1")
+        for name in ("zero_shot_share", "evidence_zero_shot"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)}: must be from 0 to 1")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup={self.warmup}: must be a share of the epochs, 0 or more and below 1")
         if self.warmup and not (self.joint and self.generator):

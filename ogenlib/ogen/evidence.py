@@ -33,6 +33,7 @@ class Evidence:
         densities: of their images' features.
         constant: `(D,)`, its product with image features is nearly 1 for all of them.
         factor: of the discriminant in class weights: logits are cosines times the model's scale, exponentiated.
+        zero_shot: share of the zero-shot weights in what the discriminant is added to; the rest are the host's.
         chosen: what the episodes chose.
     """
 
@@ -40,7 +41,20 @@ class Evidence:
     densities: ClassDensities
     constant: Tensor
     factor: float
+    zero_shot: float
     chosen: EvidenceSettings
+
+    def added(self, weights: Tensor, names: Sequence[str], embeddings: Tensor) -> Tensor:
+        """Class weights `(C, D)` or `(B, C, D)` of a host, with the evidence in them.
+
+        Args:
+            weights: where features are twice as wide, those of the frozen tower come second, and the evidence is of
+                them.
+            embeddings: `(C, D)` zero-shot weights of the names.
+        """
+        missing = weights.shape[-1] - embeddings.shape[-1]
+        both = self.zero_shot * embeddings + self.vectors(names, embeddings)
+        return (1 - self.zero_shot) * weights + F.pad(both, (missing, 0)).to(weights)
 
     def vectors(self, names: Sequence[str], embeddings: Tensor) -> Tensor:
         """What class weights of any names `(C, D)` become more by.
@@ -68,7 +82,7 @@ def fit_evidence(
     names: tuple[str, ...],
     embeddings: Tensor,
     logit_scale: float,
-    share: float,
+    shares: tuple[float, float],
     seed: int,
 ) -> Evidence | None:
     """Evidence from the training images; None where the episodes find that it does not help, or too few images.
@@ -77,7 +91,8 @@ def fit_evidence(
         features: `(N, V, D)` of the frozen image tower; labels: `(N,)`, indices into `names`.
         embeddings: `(C, D)` zero-shot weights of the names.
         logit_scale: exponentiated.
-        share: of the weight that the episodes choose beside zero-shot. A host has learned from the same images.
+        shares: of the weight that the episodes choose beside zero-shot (a host has learned from the same images), and
+            of zero-shot weights in those of the host.
         seed: of the episodes.
     """
     images = F.normalize(features.float(), dim=-1)
@@ -85,8 +100,9 @@ def fit_evidence(
     if not chosen.weight:
         return None
     densities = fit_densities(images, labels, embeddings, shrinkage=chosen.shrinkage)
-    factor = share * chosen.weight * chosen.scale / logit_scale
-    return Evidence(names, densities, constant_direction(every_view(images, labels)[0]), factor, chosen)
+    factor = shares[0] * chosen.weight * chosen.scale / logit_scale
+    constant = constant_direction(every_view(images, labels)[0])
+    return Evidence(names, densities, constant, factor, shares[1], chosen)
 
 
 def constant_direction(features: Tensor) -> Tensor:

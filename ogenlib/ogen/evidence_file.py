@@ -23,6 +23,7 @@ class _Settings(TypedDict):
     schema: str
     names: list[str]
     factor: float
+    zero_shot: float
     slope: float
     ridge: float
     chosen: EvidenceSettings
@@ -43,6 +44,7 @@ def save_evidence(evidence: Evidence, path: str | os.PathLike[str]) -> str:
         "schema": SCHEMA,
         "names": list(evidence.names),
         "factor": evidence.factor,
+        "zero_shot": evidence.zero_shot,
         "slope": mean_map.slope,
         "ridge": mean_map.ridge,
         "chosen": asdict(evidence.chosen),
@@ -77,4 +79,5 @@ def load_evidence(path: str | os.PathLike[str], device: str = "cpu") -> Evidence
         raise DamagedFile(f"{path} does not hold whole evidence of {len(settings['names'])} names; {FIX}")
     mean_map = MeanMap(t["embeddings"], t["level"], t["coefficients"], settings["slope"], settings["ridge"])
     densities = ClassDensities(t["means"], t["spread"], settings["chosen"].shrinkage, mean_map)
-    return Evidence(tuple(settings["names"]), densities, t["constant"], settings["factor"], settings["chosen"])
+    names, shares = tuple(settings["names"]), (settings["factor"], settings["zero_shot"])
+    return Evidence(names, densities, t["constant"], *shares, settings["chosen"])

@@ -137,8 +137,7 @@ class OGEN(Host):
         if self.evidence is None:
             return weights
         chosen = self.names if names is None else tuple(names)
-        vectors = self.evidence.vectors(chosen, self.anchor(chosen)).to(weights)
-        return weights + F.pad(vectors, (weights.shape[-1] - vectors.shape[-1], 0))
+        return self.evidence.added(weights, chosen, self.anchor(chosen))
 
     def text_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
         return self.scoring.class_weights(self.names if names is None else tuple(names), z)
@@ -246,7 +245,8 @@ class OGEN(Host):
             object.__setattr__(self, "rows", synthesizer)
         if config.evidence and (self.uses_cached_features or self.scoring.two_towers):
             known, scale = self.anchor(self.names), float(self.clip.logit_scale)
-            evidence = fit_evidence(data.features, data.labels, self.names, known, scale, config.evidence, seed)
+            shares = (config.evidence, config.evidence_zero_shot)
+            evidence = fit_evidence(data.features, data.labels, self.names, known, scale, shares, seed)
             object.__setattr__(self, "evidence", evidence)
         self._probe = F.normalize(data.features[:1, 0].float(), dim=-1)
         self.teacher = start_teacher(config, self.host.trainable(), epochs)
