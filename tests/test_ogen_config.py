@@ -27,7 +27,7 @@ def test_presets() -> None:
     assert (released.generator, released.teacher, released.joint) == ("released", None, True)
     assert (baseline.generator, baseline.teacher, baseline.zero_shot_kl) == (None, None, 1.0)
     for config in (paper, released, baseline):
-        assert config.zero_shot_share == 0  # the mixed weights are this library's
+        assert config.zero_shot_share == 0 and config.evidence == 0  # mixed weights and densities are this library's
 
 
 def test_overrides_replace_fields_and_nothing_else() -> None:
@@ -35,12 +35,13 @@ def test_overrides_replace_fields_and_nothing_else() -> None:
     assert changed.as_dict() == {**ogen_config("paper").as_dict(), "k": 5, "teacher": None}
     assert ogen_config("paper").k == 3
     adapter = ogen_config(kind="adapter")
-    assert adapter == replace(OGENConfig(), zero_shot_share=0.3, zero_shot_kl=0.1, name_groups=1)
+    beside = {"evidence": 0.5, "evidence_zero_shot": 0.25}
+    assert adapter == replace(OGENConfig(), zero_shot_share=0.3, zero_shot_kl=0.1, name_groups=1, **beside)
     assert ogen_config("zero-shot-kl", "adapter") == replace(ogen_config("zero-shot-kl"), name_groups=1)
     assert ogen_config("paper", "adapter") == ogen_config("paper")  # a published recipe is the same for every host
     tuned = ogen_config(kind="fine-tuning")
-    assert tuned == replace(ogen_config(), m_max=3)  # up to four copies of a tower, not ten
-    assert ogen_config(kind="fine-tuning", m_max=9) == ogen_config()
+    assert tuned == replace(ogen_config(), m_max=3, evidence=0.0)  # up to four copies of a tower, not ten
+    assert ogen_config(kind="fine-tuning", m_max=9, evidence=0.75) == ogen_config()
     assert ogen_config(kind="adapter", zero_shot_share=0.7).zero_shot_share == 0.7
     for kind in ("visual prompt", "anchored prompt"):
         assert ogen_config(kind=kind) == replace(OGENConfig(), zero_shot_kl=0.1)

@@ -96,7 +96,7 @@ class OGENConfig:
     m_min: int = 2
     m_max: int = 9
     keep_teacher: bool = False
-    evidence: float = 0.0
+    evidence: float = 0.75
     evidence_zero_shot: float = 0.0
 
     def __post_init__(self) -> None:
@@ -174,14 +174,15 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType({
     "paper": MappingProxyType({
         "generator": "joint", "spread": "none", "joint": True, "warmup": 0.2, "synthesize": "unknown",
         "zero_shot_share": 0.0, "zero_shot_kl": 0.0, "synthesized_ce": 1.0, "teacher": "almt", "teacher_weight": 1.0,
+        "evidence": 0.0,
     }),
     "released-code": MappingProxyType({
         "generator": "released", "spread": "none", "joint": True, "warmup": 0.2, "synthesize": "all",
         "host_weight": 0.25, "zero_shot_share": 0.0, "zero_shot_kl": 0.0, "synthesized_ce": 0.0,
-        "synthesized_ce_within": 0.5, "teacher": None,
+        "synthesized_ce_within": 0.5, "teacher": None, "evidence": 0.0,
     }),
     "zero-shot-kl": MappingProxyType({
-        "generator": None, "teacher": None, "zero_shot_share": 0.0, "zero_shot_kl": 1.0,
+        "generator": None, "teacher": None, "zero_shot_share": 0.0, "zero_shot_kl": 1.0, "evidence": 0.0,
     }),
 })  # fmt: skip
 
@@ -192,10 +193,12 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType({
 # zero-shot would hardly learn under the same pull. Fine-tuning trains whole towers, of which ALMT would keep up to ten
 # snapshots; up to four are as good on the tasks that settings are chosen on (docs/robust.md).
 FOR_KIND: Mapping[tuple[str, str], Mapping[str, Any]] = MappingProxyType({
-    ("ogenlib", "adapter"): MappingProxyType({"zero_shot_share": 0.3, "zero_shot_kl": 0.1, "name_groups": 1}),
+    ("ogenlib", "adapter"): MappingProxyType({
+        "zero_shot_share": 0.3, "zero_shot_kl": 0.1, "name_groups": 1, "evidence": 0.5, "evidence_zero_shot": 0.25,
+    }),
     ("ogenlib", "visual prompt"): MappingProxyType({"zero_shot_kl": 0.1}),
     ("ogenlib", "anchored prompt"): MappingProxyType({"zero_shot_kl": 0.1}),
-    ("ogenlib", "fine-tuning"): MappingProxyType({"m_max": 3}),
+    ("ogenlib", "fine-tuning"): MappingProxyType({"m_max": 3, "evidence": 0.0}),
     ("zero-shot-kl", "adapter"): MappingProxyType({"name_groups": 1}),
 })  # fmt: skip
 
