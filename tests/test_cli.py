@@ -155,7 +155,7 @@ def test_bench_prints_a_line_for_every_variant(bench, capsys) -> None:
     assert main(["bench", "--smoke", "--epochs", "2", "--out", str(bench)]) == 0  # all cells are finished
     text = capsys.readouterr().out
     starts = [" ".join(line[:22].split()) for line in text.splitlines() if "." in line[22:]]
-    assert starts[:4] == ["zero_shot", "coop", "coop, zero-shot new", "coop + OGEN"]
+    assert starts[:4] == ["zero_shot", "coop", "coop, zero-shot", "coop + OGEN"]
 
 
 def test_bench_options_of_ogen_reach_the_runs(pictures, tmp_path) -> None:

@@ -149,8 +149,9 @@ def metric_cell(findings: Findings, variant: Variant, metric: SummaryMetric, set
     """`36.8 ± 0.7` with `+16.3`; the best mean of its column in bold."""
     where = setting or findings.headline
     entry = findings.entries.get((where, variant))
-    # Zero-shot has nothing random.
-    spread = None if entry is None or entry.get("n_seeds") == 1 or variant == ZERO else std_of(entry.get(metric))
+    # Zero-shot has nothing random but the constant, which is chosen on the seed's training images.
+    fixed = variant == ZERO and metric != "joint_H_calibrated"
+    spread = None if entry is None or entry.get("n_seeds") == 1 or fixed else std_of(entry.get(metric))
     mean = findings.mean(variant, metric, where)
     others = [findings.mean(v, metric, where) for v in findings.variants]
     known = [round(other, 1) for other in others if other is not None]

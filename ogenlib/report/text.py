@@ -174,17 +174,17 @@ def _aligned(
 ) -> str:
     """Headings and lines of a name and its cells: names `name` wide or more to the left, cells `width` to the right."""
     lines = list(lines)
-    name = max([name, *[len(first) + 2 for first, _ in lines]])
+    name = max([name, *[len(first) for first, _ in lines]])
     return "\n".join(
         f"{first:<{name}}" + "".join(f"{cell:>{width}}" for cell in cells) for first, cells in ((title, heads), *lines)
     )
 
 
 def _name(row: Of) -> str:
-    """The host as it is named in commands; a control shortened, so that its line has room."""
+    """The host as it is named in commands; a control in few words, so that its line has room."""
     variant = Variant.of(row)
     trained, tested = words_of(variant.control)
-    return variant.host + " + OGEN" * variant.ogen + trained + ", zero-shot new" * bool(tested)
+    return variant.host + " + OGEN" * variant.ogen + trained + ", zero-shot" * bool(tested)
 
 
 def _cell(value: object) -> str:

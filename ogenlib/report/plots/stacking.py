@@ -72,9 +72,12 @@ def _even(points: Sequence[Point]) -> list[Point]:
     return even
 
 
-def stacking_figure(methods: Sequence[Stacked]) -> Markup:
+def stacking_figure(methods: Sequence[Stacked], most: Point, name: str) -> Markup:
     """The curves, colours and markers in the order of `plots.host_key`; a marker at constant 0, a ring at the chosen
     one. -> SVG.
+
+    Args:
+        most: the largest accuracies on base and on new that are to fit in.
     """
     figure = plots.new_figure(4.6, 3.7)
     axes = figure.add_axes((0.105, 0.135, 0.875, 0.79))
@@ -88,11 +91,11 @@ def stacking_figure(methods: Sequence[Stacked]) -> Markup:
                 *[[one] for one in method.chosen], s=110, facecolors="none", edgecolors=colour, linewidths=1.3,
                 zorder=40 + index,
             )  # fmt: skip
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
+    axes.set_xlim(0, 1.04 * most[0] + 1)
+    axes.set_ylim(0, 1.04 * most[1] + 1)
     axes.set_xlabel("joint accuracy on base, %", fontsize=9, color=plots.SOFT)
     axes.grid(color=plots.RULE, lw=0.6)
     axes.set_axisbelow(True)
     figure.text(0.02, 0.962, "joint accuracy on new, %", fontsize=9, color=plots.SOFT, va="center")
     words = "joint accuracy on base against on new names, for a rising constant taken from the base names' logits"
-    return Markup(plots.to_svg(figure, "stacking", words))
+    return Markup(plots.to_svg(figure, name, words))
