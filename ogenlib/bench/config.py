@@ -19,7 +19,8 @@ SHOTS_LIST = (1, 2, 4, 8, 16)  # CoOp's
 OGEN_MODES = ("both", "yes", "no")
 REFERENCE = "zero_shot"  # in every table, asked for or not
 SUITES = ("coop11", "emoji8")
-NO_CONTROLS, FREE_CONTROLS, ALL_CONTROLS = CONTROL_MODES = ("none", "zero-shot", "all")
+NO_CONTROLS, ALL_CONTROLS = "none", "all"
+CONTROL_MODES = (NO_CONTROLS, "zero-shot", ALL_CONTROLS)
 
 
 @dataclass(frozen=True, kw_only=True)
