@@ -9,16 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks.ogen import base_to_new
 from ogenlib.bench.protocols import base_to_new as protocol
 from ogenlib.bench.runner import BenchConfig, run_bench
-from ogenlib.data import BaseNewSplit, FeatureBank
+from ogenlib.data import BaseNewSplit, FeatureBank, base_new_split, few_shot, load_dataset
+from ogenlib.evaluate import episodic_constant
 from ogenlib.evaluate import scores as evaluate
+from ogenlib.generators import stacking_curve
+from ogenlib.hosts import build
 from ogenlib.ogen.config import settings_for
 from ogenlib.ogen.wrapper import OGEN
 from ogenlib.report.plots import lines as plots
 from ogenlib.runs.saved import load_run
+from ogenlib.utils.variant import CONTROLS, Variant
 
 pytestmark = pytest.mark.slow
 
@@ -62,11 +67,11 @@ def results(finished: Path) -> dict[str, Any]:
 
 def test_variants() -> None:
     zero, coop, coop_ogen, kgcoop, kgcoop_ogen = (
-        ("zero_shot", False),
-        ("coop", False),
-        ("coop", True),
-        ("kgcoop", False),
-        ("kgcoop", True),
+        Variant("zero_shot"),
+        Variant("coop"),
+        Variant("coop", True),
+        Variant("kgcoop"),
+        Variant("kgcoop", True),
     )
     hosts = ("coop", "zero_shot", "kgcoop", "coop")
     assert BenchConfig(hosts=hosts).variants() == (zero, coop, coop_ogen, kgcoop, kgcoop_ogen)
@@ -87,6 +92,10 @@ def test_variants() -> None:
         ({"ogen_settings": {"rows": 0}}, "rows=0"),
         ({"ogen_settings": {"generator": "joined"}}, "'joined': must be one of None, joint"),
         ({"ogen_settings": {"heads": 0}}, "heads=0"),
+        ({"controls": "some"}, "controls='some': must be one of none, zero-shot, all"),
+        ({"controls": "all", "ogen": "yes"}, "of hosts without OGEN, and none is run .--ogen"),
+        ({"controls": "zero-shot", "hosts": ("zero_shot",)}, "none of zero_shot takes OGEN"),
+        ({"controls": "zero-shot", "protocol": "few-shot"}, "is for --protocol base-to-new and cross-dataset"),
         ({"measure_every": 0}, "measure_every=0: must be 1 or more"),
     ],
 )
@@ -121,11 +130,13 @@ def test_every_part_of_the_document_tells_ogen_from_its_host(results: dict[str, 
     assert {(t["a"], t["b"]) for t in results["tests"]} == {
         ("coop", "zero_shot"),
         ("coop+ogen", "coop"),
+        ("coop+ogen", "coop+zero-shot"),
         ("coop+ogen", "zero_shot"),
     }
     ends = {c["ogen"]: (c["base"][-1], c["new"][-1]) for c in results["curves"]}
     for ogen, end in ends.items():
-        (row,) = (r for r in results["rows"] if (r["host"], r["ogen"], r["domain"]) == ("coop", ogen, "noto"))
+        own = Variant("coop", ogen)
+        (row,) = (r for r in results["rows"] if Variant.of(r) == own and r["domain"] == "noto")
         assert (row["base"], row["new"]) == pytest.approx(end)
         assert row["epochs"] == 2 and row["seconds"] > 0
 
@@ -154,7 +165,7 @@ def test_a_saved_run_with_ogen_scores_as_in_the_table(results: dict[str, Any], f
     model = load_run(finished / "runs" / "coop+ogen-seed1")
     found = evaluate.base_to_new(model, FeatureBank.load(path), BaseNewSplit(model.names, tuple(new))).domains
     for row in results["rows"]:
-        if (row["host"], row["ogen"]) == ("coop", True):
+        if Variant.of(row) == Variant("coop", True):
             assert {k: row[k] for k in found[row["domain"]]} == pytest.approx(found[row["domain"]])
 
 
@@ -217,6 +228,66 @@ def test_a_curve_may_have_fewer_points_than_epochs(copied: Path) -> None:
 def test_when_a_host_is_measured(every: int | None, epochs: int, cached: bool, expected: list[int]) -> None:
     found = BenchConfig(epochs=epochs, measure_every=every)
     assert [e for e in range(1, epochs + 1) if found.measured(e, cached)] == expected
+
+
+# --- controls ---------------------------------------------------------------------------------------------
+
+
+def test_a_control_is_made_of_the_hosts_logits_and_zero_shots(results: dict[str, Any], finished: Path) -> None:
+    (path,) = (finished / "banks").glob("*.safetensors")
+    host = load_run(finished / "runs" / "coop-seed1")
+    data = load_dataset("emoji-categories")
+    split = base_new_split(data.classnames)
+    names, known = (*split.base, *split.new), len(split.base)
+    zero = build("zero_shot", host.clip, split.base, templates=list(data.templates))
+    test = FeatureBank.load(path).select(names)
+    own, other = (evaluate.predict_logits(one, test, names) for one in (host, zero))
+    shots = few_shot(data.train, 4, 1).of_classes(split.base)
+    train = FeatureBank.extract(host.clip, shots, views=2, seed=1).select(split.base)
+    seen, unseen = (evaluate.predict_logits(one, train, split.base) for one in (host, zero))
+    for control, logits, unknown in (
+        ("", own, seen),
+        ("zero-shot", torch.cat([own[:, :known], other[:, known:]], dim=1), unseen),
+    ):
+        constant = episodic_constant(seen, unknown, train.labels, torch.Generator().manual_seed(1))
+        found = evaluate.split_scores(logits, test, split, constant).domains
+        rows = [row for row in results["rows"] if Variant.of(row) == Variant("coop", control=control)]
+        assert {row["domain"] for row in rows} == set(found)
+        for row in rows:
+            assert {k: row[k] for k in found[row["domain"]]} == pytest.approx(found[row["domain"]], abs=1e-3)
+            assert row["constant"] == pytest.approx(constant, abs=1e-4)
+        inside = torch.tensor([domain == "noto" for domain in test.domains])
+        curve = stacking_curve(logits[inside], test.labels[inside], known)
+        (kept,) = (one for one in results["stacking"] if Variant.of(one) == Variant("coop", control=control))
+        assert kept["zero"] == pytest.approx(curve.at(0.0)) and len(kept["base"]) <= 60
+        assert kept["zero"] == pytest.approx([rows[0]["joint_base"], rows[0]["joint_new"]])
+    assert evaluate.JOINT[-2:] == ("ausuc", "gate_auroc")
+
+
+def test_all_controls_train_with_kl_besides_and_none_shows_none(copied: Path) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in (copied / "cells").iterdir()}
+    every = run_bench(config(controls="all"), copied)
+    after = {path.name: path.stat().st_mtime_ns for path in (copied / "cells").iterdir()}
+    assert {name for name in after if after[name] != before.get(name)} == {"coop+KL-seed1.json"}
+    coop = [Variant("coop"), *(Variant("coop", control=control) for control in CONTROLS), Variant("coop", True)]
+    assert list(dict.fromkeys(map(Variant.of, every["rows"]))) == [Variant("zero_shot"), *coop]
+    assert (
+        set(map(Variant.of, every["summary"]))
+        == set(map(Variant.of, every["stacking"]))
+        == {coop[0], *coop} | {Variant("zero_shot")}
+    )
+    assert set(map(Variant.of, every["curves"])) == {coop[0], coop[2], coop[4]}  # trainings
+    ogen = every["protocol"]["hosts"]["coop+KL"]["ogen"]
+    assert (ogen["preset"], ogen["settings"]["zero_shot_kl"], ogen["settings"]["generator"]) == (
+        "zero-shot-kl", 0.3, None,
+    )  # fmt: skip
+    assert {t["b"] for t in every["tests"] if t["a"] == "coop+ogen"} == {"zero_shot", *(one.name for one in coop[:4])}
+    page = (copied / "report.html").read_text(encoding="utf-8")
+    assert "CoOp + KL, zero-shot for new names" in page and "Base against new on noto" in page
+    none = run_bench(config(controls="none"), copied)
+    assert not [part for part in ("rows", "stacking") for one in none[part] if one.get("control")]
+    alone = run_bench(config(ogen="no", ogen_settings={}), copied)
+    assert not [row for row in alone["rows"] if row.get("control")]
 
 
 # --- going on ---------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from ogenlib.hosts import build
 from ogenlib.report.page import build_report
 from ogenlib.report.text import summary_text
 from ogenlib.results import tables as results
+from ogenlib.utils.variant import Variant
 
 pytestmark = pytest.mark.slow
 
@@ -122,7 +123,7 @@ def test_a_karpathy_split_is_run(tmp_path: Path) -> None:
 
 def test_a_method_learns_from_the_pairs(tmp_path: Path) -> None:
     config = small(dataset=str(karpathy(tmp_path)), test_domains=None, hosts=("carot",), epochs=2)
-    assert config.variants() == (("zero_shot", False), ("carot", False))  # without OGEN, though it could take it
+    assert config.variants() == (Variant("zero_shot"), Variant("carot"))  # without OGEN, though it could take it
     document = run_bench(config, tmp_path / "out")
     zero, trained = document["rows"]
     assert (zero["host"], trained["host"], trained["epochs"]) == ("zero_shot", "carot", 2)

@@ -14,6 +14,7 @@ from ogenlib.cli.main import main
 from ogenlib.cli.parser import build_parser
 from ogenlib.data import load_dataset
 from ogenlib.results.tables import SCHEMA
+from ogenlib.utils.variant import Variant
 
 COMMANDS = [
     "bench", "train", "eval", "predict", "export", "words", "extract", "data", "methods", "report", "convert",
@@ -78,13 +79,18 @@ def test_bench_writes_the_results_contract(bench) -> None:
         "joint_base",
         "joint_new",
         "joint_H",
+        "joint_H_calibrated",
+        "ausuc",
+        "gate_auroc",
+        "constant",
         "epochs",
         "seconds",
     }
     assert all(wanted <= set(row) for row in results["rows"])
-    variants = [("zero_shot", False), ("coop", False), ("coop", True)]  # both is the default
-    assert [(r["host"], r["ogen"], r["domain"]) for r in results["rows"]] == [
-        (*v, d) for v in variants for d in ("noto", "openmoji")
+    # Both is the default, and with it the control that costs nothing.
+    variants = [Variant("zero_shot"), Variant("coop"), Variant("coop", control="zero-shot"), Variant("coop", True)]
+    assert [(Variant.of(r), r["domain"]) for r in results["rows"]] == [
+        (v, d) for v in variants for d in ("noto", "openmoji")
     ]
     for row in results["rows"]:
         a, b = row["base"], row["new"]
@@ -149,7 +155,7 @@ def test_bench_prints_a_line_for_every_variant(bench, capsys) -> None:
     assert main(["bench", "--smoke", "--epochs", "2", "--out", str(bench)]) == 0  # all cells are finished
     text = capsys.readouterr().out
     starts = [" ".join(line[:22].split()) for line in text.splitlines() if "." in line[22:]]
-    assert starts[:3] == ["zero_shot", "coop", "coop + OGEN"]
+    assert starts[:4] == ["zero_shot", "coop", "coop, zero-shot", "coop + OGEN"]
 
 
 def test_bench_options_of_ogen_reach_the_runs(pictures, tmp_path) -> None:

@@ -24,6 +24,7 @@ from ogenlib.report.page import build_report
 from ogenlib.report.sections.beside import shots_section
 from ogenlib.report.text import LISTED, summary_text
 from ogenlib.results import tables as results
+from ogenlib.utils.variant import Variant
 
 pytestmark = pytest.mark.slow
 
@@ -154,7 +155,7 @@ def test_methods_over_shots_stand_in_the_order_of_the_results() -> None:
     document = {"summary": results.summarize(rows), "protocol": {"home_domain": "x"}}
     page = shots_section(document)
     assert page is not None
-    places = [page.rindex(label((name, False))) for name in ["zero_shot", "coop", *names[2:]]]
+    places = [page.rindex(label(Variant(name))) for name in ["zero_shot", "coop", *names[2:]]]
     assert places == sorted(places)
 
 

@@ -19,7 +19,7 @@ def row(host: str, seed: int, base: float, new: float, ogen: bool = False) -> di
 
 
 def test_every_metric_is_a_key_of_rows_and_of_summaries() -> None:
-    metrics = {*types.METRICS, *types.RETRIEVAL_METRICS, *types.DETECTION_METRICS, "seconds"}
+    metrics = {*types.METRICS, *types.COMPETING_METRICS, *types.RETRIEVAL_METRICS, *types.DETECTION_METRICS, "seconds"}
     assert set(types.Measures.__annotations__) == set(types.Means.__annotations__) == metrics
     assert (*measures.METRICS, "flagged") == types.DETECTION_METRICS
 

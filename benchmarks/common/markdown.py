@@ -7,6 +7,7 @@ from typing import Any
 
 from ogenlib.hosts import list_methods
 from ogenlib.report import format as report
+from ogenlib.utils.variant import words_of
 
 COLUMNS = {"base": "base", "new": "new", "H": "H", "joint_H": "joint H"}  # of tables, with their headings
 
@@ -24,9 +25,9 @@ METHOD_NAMES = {
 }
 
 
-def named(host: str, ogen: bool = False) -> str:
+def named(host: str, ogen: bool = False, control: str = "") -> str:
     """A method's name in a table."""
-    return METHOD_NAMES.get(host, host) + " + OGEN" * ogen
+    return METHOD_NAMES.get(host, host) + " + OGEN" * ogen + "".join(words_of(control))
 
 
 def seeds_of(document: Mapping[str, Any], key: str = "seeds") -> str:

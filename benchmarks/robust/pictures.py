@@ -18,6 +18,7 @@ from ogenlib.report.plots import lines as plots
 from ogenlib.report.sections.robust import HEIGHTS, draw_path, end_of, path_of
 from ogenlib.results.types import Robustness, RobustnessSummary
 from ogenlib.utils.files import atomic_write
+from ogenlib.utils.variant import Variant
 
 REFERENCE = ("full_ft", False)
 PAPERS = ("lipsum_ft", "r_adapter", "flyp", "arf")  # beside full fine-tuning in the first picture, with OGEN in another
@@ -63,7 +64,7 @@ def picture(name: str, keys: Sequence[Key], rows: Sequence[Robustness], summary:
         for index, key in enumerate(keys):
             path = path_of([row for row in rows if (row["host"], row["ogen"]) == key], side)
             if path:
-                draw_path(axes, path, end_of(summary, key, "chosen", side), index)
+                draw_path(axes, path, end_of(summary, Variant(*key), "chosen", side), index)
         axes.margins(0.07)
         axes.set_title(f"{words}, %", fontsize=10, loc="left", color=plots.INK)
         axes.set_xlabel("ID accuracy, %", fontsize=9, color=plots.SOFT)

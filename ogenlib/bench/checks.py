@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from types import MappingProxyType
 
-from ogenlib.bench.config import OGEN_MODES, REFERENCE, SUITES, BenchConfig
+from ogenlib.bench.config import CONTROL_MODES, NO_CONTROLS, OGEN_MODES, REFERENCE, SUITES, BenchConfig
 from ogenlib.bench.protocols import PROTOCOLS, ProtocolInfo
 from ogenlib.bench.protocols.parts.loading import datasets_of
 from ogenlib.bench.protocols.registry import NO_TARGETS
@@ -23,6 +23,7 @@ OPTIONS: Mapping[str, str] = MappingProxyType({
     "train_domain": "is for {takers}, not {protocol}; leave it out",
     "retention": "are for {takers}, not {protocol}; leave them out",
     "alphas": "are for {takers}, not {protocol}; leave them out",
+    "controls": "is for {takers}, where names with and without images compete, not {protocol}; leave it out",
     "targets": "are for {takers}, and for --suite; {protocol} tests the dataset it trains on",
 })  # fmt: skip
 
@@ -124,11 +125,16 @@ def _check_ogen(config: BenchConfig, hosts: tuple[str, ...], protocol: ProtocolI
     if config.ogen == "yes" and not set(hosts) & set(takers):
         raise ValueError(f"none of the hosts {list(hosts)} takes OGEN; those that do: {', '.join(takers)}")
     asked = config.held_out or config.ogen_settings or config.preset != PRESET
-    if asked and not any(ogen for _, ogen in config.variants()):
+    if asked and not any(variant.ogen for variant in config.variants()):
         why = "--no-ogen, ogen='no'" if config.ogen == "no" else f"none of {', '.join(hosts)} takes it"
         raise ValueError(
             f"held-out names, a preset or settings of OGEN were given, but no run has OGEN ({why}); leave out the one "
             "or the other"
         )
+    if config.controls not in (None, *CONTROL_MODES):
+        raise ValueError(f"controls={config.controls!r}: must be one of {', '.join(CONTROL_MODES)}")
+    if config.controls not in (None, NO_CONTROLS) and (config.ogen == "yes" or not set(hosts) & set(takers)):
+        why = "--ogen, ogen='yes'" if config.ogen == "yes" else f"none of {', '.join(hosts)} takes OGEN"
+        raise ValueError(f"controls={config.controls!r} are of hosts without OGEN, and none is run ({why})")
     if config.held_out and not protocol.new_names:
         raise ValueError(f"held-out names: OGEN is given no new names with --protocol {protocol.name}; leave it out")

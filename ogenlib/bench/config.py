@@ -12,13 +12,15 @@ from dataclasses import dataclass, replace
 from ogenlib.bench.protocols.registry import PROTOCOLS
 from ogenlib.runs.config import InputConfig
 from ogenlib.utils.options import option
+from ogenlib.utils.variant import KL, Variant
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SHOTS_LIST = (1, 2, 4, 8, 16)  # CoOp's
 OGEN_MODES = ("both", "yes", "no")
 REFERENCE = "zero_shot"  # in every table, asked for or not
 SUITES = ("coop11", "emoji8")
-Variant = tuple[str, bool]  # host, with OGEN or without
+NO_CONTROLS, ALL_CONTROLS = "none", "all"
+CONTROL_MODES = (NO_CONTROLS, "zero-shot", ALL_CONTROLS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,13 @@ class BenchConfig(InputConfig):
         (1, 2, 3), "one run for each", metavar="N", parse="seed", flags=("--seeds", "--seed")
     )
     ogen: str = option("both", "hosts without OGEN and with it, only with it, or only without", choices=OGEN_MODES)
+    controls: str | None = option(
+        None,
+        "rows to compare OGEN with besides the host alone: zero-shot has names without images scored by zero-shot, "
+        "which costs no training; all trains every host with KL to zero-shot too (default: zero-shot where hosts run "
+        "without OGEN and with it)",
+        choices=CONTROL_MODES,
+    )
     held_out: bool = option(
         False,
         "keep the new names from OGEN's training; without this it gets the names, never their images",
@@ -106,17 +115,25 @@ class BenchConfig(InputConfig):
         return epoch == self.epochs or epoch % every == 0
 
     def variants(self) -> tuple[Variant, ...]:
-        """What is run for every seed: the reference first, a host with OGEN right after the host."""
+        """What is trained for every seed: the reference first, a host with OGEN after the host and its KL control."""
         from ogenlib.hosts import method
 
-        variants: list[Variant] = [(REFERENCE, False)]
+        variants = [Variant(REFERENCE)]
         for host in dict.fromkeys(self.hosts):
             takes = method(host).info.ogen and PROTOCOLS[self.protocol].ogen
             if host != REFERENCE and not (takes and self.ogen == "yes"):
-                variants.append((host, False))
+                variants.append(Variant(host))
+                if takes and self.controls == ALL_CONTROLS:
+                    variants.append(Variant(host, control=KL))
             if takes and self.ogen != "no":
-                variants.append((host, True))
+                variants.append(Variant(host, True))
         return tuple(variants)
+
+    def shows_controls(self) -> bool:
+        """Whether there are rows with names without images scored by zero-shot."""
+        if self.controls is None:
+            return self.ogen == "both" and "controls" in PROTOCOLS[self.protocol].takes
+        return self.controls != NO_CONTROLS
 
     def smoke(self) -> BenchConfig:
         """The same path in less than a minute: one seed, few epochs, and what the protocol has less of."""

@@ -1,6 +1,6 @@
 """From finished cells to the document ``ogenlib.results/1`` of a benchmark.
 
-A *cell* is one host, with OGEN or without, trained and tested with one seed.
+A *cell* is one host, with OGEN or without or as a control, trained and tested with one seed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ogenlib.results.robustness import robustness_tables
 from ogenlib.results.types import Confusion, Results, Robustness, Row
 from ogenlib.utils.documents import conform, read_json, unsealed
 from ogenlib.utils.provenance import git_revision, now, versions
+from ogenlib.utils.variant import Variant
 
 THUMBNAILS = 4  # pictures beside a confusion
 
@@ -28,13 +29,15 @@ THUMBNAILS = 4  # pictures beside a confusion
 class Cell(TypedDict):
     """One finished cell, as its file holds it.
 
-    signature: of all that decides it. rows: of the results. config, train: settings of method and training.
+    signature: of all that decides it. rows: of the results, and of the control that zero-shot makes of it. stacking:
+    curves of both. config, train: settings of method and training.
     curve: columns over the epochs. confusions, per_class, projection, robustness, detection: see `Outcome`.
     """
 
     signature: str
     host: str
     ogen: bool
+    control: NotRequired[str]
     seed: int
     shots: NotRequired[int]
     config: dict[str, Any]
@@ -47,6 +50,7 @@ class Cell(TypedDict):
     projection: dict[str, Any] | None
     robustness: NotRequired[dict[str, Any]]
     detection: NotRequired[dict[str, Any]]
+    stacking: NotRequired[list[dict[str, Any]]]
 
 
 def read_cell(path: Path, signature: str) -> Cell | None:
@@ -66,9 +70,13 @@ def read_cell(path: Path, signature: str) -> Cell | None:
     return cell
 
 
-def cell_name(host: str, ogen: bool) -> str:
-    """`coop` or `coop+ogen`: how files, tests and the protocol card name it."""
-    return f"{host}+ogen" if ogen else host
+def without_controls(cell: Cell) -> Cell:
+    """The cell without what zero-shot makes of it."""
+    own = cell.get("control")
+    kept: Cell = {**cell, "rows": [row for row in cell["rows"] if row.get("control") == own]}
+    if "stacking" in cell:
+        kept["stacking"] = [curve for curve in cell["stacking"] if curve.get("control") == own]
+    return kept
 
 
 def document(
@@ -99,8 +107,7 @@ def document(
             "home_domain": home,
             "seeds": list(seeds),
             "hosts": {
-                cell_name(c["host"], c["ogen"]): {**_counted_texts(c["config"]), "train": _without_seed(c["train"])}
-                for c in cells
+                Variant.of(c).name: {**_counted_texts(c["config"]), "train": _without_seed(c["train"])} for c in cells
             },
             **ending(skipped, command, seconds),
         },
@@ -116,6 +123,7 @@ def document(
         **_published(card, rows),
         **_robustness(cells),
         **_detection(shown),
+        **_stacking(cells, most),
     }
     return cast(Results, whole)
 
@@ -135,6 +143,13 @@ def _detection(shown: Sequence[Cell]) -> dict[str, Any]:
     """Histograms and curves of the first seed."""
     entries = [{**_who(c), "seed": c["seed"], **c["detection"]} for c in shown if "detection" in c]
     return {"detection": entries} if entries else {}
+
+
+def _stacking(cells: Sequence[Cell], most: int) -> dict[str, Any]:
+    """Curves of every seed."""
+    here = [cell for cell in cells if cell.get("shots", most) == most]
+    curves = [{**_who(c), "seed": c["seed"], **curve} for c in here for curve in c.get("stacking", ())]
+    return {"stacking": curves} if curves else {}
 
 
 def _robustness(cells: Sequence[Cell]) -> Mapping[str, Any]:
@@ -176,14 +191,14 @@ def _counted_texts(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _who(cell: Cell) -> dict[str, Any]:
     fields: Mapping[str, Any] = cell
-    return {key: fields[key] for key in ("host", "ogen", "shots") if key in fields}
+    return {key: fields[key] for key in ("host", "ogen", "control", "shots") if key in fields}
 
 
 def _per_class(cells: Sequence[Cell], home: str) -> list[dict[str, Any]]:
     merged: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for cell in cells:
         for row in cell["per_class"]:
-            key = (cell["host"], cell["ogen"], cell.get("shots"), row.get("dataset"), row["side"], row["class"])
+            key = (Variant.of(cell), cell.get("shots"), row.get("dataset"), row["side"], row["class"])
             merged.setdefault(key, []).append({**_who(cell), **row})
     return [
         {

@@ -17,13 +17,15 @@ import torch
 from tqdm import tqdm
 
 from ogenlib.anchors.source import AnchorSource
-from ogenlib.bench.config import PROTOCOLS, BenchConfig, Variant
-from ogenlib.bench.document import Cell, add_thumbnails, cell_name, document, read_cell
+from ogenlib.bench.config import PROTOCOLS, BenchConfig
+from ogenlib.bench.document import Cell, add_thumbnails, document, read_cell, without_controls
 from ogenlib.bench.feature_plane import project
 from ogenlib.bench.protocols import Plan, Tested, domains_of, plan
+from ogenlib.bench.protocols.parts.controls import Competing
 from ogenlib.data import Augment, FeatureBank, ImageSet, PixelBank, few_shot
 from ogenlib.data.dataset import short_hash
-from ogenlib.hosts import Host, method, takes_anchors, takes_texts, zero_shot_weights
+from ogenlib.evaluate import episodic_constant, predict_logits
+from ogenlib.hosts import Host, build, method, takes_anchors, takes_texts, zero_shot_weights
 from ogenlib.ogen.config import ogen_config, settings_for
 from ogenlib.ogen.wrapper import OGEN
 from ogenlib.report.page import write_report
@@ -37,12 +39,14 @@ from ogenlib.train.config import TrainConfig
 from ogenlib.train.loop import fit
 from ogenlib.utils.documents import write_document
 from ogenlib.utils.locks import claim, hold
+from ogenlib.utils.variant import KL, Variant
 
 __all__ = ["PROTOCOLS", "BenchConfig", "run_bench"]
 
-FORMAT = "cell/3"  # of the files in cells/
+FORMAT = "cell/4"  # of the files in cells/
+KL_RECIPE = {"preset": "zero-shot-kl", "zero_shot_kl": 0.3}  # OGEN's settings for the control `KL`
 SYNTHESIZED = 60  # synthesized features of a class in the picture
-CURVES = ("epoch", "base", "new", "H", "joint_H", "ce")
+CURVES = ("epoch", "base", "new", "H", "joint_H", "ausuc", "ce")
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,15 @@ class _Shared:
     ogen_settings: dict[str, Any]
     anchors: AnchorSource | None
 
+    @property
+    def competes(self) -> bool:
+        """Whether names without images compete with those that are trained."""
+        return "controls" in PROTOCOLS[self.config.protocol].takes and bool(self.plan.new)
+
 
 @dataclass(frozen=True)
 class _Run:
-    """One cell that is to be: a host, with OGEN or without, some shots and a seed."""
+    """One cell that is to be: a host, with OGEN or without or as a control, some shots and a seed."""
 
     variant: Variant
     shots: int
@@ -76,7 +85,7 @@ class _Run:
 
     def name(self, shared: _Shared) -> str:
         several = f"-{self.shots}shots" if shared.plan.shots_in_rows else ""
-        return f"{cell_name(*self.variant)}{several}-seed{self.seed}"
+        return f"{self.variant.name}{several}-seed{self.seed}"
 
     def cell(self, shared: _Shared) -> Path:
         return shared.out / "cells" / f"{self.name(shared)}.json"
@@ -121,13 +130,15 @@ def run_bench(config: BenchConfig, out: Path, *, command: str = "", progress: bo
     out.mkdir(parents=True, exist_ok=True)
     tested = _tested(config, clip, planned, out, progress)
     variants = config.variants()
-    with_ogen = any(ogen for _, ogen in variants)
+    with_ogen = any(variant.ogen for variant in variants)
     ogen_settings = settings_for(config.preset, config.ogen_settings, len(planned.known)) if with_ogen else {}
     card = _card(config, planned, clip) | ({} if anchors is None else {"anchors": dict(anchors.card)})
     shared = _Shared(config, clip, planned, tested, out, card, ogen_settings, anchors)
     runs = [_Run(variant, shots, seed) for shots in planned.shots for seed in config.seeds for variant in variants]
     with tqdm(total=len(runs), desc="bench", unit="run", disable=not progress) as bar:
         cells = _cells(shared, runs, bar)
+    if not config.shows_controls():
+        cells = [without_controls(cell) for cell in cells]
     left_out = [entry for bank in tested.features for entry in bank.skipped]
     skipped = [*planned.source.info.get("skipped", []), *left_out]
     result = document(cells, shared.card, planned, config.seeds, skipped, command, time.perf_counter() - began)
@@ -177,7 +188,7 @@ def _tested(config: BenchConfig, clip: Backbone, planned: Plan, out: Path, progr
 
 
 def _need_pixels(config: BenchConfig) -> bool:
-    return not all(method(host).uses_cached_features for host, _ in config.variants())
+    return not all(method(variant.host).uses_cached_features for variant in config.variants())
 
 
 def _training_images(shared: _Shared, shots: int, seed: int) -> _Training:
@@ -209,7 +220,7 @@ def _both(shared: _Shared, picked: ImageSet, options: dict[str, Any]) -> tuple[F
 def _cell(shared: _Shared, images: _Training, run: _Run) -> Cell:
     """Train and test one host with one seed, or read the finished cell."""
     config, planned = shared.config, shared.plan
-    (host, ogen), name = run.variant, run.name(shared)
+    host, name = run.variant.host, run.name(shared)
     card = {**shared.card, "shots": run.shots}
     settings = {"epochs": config.epochs, "precision": config.precision, **config.settings, "seed": run.seed}
     bank = images.of(method(host).uses_cached_features)
@@ -230,11 +241,13 @@ def _cell(shared: _Shared, images: _Training, run: _Run) -> Cell:
         epochs, curve = len(history), _curve(history)
         train = asdict(replace(TrainConfig(), **{**model.train_settings(), **settings}))
     trained = images.plain or (None, None)
-    outcome = planned.judge.outcome(model, replace(shared.tested, trained=trained[0], trained_pixels=trained[1]))
+    competing = _competing(shared, model, images, run) if shared.competes else None
+    tested = replace(shared.tested, trained=trained[0], trained_pixels=trained[1], competing=competing)
+    outcome = planned.judge.outcome(model, tested)
     names_known = isinstance(model, OGEN) and model.names_known
     protocol = {**card, "new_names_known_in_training": names_known}
     model.save(shared.out / "runs" / name, {"protocol": protocol, "train": train})
-    who = {"host": host, "ogen": ogen, "seed": run.seed, **({"shots": run.shots} if planned.shots_in_rows else {})}
+    who = {**run.variant.fields, "seed": run.seed, **({"shots": run.shots} if planned.shots_in_rows else {})}
     cell = {
         "signature": signature,
         **who,
@@ -243,7 +256,7 @@ def _cell(shared: _Shared, images: _Training, run: _Run) -> Cell:
         "new_names_known_in_training": names_known,
         "rows": [
             {"dataset": row["dataset"], "domain": row["domain"], **who, **row, "epochs": epochs, "seconds": seconds}
-            for row in outcome.rows
+            for row in _under(run.variant, outcome.rows)
         ],
         "curve": curve,
         "confusions": outcome.confusions,
@@ -251,9 +264,36 @@ def _cell(shared: _Shared, images: _Training, run: _Run) -> Cell:
         "projection": _projection(shared, model, run.seed) if isinstance(model, OGEN) else None,
         **({} if outcome.robustness is None else {"robustness": outcome.robustness}),
         **({} if outcome.detection is None else {"detection": outcome.detection}),
+        **({"stacking": _under(run.variant, outcome.stacking)} if outcome.stacking else {}),
     }
     write_document(path, cell)
     return cast(Cell, cell)
+
+
+def _under(variant: Variant, items: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a judge found, a control of a control named by both."""
+    named = [", ".join(filter(None, (variant.control, item.get("control", "")))) for item in items]
+    return [{**item, **({"control": name} if name else {})} for item, name in zip(items, named, strict=True)]
+
+
+def _competing(shared: _Shared, model: Host, images: _Training, run: _Run) -> Competing:
+    """The host's control, and the constants of calibrated stacking, from the training images in their first view.
+
+    A control, and OGEN, score names without images by zero-shot; a host alone and one with KL by their own weights.
+    """
+    planned, variant = shared.plan, run.variant
+    zero_shot = build("zero_shot", shared.clip, planned.known, templates=list(planned.source.templates))
+    bank = images.of(model.uses_cached_features).select(planned.known)
+    own = predict_logits(model, bank, planned.known)
+    unknown = predict_logits(zero_shot, images.features.select(planned.known), planned.known)
+
+    def constant(unknown: torch.Tensor) -> float | None:
+        return episodic_constant(own, unknown, bank.labels.cpu(), torch.Generator().manual_seed(run.seed))
+
+    has_control = method(variant.host).info.ogen and not variant.ogen
+    return Competing(
+        zero_shot, constant(unknown if variant.ogen else own), constant(unknown) if has_control else None, has_control
+    )
 
 
 def _signature(shared: _Shared, card: dict[str, Any], bank: Bank, variant: Variant, settings: dict[str, Any]) -> str:
@@ -261,18 +301,26 @@ def _signature(shared: _Shared, card: dict[str, Any], bank: Bank, variant: Varia
     config = shared.config
     decides = {k: v for k, v in card.items() if k not in ("trained_on", "shots_list", "anchors")}
     tested = [test.fingerprint for test in shared.tested.features]
-    parts: list[Any] = [FORMAT, decides, cell_name(*variant), settings, bank.fingerprint, tested]
-    if "anchors" in card and takes_texts(method(variant[0])):
+    parts: list[Any] = [FORMAT, decides, variant.name, settings, bank.fingerprint, tested]
+    if "anchors" in card and takes_texts(method(variant.host)):
         parts.append(card["anchors"])
-    if variant[1]:
-        recipe = ogen_config(config.preset, method(variant[0]).ogen_kind(), **shared.ogen_settings)
-        parts += [config.preset, recipe.as_dict(), config.held_out]
+    recipe = _recipe(shared, variant)
+    if recipe is not None:
+        chosen = ogen_config(kind=method(variant.host).ogen_kind(), **recipe)
+        parts += [recipe["preset"], chosen.as_dict(), config.held_out]
     return short_hash(parts)
+
+
+def _recipe(shared: _Shared, variant: Variant) -> dict[str, Any] | None:
+    """OGEN's preset and settings, of a control those that make it; None for the host alone."""
+    if variant.control == KL:
+        return dict(KL_RECIPE)
+    return {"preset": shared.config.preset, **shared.ogen_settings} if variant.ogen else None
 
 
 def _model(shared: _Shared, images: _Training, variant: Variant) -> Host:
     config, planned = shared.config, shared.plan
-    name, ogen = variant
+    name = variant.host
     options = text_options(name, shared.anchors)
     if planned.texts is not None and takes_texts(method(name)):
         options["texts"] = planned.texts
@@ -280,7 +328,7 @@ def _model(shared: _Shared, images: _Training, variant: Variant) -> Host:
         options |= images.anchored()
     # Names alone: no image of a new class is in the training bank.
     unknown = None if config.held_out else planned.new or None
-    recipe = {"preset": config.preset, **shared.ogen_settings} if ogen else None
+    recipe = _recipe(shared, variant)
     return assemble(name, shared.clip, planned.known, planned.source.templates, options, ogen=recipe, unknown=unknown)
 
 

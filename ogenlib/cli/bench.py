@@ -33,7 +33,7 @@ def options(parser: argparse.ArgumentParser) -> None:
         ("--no-ogen", "no", "hosts without OGEN only"),
     ):
         which.add_argument(flag, dest="ogen", action="store_const", const=mode, default="both", help=text)
-    add_fields(group, BenchConfig, ["held_out"])
+    add_fields(group, BenchConfig, ["controls", "held_out"])
 
 
 def run(args: argparse.Namespace) -> None:

@@ -16,10 +16,13 @@ from torch import Tensor
 
 from ogenlib.data import BaseNewSplit, ImageSet
 from ogenlib.evaluate.label_space import LabelSpace
+from ogenlib.generators import ausuc, gate_auroc
 from ogenlib.hosts import Host
 from ogenlib.train.batches import Bank, test_batches
 
 ECE_BINS = 15  # as many as Guo et al. 2017 use
+JOINT = ("joint_base", "joint_new", "joint_H", "joint_H_calibrated", "ece_joint", "ausuc", "gate_auroc")
+"""The scores of `space_scores` for which all names compete."""
 
 
 def harmonic_mean(a: float, b: float) -> float:
@@ -79,7 +82,7 @@ class BaseToNew:
     """Result of `base_to_new`.
 
     Attributes:
-        scores: base, new, H, joint_base, joint_new, joint_H, ece_base, ece_new, ece_joint over all images.
+        scores: those of `space_scores`, over all images.
         domains: the same scores for each test domain.
         per_class: class name -> {"side", "n", "accuracy", "joint_accuracy"}, over all domains.
         predicted: `(N,)` joint predictions, `labels` `(N,)`: indices into `names` = base then new.
@@ -108,15 +111,31 @@ def base_to_new(host: Host, test: Bank | ImageSet, split: BaseNewSplit) -> BaseT
     Raises:
         ValueError: the test data lacks a class of the split, or are features where the host needs pixels.
     """
+    data = of_split(test, split)
+    return split_scores(predict_logits(host, data, (*split.base, *split.new)), data, split)
+
+
+def of_split(test: Bank | ImageSet, split: BaseNewSplit) -> Bank | ImageSet:
+    """The bank or images of the split's classes, labels counting base names, then new ones."""
     names = (*split.base, *split.new)
-    data = test.of_classes(names) if isinstance(test, ImageSet) else test.select(names)
-    logits = predict_logits(host, data, names)
+    return test.of_classes(names) if isinstance(test, ImageSet) else test.select(names)
+
+
+def split_scores(
+    logits: Tensor, data: Bank | ImageSet, split: BaseNewSplit, constant: float | None = None
+) -> BaseToNew:
+    """`base_to_new` of logits `(N, C)` over base, then new names, of the images of `of_split`.
+
+    Args:
+        constant: of calibrated stacking, as `space_scores` takes it.
+    """
+    names = (*split.base, *split.new)
     labels, n_base = data.labels.cpu(), len(split.base)
     domains = list(data.domains)
     groups = {d: torch.tensor([x == d for x in domains]) for d in dict.fromkeys(domains)}
     return BaseToNew(
-        scores=_scores(logits, labels, n_base),
-        domains={d: _scores(logits[chosen], labels[chosen], n_base) for d, chosen in groups.items()},
+        scores=_scores(logits, labels, n_base, constant),
+        domains={d: _scores(logits[chosen], labels[chosen], n_base, constant) for d, chosen in groups.items()},
         per_class=_per_class(logits, labels, names, n_base),
         names=names,
         predicted=logits.argmax(1),
@@ -126,19 +145,25 @@ def base_to_new(host: Host, test: Bank | ImageSet, split: BaseNewSplit) -> BaseT
     )
 
 
-def _scores(logits: Tensor, labels: Tensor, n_base: int) -> dict[str, float]:
+def _scores(logits: Tensor, labels: Tensor, n_base: int, constant: float | None) -> dict[str, float]:
     is_base = labels < n_base
     space = LabelSpace(tuple(range(n_base)), tuple(range(n_base, logits.shape[1])))
-    return space_scores(space, (logits[is_base], labels[is_base]), (logits[~is_base], labels[~is_base] - n_base))
+    base, new = (logits[is_base], labels[is_base]), (logits[~is_base], labels[~is_base] - n_base)
+    return space_scores(space, base, new, constant)
 
 
-def space_scores(space: LabelSpace, base: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor]) -> dict[str, float]:
+def space_scores(
+    space: LabelSpace, base: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], constant: float | None = None
+) -> dict[str, float]:
     """base, new, H, the same where all names of the space compete, and calibration errors.
+
+    ausuc and gate_auroc (`ogenlib.generators.stacking`) are NaN where all images, or all names, are of one side.
 
     Args:
         base, new: logits `(N, C)` over all columns that the space is of, and labels `(N,)` of the side's own names.
+        constant: taken from the base names' logits for joint_H_calibrated; None to leave that out.
     """
-    columns = {column: i for i, column in enumerate(space.joint)}
+    columns = {column: i for i, column in enumerate(space.joint)}  # base names first
     joint = torch.cat([base[0], new[0]])[:, list(columns)]
     joint_labels = torch.cat(
         [
@@ -159,6 +184,16 @@ def space_scores(space: LabelSpace, base: tuple[Tensor, Tensor], new: tuple[Tens
     }
     scores["H"] = harmonic_mean(scores["base"], scores["new"])
     scores["joint_H"] = harmonic_mean(scores["joint_base"], scores["joint_new"])
+    n_base = len(space.base)
+    known = joint_labels < n_base  # an image of a name that both sides have is one of a known name
+    both = n_base < joint.shape[1] and bool(known.any()) and not bool(known.all())
+    for name, measure in (("ausuc", ausuc), ("gate_auroc", gate_auroc)):
+        scores[name] = measure(joint, joint_labels, n_base) if both else float("nan")
+    if constant is not None:
+        moved = joint.clone()
+        moved[:, :n_base] -= constant
+        sides = accuracy(moved[:n], joint_labels[:n]), accuracy(moved[n:], joint_labels[n:])
+        scores["joint_H_calibrated"] = harmonic_mean(*sides)
     return scores
 
 

@@ -1,7 +1,8 @@
 """What the sections of a report look up again and again in a results document.
 
-Notation: a *variant* is `(host, ogen)`, a *setting* is `(dataset, domain)`; the setting of training is the first
-of `protocol.train_domains`. Accuracies are percent, differences are points against zero-shot in that setting.
+Notation: a *variant* is a host, alone, with OGEN or as a control; a *setting* is `(dataset, domain)`; the setting of
+training is the first of `protocol.train_domains`. Accuracies are percent, differences are points against zero-shot in
+that setting.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ogenlib.results.types import Metric, ProtocolCard, Results, Summary, Summar
 
 Setting = tuple[str, str]
 Item = TypeVar("Item", bound=Mapping[str, object])
-ZERO: Variant = ("zero_shot", False)
+ZERO = Variant("zero_shot")
 
 
 def items(part: Sequence[Item] | None) -> list[Item]:
@@ -32,8 +33,7 @@ def setting_of(item: Mapping[str, object]) -> tuple[str, str]:
     return str(item.get("dataset") or ""), str(item.get("domain") or "")
 
 
-def variant_of(item: Mapping[str, object]) -> Variant:
-    return str(item.get("host") or "?"), bool(item.get("ogen"))
+variant_of = Variant.of
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Findings:
     entries: Mapping[tuple[Setting, Variant], Summary]
     headline: Setting  # the mean over settings where there is one, else that of training
     training: Setting
-    variants: list[Variant]  # zero-shot first, OGEN right after its host
+    variants: list[Variant]  # zero-shot first, controls and then OGEN right after their host
 
     @classmethod
     def of(cls, results: Results) -> Findings:
@@ -59,10 +59,9 @@ class Findings:
         same_domain = [setting for setting in settings if setting[1] == domain]
         training = asked if asked in settings else next(iter(same_domain + settings), asked)
         headline = next((s for s in means if s[1] == domain), next(iter(means), training))
-        first: dict[str, int] = {}
-        for _, (host, _ogen) in entries:
-            first.setdefault(host, len(first))
-        variants = sorted({v for _, v in entries}, key=lambda v: (v != ZERO, first[v[0]], v[1]))
+        found = list(dict.fromkeys(v for _, v in entries))
+        hosts = [v.host for v in found]
+        variants = sorted(found, key=lambda v: (v != ZERO, hosts.index(v.host), v.ogen, bool(v.control)))
         return cls(results, protocol, entries, headline, training, variants)
 
     def mean(self, variant: Variant, metric: SummaryMetric, setting: Setting | None = None) -> float | None:
@@ -138,6 +137,7 @@ def largest_shots(results: Results) -> Results:
         "rows": kept(results.get("rows")),
         "summary": kept(results.get("summary")),
         "curves": kept(results.get("curves")),
+        "stacking": kept(results.get("stacking")),
         "tests": kept(results.get("tests")),
         "confusions": kept(results.get("confusions")),
         "per_class": kept(results.get("per_class")),
@@ -149,8 +149,9 @@ def metric_cell(findings: Findings, variant: Variant, metric: SummaryMetric, set
     """`36.8 ± 0.7` with `+16.3`; the best mean of its column in bold."""
     where = setting or findings.headline
     entry = findings.entries.get((where, variant))
-    # Zero-shot has nothing random.
-    spread = None if entry is None or entry.get("n_seeds") == 1 or variant == ZERO else std_of(entry.get(metric))
+    # Zero-shot has nothing random but the constant, which is chosen on the seed's training images.
+    fixed = variant == ZERO and metric != "joint_H_calibrated"
+    spread = None if entry is None or entry.get("n_seeds") == 1 or fixed else std_of(entry.get(metric))
     mean = findings.mean(variant, metric, where)
     others = [findings.mean(v, metric, where) for v in findings.variants]
     known = [round(other, 1) for other in others if other is not None]

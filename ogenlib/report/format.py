@@ -9,10 +9,15 @@ import math
 from collections.abc import Callable
 
 from ogenlib.hosts.registry import title
+from ogenlib.utils.variant import Variant, words_of
+
+__all__ = [
+    "DASH", "MINUS", "Variant", "counted", "finite", "label", "mean_of", "number", "p_value", "plus_minus", "signed",
+    "std_of",
+]  # fmt: skip
 
 DASH = "–"
 MINUS = "−"
-Variant = tuple[str, bool]  # host, with OGEN or without
 
 
 def finite(value: object) -> float | None:
@@ -65,8 +70,8 @@ def p_value(value: object) -> str:
 
 
 def label(variant: Variant) -> str:
-    """The host as its paper spells it, `+ OGEN` where it is on."""
-    return title(variant[0]) + (" + OGEN" if variant[1] else "")
+    """The host as its paper spells it, `+ OGEN` where it is on, and what a control is."""
+    return title(variant.host) + " + OGEN" * variant.ogen + "".join(words_of(variant.control))
 
 
 def counted(count: object, noun: str, plural: str = "") -> str:

@@ -17,16 +17,20 @@ from ogenlib.report.plots import lines as plots
 from ogenlib.report.plots.features import feature_section
 from ogenlib.report.sections.beside import published_section, shots_section
 from ogenlib.report.sections.confusions import confusion_section
-from ogenlib.report.sections.glossary import glossary
+from ogenlib.report.sections.controls import controls_list, over_controls
+from ogenlib.report.sections.glossary import HEADINGS, glossary
 from ogenlib.report.sections.ood import ood_finding, ood_section, ood_tests
 from ogenlib.report.sections.paired_tests import tests_section
 from ogenlib.report.sections.places import domain_section
 from ogenlib.report.sections.protocol_card import how, names_known, protocol_section, skipped_section
 from ogenlib.report.sections.recalls import retrieval_section
 from ogenlib.report.sections.robust import robust_section
+from ogenlib.report.sections.stacking import stacking_section
 from ogenlib.results.tables import SCHEMA
 from ogenlib.results.types import Measure, PerClass, Results, SummaryMetric
 from ogenlib.utils.files import atomic_write
+
+MANY = 6  # columns beside each other at their full width
 
 
 def build_report(results: Results) -> str:
@@ -46,11 +50,13 @@ def build_report(results: Results) -> str:
     findings = Findings.of(results)
     name, dataset = str(findings.protocol.get("name") or "results"), str(findings.protocol.get("dataset") or "")
     title = " · ".join(part for part in ("ogenlib", name, dataset) if part)
-    said = names_known(findings.protocol, any(ogen for _, ogen in findings.variants))
+    said = names_known(findings.protocol, any(variant.ogen for variant in findings.variants))
     suite = findings.protocol.get("suite")
+    compared = next((text for v in findings.variants if v.ogen and (text := over_controls(findings, v.host))), "")
     head = (
         tag("h1", title),
         tag("p", ood_finding(results) or finding(findings), cls="finding"),
+        tag("p", compared, cls="lead") if compared else None,
         tag("p", how(findings.protocol, "each dataset by itself" if suite else findings.trained_on()), cls="soft"),
         tag("p", said, cls="soft") if said else None,
     )
@@ -59,6 +65,7 @@ def build_report(results: Results) -> str:
         "detector tests": lambda: ood_tests(results),
         "retrieval": lambda: retrieval_section(findings),
         "summary": lambda: summary_section(findings),
+        "stacking": lambda: stacking_section(findings),
         "curves": lambda: curve_section(findings),
         "features": lambda: feature_section(results),
         "shots": lambda: shots_section(results),
@@ -87,14 +94,14 @@ def finding(findings: Findings) -> str:
     if not trained:
         levels = (f"{number(findings.mean(ZERO, side))} on {words}" for side, words in findings.sides().items())
         return f"Zero-shot reaches {' and '.join(levels)}." if findings.variants else "No finished runs."
-    first = next((variant for variant in trained if not variant[1]), trained[0])
+    first = next((variant for variant in trained if not variant.ogen and not variant.control), trained[0])
     if not comparable(findings, first):
         means = [(findings.mean(first, key), words) for key, words in findings.sides().items()]
         parts = [f"{number(mean)} on {words}" for mean, words in means if mean is not None]
         reached = " and ".join(parts) or "no measured accuracy"
         return f"{label(first)} reaches {reached}; there is no zero-shot result to compare with."
     text = f"{label(first)} {moves(findings, first, ' points')} against zero-shot"
-    partner = (first[0], True)
+    partner = Variant(first.host, True)
     if partner != first and comparable(findings, partner):
         text += f"; with OGEN it {moves(findings, partner, '')}"
     return text + "."
@@ -126,6 +133,9 @@ def summary_section(findings: Findings) -> Markup | None:
         "H": join(["H", tag("small", "mean of per-seed H")]),
         "H_of_means": join(["H", tag("small", "of the means")]),
         "joint_H": "Joint H",
+        "joint_H_calibrated": join(["Joint H", tag("small", "calibrated")]),
+        "ausuc": HEADINGS["ausuc"],
+        "gate_auroc": join(["Gate", tag("small", "AUROC")]),
         "ece_joint": join(["ECE", tag("small", "lower is better")]),
     }
     here = [v for v in findings.variants if (findings.headline, v) in findings.entries]
@@ -138,8 +148,9 @@ def summary_section(findings: Findings) -> Markup | None:
     return section(
         f"Summary on {findings.place(findings.headline)}" if findings.place(findings.headline) else "Summary",
         f"{spread}, in percent; in small print the difference to zero-shot in points. Best in bold.",
-        table(["Host", *[columns[key] for key in shown]], body),
-        glossary(findings.shown()),
+        table(["Host", *[columns[key] for key in shown]], body, cls="dense" if len(shown) > MANY else ""),
+        controls_list(findings),
+        glossary(findings.shown(), shown),
         runs_table(findings),
     )
 
@@ -155,6 +166,9 @@ def runs_table(findings: Findings) -> Markup | None:
         "joint_base": "Joint base",
         "joint_new": "Joint new",
         "joint_H": "Joint H",
+        "joint_H_calibrated": HEADINGS["joint_H_calibrated"],
+        "ausuc": HEADINGS["ausuc"],
+        "gate_auroc": HEADINGS["gate_auroc"],
         "ece_base": "ECE base",
         "ece_new": "ECE new",
         "ece_joint": "ECE joint",

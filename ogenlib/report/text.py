@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from ogenlib.bench.protocols.registry import shown_as
 from ogenlib.evaluate.recall import short_name
-from ogenlib.report.format import DASH, MINUS, plus_minus
+from ogenlib.report.format import DASH, MINUS, mean_of, plus_minus
 from ogenlib.results.tables import AVERAGE
 from ogenlib.results.types import (
     RETRIEVAL_METRICS,
@@ -21,6 +21,7 @@ from ogenlib.results.types import (
     Summary,
     SummaryMetric,
 )
+from ogenlib.utils.variant import Variant, words_of
 
 COLUMNS: dict[SummaryMetric, str] = {
     "base": "base",
@@ -28,7 +29,10 @@ COLUMNS: dict[SummaryMetric, str] = {
     "H": "H",
     "H_of_means": "H of means",
     "joint_H": "joint H",
+    "joint_H_calibrated": "calibrated",
+    "ausuc": "AUSUC",
 }
+OPTIONAL = ("joint_H_calibrated", "ausuc")  # columns that not every document has
 ROBUST: dict[PointMeasure, str] = {
     "id": "ID",
     "ood": "mean OOD",
@@ -40,7 +44,7 @@ DETECTION: tuple[tuple[str, DetectionMetric, str], ...] = (
     ("near", "auroc", "near AUROC"), ("near", "fpr95_ood_positive", "near FPR95"), ("far", "auroc", "far AUROC"),
     ("full-spectrum", "auroc", "full AUROC"), ("shift", "flagged", "shift flagged"),
 )  # fmt: skip
-WIDTH, NAME, WIDE = 14, 22, 34
+WIDTH, NAME, WIDE = 12, 22, 34
 
 
 def summary_text(document: Results) -> str:
@@ -57,7 +61,7 @@ def halves_text(document: Results) -> str:
     if card.get("suite"):
         return datasets_text(document)
     here = [row for row in document["summary"] if row["domain"] == card["home_domain"]]
-    return table(here, ("base", "new", "H", "joint_H"))
+    return table(here, [column for column in COLUMNS if column != "H_of_means"])
 
 
 def datasets_text(document: Results) -> str:
@@ -89,8 +93,9 @@ def robustness_text(summary: Sequence[RobustnessSummary]) -> str:
 
 def table(summary: Sequence[Summary], columns: Sequence[SummaryMetric] = tuple(COLUMNS)) -> str:
     """Methods down, metrics across."""
-    lines = [(_name(row), [_cell(row[c]) for c in columns]) for row in summary]
-    return _aligned("method", [COLUMNS[c] for c in columns], lines)
+    shown = [c for c in columns if c not in OPTIONAL or any(mean_of(row.get(c)) is not None for row in summary)]
+    lines = [(_name(row), [_cell(row.get(c)) for c in shown]) for row in summary]
+    return _aligned("method", [COLUMNS[c] for c in shown], lines)
 
 
 def few_shot_text(summary: Sequence[Summary], home: str) -> str:
@@ -130,8 +135,8 @@ def detection_text(summary: Sequence[Summary], detectors: Mapping[str, str]) -> 
     blocks = []
     for name, title in detectors.items():
         lines = []
-        for host, ogen in dict.fromkeys((row["host"], row["ogen"]) for row in summary):
-            own = [r for r in summary if (r["host"], r["ogen"], r["detector"]) == (host, ogen, name)]
+        for variant in dict.fromkeys(map(Variant.of, summary)):
+            own = [r for r in summary if (Variant.of(r), r["detector"]) == (variant, name)]
             cells = [_cell(task_mean(own, task, metric)) for task, metric, _ in DETECTION]
             if own:
                 lines.append((_name(own[0]), cells))
@@ -167,14 +172,19 @@ def _aligned(
     name: int = NAME,
     width: int = WIDTH,
 ) -> str:
-    """Headings and lines of a name and its cells: names `name` wide to the left, cells `width` wide to the right."""
+    """Headings and lines of a name and its cells: names `name` wide or more to the left, cells `width` to the right."""
+    lines = list(lines)
+    name = max([name, *[len(first) for first, _ in lines]])
     return "\n".join(
         f"{first:<{name}}" + "".join(f"{cell:>{width}}" for cell in cells) for first, cells in ((title, heads), *lines)
     )
 
 
 def _name(row: Of) -> str:
-    return str(row["host"]) + (" + OGEN" if row["ogen"] else "")
+    """The host as it is named in commands; a control in few words, so that its line has room."""
+    variant = Variant.of(row)
+    trained, tested = words_of(variant.control)
+    return variant.host + " + OGEN" * variant.ogen + trained + ", zero-shot" * bool(tested)
 
 
 def _cell(value: object) -> str:

@@ -14,6 +14,7 @@ from scipy.stats import ttest_rel
 
 from ogenlib.evaluate.scores import harmonic_mean
 from ogenlib.results.types import (
+    COMPETING_METRICS,
     DETECTION_METRICS,
     METRICS,
     RETRIEVAL_METRICS,
@@ -22,18 +23,20 @@ from ogenlib.results.types import (
     Measure,
     Metric,
     Number,
+    Of,
     Pair,
     PairedTest,
     Row,
     Score,
     Summary,
 )
+from ogenlib.utils.variant import Variant
 
 SCHEMA = "ogenlib.results/1"
 """The format of a document of results, as `schema` in it."""
 AVERAGE = "average"  # the dataset of mean rows
 TESTED_DETECTION: tuple[DetectionMetric, ...] = ("auroc", "fpr95_ood_positive")
-TESTED: tuple[Metric, ...] = ("base", "new", "H", "joint_H", *RETRIEVAL_METRICS, *TESTED_DETECTION)
+TESTED: tuple[Metric, ...] = ("base", "new", "H", "joint_H", "ausuc", *RETRIEVAL_METRICS, *TESTED_DETECTION)
 MEAN_TASKS = ("far", "shift")  # tasks of ood that there may be several of
 
 
@@ -76,23 +79,22 @@ def h_of(base: float | None, new: float | None) -> float | None:
 
 
 def summarize(rows: Iterable[Row]) -> list[Summary]:
-    """One entry for each setting (`setting_of`), host and OGEN switch, in their order.
+    """One entry for each setting (`setting_of`) and variant, in their order.
 
     ``H`` is the mean of the seeds' harmonic means; ``H_of_means`` the harmonic mean of the mean accuracies.
     """
-    groups: dict[tuple[RowSetting, str, bool], list[Row]] = {}
+    groups: dict[tuple[RowSetting, Variant], list[Row]] = {}
     for row in rows:
-        groups.setdefault((setting_of(row), row["host"], row["ogen"]), []).append(row)
-    return [_summary(setting, host, ogen, members) for (setting, host, ogen), members in groups.items()]
+        groups.setdefault((setting_of(row), Variant.of(row)), []).append(row)
+    return [_summary(setting, variant, members) for (setting, variant), members in groups.items()]
 
 
-def _summary(setting: RowSetting, host: str, ogen: bool, members: Sequence[Row]) -> Summary:
+def _summary(setting: RowSetting, variant: Variant, members: Sequence[Row]) -> Summary:
     entry: Summary = {
         "dataset": setting.dataset,
         "domain": setting.domain,
         **setting.kind(),
-        "host": host,
-        "ogen": ogen,
+        **fields_of(variant),
         "n_seeds": len(members),
     }
     for metric in measured(members):
@@ -102,9 +104,17 @@ def _summary(setting: RowSetting, host: str, ogen: bool, members: Sequence[Row])
     return entry
 
 
+def fields_of(variant: Variant) -> Of:
+    """What an item of this variant says of it."""
+    said: Of = {"host": variant.host, "ogen": variant.ogen}
+    if variant.control:
+        said["control"] = variant.control
+    return said
+
+
 def measured(rows: Sequence[Row]) -> tuple[Metric, ...]:
-    """`METRICS`, and those of retrieval and of detectors where the rows have them."""
-    more: tuple[Metric, ...] = (*RETRIEVAL_METRICS, *DETECTION_METRICS)
+    """`METRICS`, and those of competing names, of retrieval and of detectors where the rows have them."""
+    more: tuple[Metric, ...] = (*COMPETING_METRICS, *RETRIEVAL_METRICS, *DETECTION_METRICS)
     return (*METRICS, *(m for m in more if all(m in row for row in rows)))
 
 
@@ -114,7 +124,7 @@ def setting_of(row: Row) -> RowSetting:
 
 
 def average_rows(rows: Sequence[Row], over: str) -> list[Row]:
-    """One row for each host, OGEN switch, seed and number of shots: the mean over settings, its dataset "average".
+    """One row for each variant, seed and number of shots: the mean over settings, its dataset "average".
 
     Args:
         over: "datasets": within each domain, where every dataset has it; "all": over datasets and domains; "": none.
@@ -124,16 +134,16 @@ def average_rows(rows: Sequence[Row], over: str) -> list[Row]:
     """
     if not over:
         return []
-    groups: dict[tuple[RowSetting, str, bool, int], list[Row]] = {}
+    groups: dict[tuple[RowSetting, Variant, int], list[Row]] = {}
     for row in rows:
         mean_of = setting_of(row)._replace(dataset=AVERAGE, domain=row["domain"] if over == "datasets" else "")
-        groups.setdefault((mean_of, row["host"], row["ogen"], row["seed"]), []).append(row)
+        groups.setdefault((mean_of, Variant.of(row), row["seed"]), []).append(row)
     datasets = {row["dataset"] for row in rows}
     averaged = []
-    for (setting, host, ogen, seed), members in groups.items():
+    for (setting, variant, seed), members in groups.items():
         if {row["dataset"] for row in members} != datasets:
             continue
-        average: Row = {"dataset": AVERAGE, "domain": setting.domain, "host": host, "ogen": ogen, "seed": seed}
+        average: Row = {"dataset": AVERAGE, "domain": setting.domain, **fields_of(variant), "seed": seed}
         average.update(setting.kind())
         measures: tuple[Measure, ...] = (*measured(members), "seconds")
         for metric in measures:
@@ -155,22 +165,28 @@ def all_tests(rows: Sequence[Row]) -> list[PairedTest]:
 
 
 def paired_tests(rows: Sequence[Score], domain: str, reference: str = "zero_shot") -> list[PairedTest]:
-    """Two-sided paired t-tests over seeds in one domain: every host against `reference`, OGEN also against its host.
+    """Two-sided paired t-tests over seeds in one domain: every host against `reference`, OGEN also against its host
+    and the controls of it.
 
     ``p`` is None with fewer than two common seeds, or where every difference is the same number. A metric that was
     not measured is not tested.
     """
 
-    def by_seed(host: str, ogen: bool) -> dict[int, Score]:
-        return {r["seed"]: r for r in rows if (r["host"], r["ogen"], r["domain"]) == (host, ogen, domain)}
+    def by_seed(variant: Variant) -> dict[int, Score]:
+        return {r["seed"]: r for r in rows if r["domain"] == domain and Variant.of(r) == variant}
 
-    hosts = list(dict.fromkeys((r["host"], r["ogen"]) for r in rows))
-    pairs = [((h, o), other) for h, o in hosts for other in ([(h, False)] if o else []) + [(reference, False)]]
+    variants = list(dict.fromkeys(map(Variant.of, rows)))
+    pairs = [
+        (variant, other)
+        for variant in variants
+        if not variant.control
+        for other in [*controls_of(variant, variants), Variant(reference)]
+    ]
     tests: list[PairedTest] = []
-    for (host, ogen), other in pairs:
-        if other == (host, ogen) or other not in hosts:
+    for variant, other in pairs:
+        if other == variant or other not in variants:
             continue
-        a, b = by_seed(host, ogen), by_seed(*other)
+        a, b = by_seed(variant), by_seed(other)
         seeds = sorted(a.keys() & b.keys())
         for metric in TESTED:
             first, second = (known_values([runs[s].get(metric) for s in seeds]) for runs in (a, b))
@@ -183,8 +199,8 @@ def paired_tests(rows: Sequence[Score], domain: str, reference: str = "zero_shot
             tests.append(
                 {
                     "domain": domain,
-                    "a": f"{host}+ogen" if ogen else host,
-                    "b": other[0],
+                    "a": variant.name,
+                    "b": other.name,
                     "metric": metric,
                     "difference": mean(differences) if seeds else None,
                     "p": p,
@@ -192,6 +208,11 @@ def paired_tests(rows: Sequence[Score], domain: str, reference: str = "zero_shot
                 }
             )
     return tests
+
+
+def controls_of(variant: Variant, variants: Iterable[Variant]) -> list[Variant]:
+    """The host of OGEN without it, and the controls beside it; none of a host without OGEN."""
+    return [one for one in variants if variant.ogen and one.host == variant.host and not one.ogen]
 
 
 def known_values(values: Sequence[Number]) -> list[float] | None:

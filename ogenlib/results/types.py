@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from typing_extensions import Required, TypedDict
+from typing_extensions import NotRequired, Required, TypedDict
 
 Number = float | None
 Pair = list[Number]  # mean and standard deviation over seeds
@@ -18,6 +18,7 @@ Mean = Pair | Number  # or a mean alone
 SideMetric = Literal[
     "base", "new", "H", "joint_base", "joint_new", "joint_H", "ece_base", "ece_new", "ece_joint"
 ]  # fmt: skip
+CompetingMetric = Literal["joint_H_calibrated", "ausuc", "gate_auroc"]
 RetrievalMetric = Literal[
     "image_to_text_r1", "image_to_text_r5", "image_to_text_r10",
     "text_to_image_r1", "text_to_image_r5", "text_to_image_r10", "mean_recall",
@@ -25,10 +26,11 @@ RetrievalMetric = Literal[
 DetectionMetric = Literal[
     "auroc", "aupr_in", "aupr_out", "fpr95_ood_positive", "fpr95_id_positive", "flagged"
 ]  # fmt: skip
-Metric = Literal[SideMetric, RetrievalMetric, DetectionMetric]
+Metric = Literal[SideMetric, CompetingMetric, RetrievalMetric, DetectionMetric]
 Measure = Literal[Metric, "seconds"]
 SummaryMetric = Literal[Metric, "H_of_means"]
 METRICS: tuple[SideMetric, ...] = get_args(SideMetric)
+COMPETING_METRICS: tuple[CompetingMetric, ...] = get_args(CompetingMetric)  # in rows where names with images compete
 RETRIEVAL_METRICS: tuple[RetrievalMetric, ...] = get_args(RetrievalMetric)  # in rows of retrieval
 DETECTION_METRICS: tuple[DetectionMetric, ...] = get_args(DetectionMetric)  # in rows of ood
 
@@ -45,6 +47,9 @@ class Measures(TypedDict, total=False):
     ece_base: Number
     ece_new: Number
     ece_joint: Number
+    joint_H_calibrated: Number
+    ausuc: Number
+    gate_auroc: Number
     image_to_text_r1: Number
     image_to_text_r5: Number
     image_to_text_r10: Number
@@ -73,6 +78,9 @@ class Means(TypedDict, total=False):
     ece_base: Mean
     ece_new: Mean
     ece_joint: Mean
+    joint_H_calibrated: Mean
+    ausuc: Mean
+    gate_auroc: Mean
     image_to_text_r1: Mean
     image_to_text_r5: Mean
     image_to_text_r10: Mean
@@ -90,10 +98,11 @@ class Means(TypedDict, total=False):
 
 
 class Of(TypedDict):
-    """Which method something is of."""
+    """Which method something is of; `control` where it is one of `ogenlib.utils.variant.CONTROLS`."""
 
     host: str
     ogen: bool
+    control: NotRequired[str]
 
 
 class Kind(TypedDict, total=False):
@@ -112,10 +121,11 @@ class Score(Of, Measures):
 
 
 class Row(Score, Kind, total=False):
-    """One run in one setting."""
+    """One run in one setting. `constant`: of its `joint_H_calibrated`."""
 
     dataset: Required[str]
     epochs: int
+    constant: float
 
 
 class Summary(Of, Kind, Means, total=False):
@@ -128,7 +138,7 @@ class Summary(Of, Kind, Means, total=False):
 
 
 class PairedTest(Kind, total=False):
-    """Of a method against another, in `metric`, over `n` common seeds; `a` and `b` as ``coop+ogen`` and ``coop``."""
+    """Of a method against another, in `metric`, over `n` common seeds; `a` and `b` are `Variant.name`."""
 
     dataset: str
     domain: str
@@ -152,7 +162,25 @@ class TrainingCurve(Of, total=False):
     new: list[Number]
     H: list[Number]
     joint_H: list[Number]
+    ausuc: list[Number]
     ce: list[Number]
+
+
+class StackedCurve(Of, total=False):
+    """Joint accuracy on base and on new names of one run, for a rising constant that base names' logits are less by.
+
+    base, new: points of the curve, base falling. zero, chosen: [base, new] at constant 0 and at `constant`.
+    """
+
+    dataset: str
+    domain: str
+    shots: int
+    seed: int
+    base: list[float]
+    new: list[float]
+    zero: list[float]
+    chosen: list[float]
+    constant: float
 
 
 class Confusion(Of, total=False):
@@ -297,7 +325,7 @@ class Skipped(TypedDict, total=False):
 class ProtocolCard(TypedDict, total=False):
     """What a benchmark was, as far as the library reads it again; every protocol adds lines of its own.
 
-    hosts: settings of every method as it was run, by ``coop+ogen`` and the like.
+    hosts: settings of every method as it was run, by `Variant.name`.
     """
 
     name: str
@@ -342,6 +370,7 @@ class Results(RobustnessTables, total=False):
     rows: Required[list[Row]]
     summary: Required[list[Summary]]
     curves: list[TrainingCurve]
+    stacking: list[StackedCurve]
     tests: list[PairedTest]
     confusions: list[Confusion]
     per_class: list[PerClass]

@@ -109,7 +109,7 @@ register(
         "cross-dataset",
         "train on all names of one dataset, test it and others, each among its own names",
         plan,
-        takes=("targets",),
+        takes=("targets", "controls"),
         no_suite=ONE_DATASET,
         smoke=lambda config: fewer_domains(config, ("noto",)),
         shown=Shown(

@@ -22,8 +22,8 @@ ONE_DATASET = "trains on one dataset, and a suite on each of its own"  # why the
 NO_TARGETS = "none"  # as a target: none at all, not the protocol's own either
 # Of a report, in their order; each is left out where a document has nothing for it.
 SECTIONS = (
-    "detectors", "detector tests", "retrieval", "summary", "curves", "features", "shots", "domains", "robustness",
-    "published", "confusions", "classes", "tests", "skipped", "card",
+    "detectors", "detector tests", "retrieval", "summary", "stacking", "curves", "features", "shots", "domains",
+    "robustness", "published", "confusions", "classes", "tests", "skipped", "card",
 )  # fmt: skip
 # On the terminal: a table of all methods (of a suite one for each dataset), one for each dataset, one for each dataset
 # and domain, one of recalls for each, one for each detector.

@@ -1,6 +1,6 @@
 """The report of a benchmark of detectors: one table, score histograms, ROC curves, and every task in numbers.
 
-Notation: a *variant* is `(host, ogen)`. AUROC and FPR95 are in percent; larger scores are more unknown.
+Notation: a *variant* as in findings.py. AUROC and FPR95 are in percent; larger scores are more unknown.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def ood_finding(results: Results) -> str:
     detector = next(d for d in (*BEST_FIRST, str(summary[0]["detector"])) if _of(summary, chosen, d))
     parts: list[str] = []
     for task, words in (("near", "new names"), ("far", "other datasets")):
-        values = [_value(summary, v, detector, task, "auroc") for v in (chosen, (chosen[0], True), ZERO)]
+        values = [_value(summary, v, detector, task, "auroc") for v in (chosen, Variant(chosen.host, True), ZERO)]
         if values[0] is None:
             continue
         said = (" with OGEN", " zero-shot", " AUROC") if not parts else ("", "", "")  # once is enough

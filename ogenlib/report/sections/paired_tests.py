@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from markupsafe import Markup
 
 from ogenlib.report.findings import Findings, items, setting_of
-from ogenlib.report.format import DASH, MINUS, label, p_value, signed
+from ogenlib.report.format import DASH, MINUS, Variant, label, p_value, signed
 from ogenlib.report.html import details, section, table, tag
 from ogenlib.results.types import PairedTest
 
@@ -37,11 +37,10 @@ def tests_section(findings: Findings) -> Markup | None:
 
 
 def tests_table(tests: Iterable[PairedTest]) -> Markup:
-    """Paired tests; `a` and `b` are hosts, `coop+ogen` style where OGEN is on."""
+    """Paired tests; `a` and `b` are `Variant.name`."""
 
     def named(value: object) -> str:
-        host, _, rest = str(value).replace(" ", "").partition("+")
-        return label((host, bool(rest))) if rest.lower() in ("", "ogen") else str(value)
+        return label(Variant.named(value))
 
     lines = [
         [

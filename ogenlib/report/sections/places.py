@@ -8,8 +8,9 @@ from ogenlib.report.findings import Findings, Setting, metric_cell
 from ogenlib.report.format import label, number
 from ogenlib.report.html import details, frame, host_rows, section, tag
 from ogenlib.report.plots import lines as plots
+from ogenlib.report.sections.glossary import HEADINGS
 from ogenlib.results.tables import full_mean
-from ogenlib.results.types import Metric
+from ogenlib.results.types import COMPETING_METRICS, Metric
 
 
 def domain_section(findings: Findings) -> Markup | None:
@@ -18,6 +19,10 @@ def domain_section(findings: Findings) -> Markup | None:
         return None
     suite = bool(findings.protocol.get("suite"))
     metrics: dict[Metric, str] = {"base": "Base", "new": "New", "H": "H", "joint_H": "Joint H"}
+    for key in COMPETING_METRICS:
+        if any(findings.mean(v, key, s) is not None for s in settings for v in findings.variants):
+            metrics[key] = HEADINGS[key]
+    dense = "dense" if len(metrics) > 4 else ""
     groups = []
     for setting in settings:
         name = findings.place(setting) if suite else findings.marked(setting)
@@ -48,7 +53,7 @@ def domain_section(findings: Findings) -> Markup | None:
         tag("div", *domain_pictures(findings, settings), cls="figures three") if drawn else None,
         details(
             f"Table: {len(settings)} {unit}s",
-            frame([f"{unit.capitalize()} and host", *metrics.values()], groups),
+            frame([f"{unit.capitalize()} and host", *metrics.values()], groups, cls=dense),
             is_open=True,
         ),
     )

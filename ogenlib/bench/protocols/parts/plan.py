@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:  # plans are read without loading torch
+    from ogenlib.bench.protocols.parts.controls import Competing
     from ogenlib.data import Dataset, FeatureBank, ImageSet, PixelBank
     from ogenlib.hosts import Host
     from ogenlib.towers import ClipLike
@@ -30,6 +31,7 @@ class Tested:
 
     pixels, near_pixels: the same as pixels, None where no host needs them.
     trained, trained_pixels: the training images of the cell in their plain view, where the plan's judge sees them.
+    competing: how names with and without images compete, where the protocol has such (it takes `controls`).
     """
 
     features: tuple[FeatureBank, ...]
@@ -38,6 +40,7 @@ class Tested:
     near_pixels: tuple[PixelBank, ...] | None = None
     trained: FeatureBank | None = None
     trained_pixels: PixelBank | None = None
+    competing: Competing | None = None
 
     def first(self, count: int) -> Tested:
         """Of the first `count` parts only."""
@@ -61,11 +64,13 @@ class Tested:
 class Outcome:
     """What one trained host scored.
 
-    rows: one for each dataset and domain: `dataset`, `domain` and `results.METRICS`, None for what is not measured.
+    rows: one for each dataset and domain: `dataset`, `domain` and `results.METRICS`, None for what is not measured;
+        `control` where it is of the host's control.
     confusions: as `evaluate.confusions`, with `dataset` and `domain`.
     per_class: class, side, n, accuracy, joint_accuracy; `dataset` where several have such a side.
     robustness: what `ogenlib.results.robustness` makes tables of; None for protocols without it.
     detection: histograms and curves of detectors of unknown classes; None for protocols without them.
+    stacking: curves of calibrated stacking, as `ogenlib.results.types.StackedCurve`.
     """
 
     rows: list[dict[str, Any]]
@@ -73,6 +78,7 @@ class Outcome:
     per_class: list[dict[str, Any]]
     robustness: dict[str, Any] | None = None
     detection: dict[str, Any] | None = None
+    stacking: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Judge(Protocol):

@@ -9,19 +9,21 @@ Notation: `N` images, `C` names of all parts.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ogenlib.bench.protocols.parts.controls import joined, said, without_images_by_zero_shot
 from ogenlib.bench.protocols.parts.plan import Outcome, Part, Tested
 from ogenlib.evaluate import scores as evaluate
 from ogenlib.evaluate.label_space import LabelSpace
 from ogenlib.hosts import Host
 from ogenlib.results.tables import METRICS
 from ogenlib.train.batches import Bank
+from ogenlib.utils.variant import ZERO_SHOT
 
 CONFUSIONS = 6  # of a host
 Side = tuple[Tensor, Tensor]  # logits (N, C) and labels (N,) of the side's own names
@@ -64,11 +66,27 @@ class SidesJudge:
     def outcome(self, host: Host, tested: Tested) -> Outcome:
         banks = tested.of(host)
         predicted = evaluate.predict_each(host, banks, self.names)
+        if tested.competing is None:
+            return self._scored(banks, predicted)
+        alone = list(predicted)
+        zero_shot = evaluate.predict_each(tested.competing.zero_shot, tested.features, self.names)
+        control = [
+            without_images_by_zero_shot(own, other, self.n_known) for own, other in zip(alone, zero_shot, strict=True)
+        ]
+        ways = {"": alone, ZERO_SHOT: control}
+        return joined([self._scored(banks, iter(ways[way[0]]), *way) for way in tested.competing.ways()])
+
+    def _scored(
+        self, banks: Sequence[Bank], predicted: Iterator[Tensor], control: str = "", constant: float | None = None
+    ) -> Outcome:
+        """What logits over all names score in every part, of the host or of its control."""
+        of = said(control, constant)
         source, sides = banks[0], (next(predicted), banks[0].labels.cpu())
         rows = [
             {
                 "dataset": self.parts[0].dataset,
                 "domain": domain,
+                **of,
                 **_base_only(_of_domain(sides, source, domain), self.n_known),
             }
             for domain in dict.fromkeys(source.domains)
@@ -84,9 +102,10 @@ class SidesJudge:
             new = (logits, bank.labels.cpu())
             for domain in dict.fromkeys(bank.domains):
                 near = domain if domain in source.domains else self.home
-                scores = evaluate.space_scores(space, _of_domain(sides, source, near), _of_domain(new, bank, domain))
-                kept = {k: v if joint or "joint" not in k else None for k, v in scores.items()}
-                rows.append({"dataset": part.dataset, "domain": domain, **_plain(kept)})
+                pair = _of_domain(sides, source, near), _of_domain(new, bank, domain)
+                scores = evaluate.space_scores(space, *pair, constant)
+                kept = {k: v if joint or k not in evaluate.JOINT else None for k, v in scores.items()}
+                rows.append({"dataset": part.dataset, "domain": domain, **of, **_plain(kept)})
             names = part.images.classnames
             columns = space.joint if joint else space.new
             confused += _confusions(part, bank, new, columns, self.names, self.n_known, space)
