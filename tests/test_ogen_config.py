@@ -35,7 +35,7 @@ def test_overrides_replace_fields_and_nothing_else() -> None:
     assert changed.as_dict() == {**ogen_config("paper").as_dict(), "k": 5, "teacher": None}
     assert ogen_config("paper").k == 3
     adapter = ogen_config(kind="adapter")
-    beside = {"evidence": 0.5, "evidence_zero_shot": 0.25}
+    beside = {"evidence": 1.0, "evidence_zero_shot": 0.5}
     assert adapter == replace(OGENConfig(), zero_shot_share=0.3, zero_shot_kl=0.1, name_groups=1, **beside)
     assert ogen_config("zero-shot-kl", "adapter") == replace(ogen_config("zero-shot-kl"), name_groups=1)
     assert ogen_config("paper", "adapter") == ogen_config("paper")  # a published recipe is the same for every host

@@ -3,6 +3,7 @@
     python -m benchmarks.ogen.evidence choose --features DIR   # benchmarks/results/ogen-evidence-choose.json
     python -m benchmarks.ogen.evidence real --features DIR     # benchmarks/results/ogen-evidence-real.json
     python -m benchmarks.ogen.evidence emoji                   # benchmarks/results/ogen-evidence-emoji.json
+    python -m benchmarks.ogen.evidence hosts                   # benchmarks/results/ogen-evidence-hosts.json, every host
 
 `choose` runs on the tasks that settings are chosen on, for several shares of the evidence and of zero-shot weights
 beside it; the others run the reported tasks once, with the defaults. Rows besides OGEN's: the host alone; the host with
@@ -26,9 +27,11 @@ from torch import Tensor
 from benchmarks.common.clip_features import DATASETS, add_option, file_hashes
 from benchmarks.common.groups import grouped
 from benchmarks.common.kept_rows import kept_rows
+from benchmarks.common.options import SEEDS as THREE
 from benchmarks.common.options import add_work, parser_of
 from benchmarks.common.places import RESULTS
 from benchmarks.common.results_file import write_results
+from benchmarks.hosts.study import COCOOP_EPOCHS, PIXEL_EPOCHS, compared_hosts
 from benchmarks.ogen.study import Variant, make_host, of_task
 from benchmarks.ogen.tasks import StudyTask, emoji_tasks, real_tasks, selection_tasks, task_card
 from ogenlib.evaluate import LabelSpace, predict_logits, space_scores
@@ -45,7 +48,7 @@ SHARES = tuple((evidence, zero_shot) for zero_shot in (0.0, 0.25, 0.5) for evide
 PROMPTS, ADAPTERS = ("coop",), ("text_adapter", "taskres")
 MORE_PROMPTS, MORE_ADAPTERS = ("kgcoop",), ("clip_adapter", "tip_adapter_f", "cross_modal")  # to choose on
 SCORES = ("base", "new", "H", "joint_base", "joint_new", "joint_H", "ausuc", "gate_auroc", "best_joint_H")
-KL_WEIGHTS = (0.3, 1.0)
+KL_WEIGHTS = {"choose": (0.3,), "real": (0.3, 1.0), "emoji": (0.3, 1.0), "hosts": (0.3,)}
 SEEDS = tuple(range(1, 11))
 Shares = Sequence[tuple[float, float]] | None
 
@@ -60,13 +63,22 @@ def scores(logits: Tensor, labels: Tensor, n_base: int) -> dict[str, float]:
     return {name: found[name] for name in SCORES}
 
 
+def epochs_of(name: str, task: StudyTask) -> int:
+    """As in `hosts/study.py`: fewer for what cannot read cached features, and for CoCoOp."""
+    if name == "cocoop":
+        return COCOOP_EPOCHS
+    return task.epochs if method(name).uses_cached_features else PIXEL_EPOCHS
+
+
 def trained(name: str, task: StudyTask, seed: int, ogen: dict[str, Any] | None) -> Host:
     host = make_host(Variant(name, name, ogen), task)
-    fit(host, task.banks(host)[0], epochs=task.epochs, seed=seed)
+    fit(host, task.banks(host)[0], epochs=epochs_of(name, task), seed=seed)
     return host
 
 
-def variants(name: str, task: StudyTask, seed: int, shares: Shares) -> Iterator[tuple[str, Tensor]]:
+def variants(
+    name: str, task: StudyTask, seed: int, shares: Shares, kl_weights: Sequence[float]
+) -> Iterator[tuple[str, Tensor]]:
     """Every row of a table: its name, and logits of all test images over base and new names."""
     names, n_base = (*task.split.base, *task.split.new), len(task.split.base)
     zero = build("zero_shot", task.clip, task.split.base, templates=list(task.templates))
@@ -91,7 +103,7 @@ def variants(name: str, task: StudyTask, seed: int, shares: Shares) -> Iterator[
     alone = of(trained(name, task, seed, None))
     yield "host alone", alone
     yield "control", with_zero_shot(alone)
-    for weight in KL_WEIGHTS if shares is None else KL_WEIGHTS[:1]:
+    for weight in kl_weights:
         kl = of(trained(name, task, seed, {"preset": "zero-shot-kl", "zero_shot_kl": weight}))
         yield f"KL {weight:g}", kl
         yield f"KL {weight:g}, control", with_zero_shot(kl)
@@ -109,13 +121,13 @@ def variants(name: str, task: StudyTask, seed: int, shares: Shares) -> Iterator[
         yield f"OGEN, evidence {share:g}, zero-shot {zero_shot_share:g}", of(model)
 
 
-def cell(name: str, task: StudyTask, seed: int, shares: Shares) -> dict[str, Any]:
+def cell(name: str, task: StudyTask, seed: int, shares: Shares, kl_weights: Sequence[float]) -> dict[str, Any]:
     """Rows of one host on one task with one seed."""
     began = time.perf_counter()
     test = task.test.select((*task.split.base, *task.split.new))
     labels, n_base = test.labels.cpu(), len(task.split.base)
     rows = []
-    for variant, logits in variants(name, task, seed, shares):
+    for variant, logits in variants(name, task, seed, shares, kl_weights):
         for domain in dict.fromkeys(test.domains):
             here = torch.tensor([one == domain for one in test.domains])
             row = {"host": name, "variant": variant, "task": task.name, "family": task.family, "domain": domain}
@@ -139,51 +151,55 @@ def summarize(rows: Sequence[dict[str, Any]], by_domain: bool) -> list[dict[str,
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = parser_of(__doc__)
-    parser.add_argument("study", choices=["choose", "real", "emoji"])
+    parser.add_argument("study", choices=list(KL_WEIGHTS))
     add_option(parser)
     add_work(parser, "build/ogen-evidence", parts=False)
-    parser.add_argument("--seeds", type=int, nargs="+", default=None, metavar="N", help="(1; reported tasks: 1 to 10)")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=None, metavar="N", help="(choose: 1, hosts: 1 to 3, else 1 to 10)"
+    )
     parser.add_argument("--out", type=Path, default=None, metavar="FILE", help="what is written")
     args = parser.parse_args(argv)
     began = time.perf_counter()
     torch.set_num_threads(1)
-    seeds = tuple(args.seeds or ((1,) if args.study == "choose" else SEEDS))
+    seeds = tuple(args.seeds or {"choose": (1,), "hosts": THREE}.get(args.study, SEEDS))
     shares = SHARES if args.study == "choose" else None
-    if args.study == "emoji":
+    kl_weights = KL_WEIGHTS[args.study]
+    if args.study in ("emoji", "hosts"):
         by_seed = emoji_tasks(seeds, keep=args.work / "banks")
-        cells = [(host, by_seed[seed], seed, shares) for seed in seeds for host in PROMPTS]
+        hosts = PROMPTS if args.study == "emoji" else [name for name in compared_hosts() if method(name).info.ogen]
+        cells = [(host, by_seed[seed], seed, shares, kl_weights) for seed in seeds for host in hosts]
     else:
         choosing = args.study == "choose"
         tasks = selection_tasks(args.features) if choosing else real_tasks(args.features)
         prompts = PROMPTS + MORE_PROMPTS  # a table of features has no text tower to prompt
         adapters = ADAPTERS + (MORE_ADAPTERS if choosing else ())
         cells = [
-            (host, task, seed, shares)
+            (host, task, seed, shares, kl_weights)
             for seed in seeds
             for task in tasks
             for host in (adapters if task.pixels is None else prompts + adapters)
         ]
 
-    def decides(name: str, task: StudyTask, seed: int, shares: Shares) -> tuple[Any, ...]:
+    def decides(name: str, task: StudyTask, seed: int, shares: Shares, weights: Sequence[float]) -> tuple[Any, ...]:
         settings = ogen_config("ogenlib", method(name).ogen_kind()).as_dict()
-        return (name, of_task(Variant(name, name), task), task.epochs, seed, shares, settings)
+        return (name, of_task(Variant(name, name), task), epochs_of(name, task), seed, shares, weights, settings)
 
     (args.work / "banks").mkdir(parents=True, exist_ok=True)
     rows = [row for one in kept_rows(cells, args.work, decides, cell, about=args.study) for row in one["rows"]]
-    uses_features = args.features is not None and args.study != "emoji"
+    uses_features = args.features is not None and args.study in ("choose", "real")
     hashes = {name: file_hashes(name, args.features) for name in DATASETS} if uses_features else {}
     card = {
         "name": f"ogen-evidence-{args.study}",
         "seeds": list(seeds),
         "shares": None if shares is None else [list(pair) for pair in shares],
-        "kl_weights": list(KL_WEIGHTS),
+        "kl_weights": list(kl_weights),
         "ogen": {host: ogen_config("ogenlib", method(host).ogen_kind()).as_dict() for host, *_ in cells},
         "selection": "none: the last epoch is tested; the evidence is chosen by episodes within the base names",
-        "tasks": {task.name: task_card(task) for _, task, _, _ in cells},
+        "tasks": {task.name: task_card(task) for _, task, *_ in cells},
         "feature_files": hashes,
     }
     out = args.out or RESULTS / f"ogen-evidence-{args.study}.json"
-    summary = summarize(rows, by_domain=args.study == "emoji")
+    summary = summarize(rows, by_domain=args.study in ("emoji", "hosts"))
     write_results(out, SCHEMA, "ogen.evidence", card, began=began, rows=rows, summary=summary)
     return 0
 

@@ -194,7 +194,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType({
 # snapshots; up to four are as good on the tasks that settings are chosen on (docs/robust.md).
 FOR_KIND: Mapping[tuple[str, str], Mapping[str, Any]] = MappingProxyType({
     ("ogenlib", "adapter"): MappingProxyType({
-        "zero_shot_share": 0.3, "zero_shot_kl": 0.1, "name_groups": 1, "evidence": 0.5, "evidence_zero_shot": 0.25,
+        "zero_shot_share": 0.3, "zero_shot_kl": 0.1, "name_groups": 1, "evidence": 1.0, "evidence_zero_shot": 0.5,
     }),
     ("ogenlib", "visual prompt"): MappingProxyType({"zero_shot_kl": 0.1}),
     ("ogenlib", "anchored prompt"): MappingProxyType({"zero_shot_kl": 0.1}),
