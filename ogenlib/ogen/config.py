@@ -175,15 +175,16 @@ class OGENConfig:
 
 # What each preset has otherwise than `OGENConfig` by default.
 # "paper": what is known of the paper (see docs/ogen.md): joint extrapolation, one random image a neighbour, known
-#   classes split at random, warm-up and joint training as in the released code, cross-entropy on synthesized features
-#   in the joint label space, consistency with the adaptive local mean teacher. Its weights are this library's.
+#   classes split at random, warm-up, joint training and synthesized features of known classes too as in the released
+#   code, cross-entropy on them in the joint label space, consistency with the adaptive local mean teacher. Its weights
+#   are this library's.
 # "released-code": its generator, branches, weights and warm-up, all new names at once; no teacher, because the released
 #   code never calls one. docs/ogen.md says what is still otherwise.
 # "zero-shot-kl": no generator, no teacher: the baseline that everything is measured against.
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType({
     "ogenlib": MappingProxyType({}),
     "paper": MappingProxyType({
-        "generator": "joint", "spread": "none", "joint": True, "warmup": 0.2, "synthesize": "unknown",
+        "generator": "joint", "spread": "none", "joint": True, "warmup": 0.2, "synthesize": "all",
         "zero_shot_share": 0.0, "zero_shot_kl": 0.0, "synthesized_ce": 1.0, "teacher": "almt", "teacher_weight": 1.0,
     }),
     "released-code": MappingProxyType({
