@@ -7,7 +7,9 @@ split into known and unknown classes; the two regression branches: own class fro
 from the single key and image of the own class. New classes are synthesized from a single key and image.
 Different: uniform numbers are drawn for each feature (there: once for a whole batch), AdamW in fp32 (there: SGD in
 fp16), and the mean and std, which the released code loads from files it does not ship, are those of the given features.
-Left out: the cross-entropy terms, which need a classifier. Nothing here is verified against the paper's own form.
+Left out: the cross-entropy terms, which need a classifier (`ogenlib.ogen.branches` has them). The forward pass and
+the two regression branches were compared with the released code's, on equal weights, in value and gradient
+(docs/ogen.md). Nothing here is verified against the paper's own form.
 
 Notation: `B` features, `K` neighbours, `D` embedding.
 """

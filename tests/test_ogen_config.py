@@ -23,7 +23,7 @@ def test_presets() -> None:
     assert set(PRESETS) == {"ogenlib", "paper", "released-code", "zero-shot-kl"}
     assert ogen_config() == ogen_config(kind="prompt") == OGENConfig()
     paper, released, baseline = (ogen_config(n) for n in ("paper", "released-code", "zero-shot-kl"))
-    assert (paper.generator, paper.teacher, paper.joint, paper.synthesize) == ("joint", "almt", True, "unknown")
+    assert (paper.generator, paper.teacher, paper.joint, paper.synthesize) == ("joint", "almt", True, "all")
     assert (released.generator, released.teacher, released.joint) == ("released", None, True)
     assert (baseline.generator, baseline.teacher, baseline.zero_shot_kl) == (None, None, 1.0)
     for config in (paper, released, baseline):

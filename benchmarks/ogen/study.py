@@ -6,6 +6,7 @@
     python -m benchmarks.ogen.study emoji                   # benchmarks/results/ogen-emoji.json
     python -m benchmarks.ogen.study real --features DIR     # benchmarks/results/ogen-real.json
     python -m benchmarks.ogen.study long                    # benchmarks/results/ogen-long.json, 200 epochs
+    python -m benchmarks.ogen.study presets                 # benchmarks/results/ogen-presets.json, twenty minutes
 
 `search`, `pixels` (hosts that change the image side) and `hosts` (hosts that lose little by themselves) run on tasks
 that no table reports (`ogen/tasks.selection_tasks`); the others run the reported ones once with what those chose.
@@ -29,6 +30,7 @@ from benchmarks.common.results_file import write_results
 from benchmarks.ogen.tasks import StudyTask, emoji_tasks, real_tasks, selection_tasks, task_card
 from ogenlib.evaluate import scores as evaluate
 from ogenlib.hosts import Host
+from ogenlib.ogen.config import PRESETS
 from ogenlib.results import tables as results
 from ogenlib.results.types import Measures, SideMetric
 from ogenlib.runs.assembly import assemble
@@ -77,13 +79,21 @@ def make_host(variant: Variant, task: StudyTask) -> Host:
     )
 
 
-def run_one(variant: Variant, task: StudyTask, seed: int, epochs: int, curve: bool = False) -> dict[str, Any]:
-    """Train and test once; scores of each test domain.
+def run_one(
+    variant: Variant,
+    task: StudyTask,
+    seed: int,
+    epochs: int,
+    train: Mapping[str, Any] | None = None,
+    curve: bool = False,
+) -> dict[str, Any]:
+    """Train, with settings of `TrainConfig` in `train`, and test once; scores of each test domain.
 
     ``seconds`` are those of the epochs, ``seconds_fit`` those of preparation, epochs and what is measured after them.
     """
     host = make_host(variant, task)
     bank, test = task.banks(host)
+    train = {} if train is None else train
     near = test.of_domain(test.domains[0])
 
     def measure(trained: Host, _: int) -> dict[str, float]:
@@ -92,7 +102,7 @@ def run_one(variant: Variant, task: StudyTask, seed: int, epochs: int, curve: bo
 
     history, began, seconds = None, time.perf_counter(), 0.0
     if host.trainable() or host.training_free:
-        history = fit(host, bank, epochs=epochs, seed=seed, measure=measure if curve else None)
+        history = fit(host, bank, epochs=epochs, seed=seed, measure=measure if curve else None, **train)
         seconds = sum(history.column("seconds"))
     seconds_fit = time.perf_counter() - began
     outcome = evaluate.base_to_new(host, test, task.split)
@@ -282,7 +292,6 @@ def emoji_variants() -> list[Variant]:
     rows += tuned_baseline("coop", 0.3, 1.0, 3.0)
     rows += [Variant("KgCoOp", "kgcoop"), Variant("KgCoOp, all names", "kgcoop", names="all")]
     rows += [Variant("ogenlib", "coop", {}), Variant("ogenlib, names held out", "coop", {}, names="held out")]
-    rows += [Variant(p, "coop", {"preset": p}) for p in ("paper", "released-code")]
     for host in ("coop", "text_adapter"):
         rows += [Variant("host alone", host), Variant("ogenlib", host, {})] if host != "coop" else []
         rows += changed(host, ablation())
@@ -327,7 +336,59 @@ def long(_: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[StudyTa
     return run_all(cells, work, curve=True), [tasks[SEEDS[0]]]
 
 
-STUDIES = {"search": search, "pixels": pixels, "hosts": hosts, "emoji": emoji, "real": real, "long": long}
+# Trainings of the comparison of presets. SGD is the released code's optimizer, and 0.002 its rate. A step of SGD is as
+# large beside the embeddings as theirs where the rate grows with the square of their size: 0.03 here.
+TRAININGS: Mapping[str, Mapping[str, Any]] = {
+    "": {},
+    ", SGD 0.002": {"optimizer": "sgd", "lr": 0.002},
+    ", SGD 0.03": {"optimizer": "sgd", "lr": 0.03},
+    ", generator's rate a tenth": {"rates": [[r"^generator\.", 0.1]]},
+}
+
+
+def preset_variants() -> list[tuple[Variant, str]]:
+    """The presets that follow the paper and its code, as they were, and without a part; with the training of each."""
+    own, near, new = PRESETS["released-code"]["branches"]
+    code: dict[str, dict[str, Any]] = {
+        "as it was": {"branches": None, "name_groups": None, "synthesized_ce_within": 0.5},
+        "without the own class's branch": {"branches": [0.0, near, new]},
+        "without the neighbours' branch": {"branches": [own, 0.0, new]},
+        "without the new names' branch": {"branches": [own, near, 0.0]},
+        "without the three": {"branches": [0.0, 0.0, 0.0]},
+        "without warm-up": {"warmup": 0.0},
+    }
+    paper: dict[str, dict[str, Any]] = {
+        "as it was": {"synthesize": "unknown"},
+        "without synthesized features": {"synthesized_ce": 0.0, "generator": None, "joint": False, "warmup": 0.0},
+        "without cross-entropy on them": {"synthesized_ce": 0.0},
+        "without teacher": {"teacher": None},
+    }
+    rows = [(Variant(f"host alone{t}", "coop"), t) for t in TRAININGS if "generator" not in t]
+    for preset, changes, trainings in (("released-code", code, [*TRAININGS]), ("paper", paper, ["", ", SGD 0.03"])):
+        rows += [(Variant(f"{preset}{t}", "coop", {"preset": preset}), t) for t in trainings]
+        rows += [(Variant(f"{preset}, {n}", "coop", {"preset": preset, **c}), "") for n, c in changes.items()]
+    return rows
+
+
+def presets(_: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[StudyTask]]:
+    tasks = emoji_tasks(SEEDS)
+    cells = [(v, tasks[s], s, tasks[s].epochs, TRAININGS[t]) for v, t in preset_variants() for s in SEEDS]
+
+    def decides(variant: Variant, task: StudyTask, seed: int, epochs: int, train: Mapping[str, Any]) -> tuple[Any, ...]:
+        return (*of_task(variant, task), seed, epochs, dict(train))
+
+    return kept_rows(cells, work, decides, run_one), [tasks[SEEDS[0]]]
+
+
+STUDIES = {
+    "search": search,
+    "pixels": pixels,
+    "hosts": hosts,
+    "emoji": emoji,
+    "real": real,
+    "long": long,
+    "presets": presets,
+}
 
 
 def main() -> None:

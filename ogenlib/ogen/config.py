@@ -54,6 +54,10 @@ class OGENConfig:
         synthesized_kl: of the same on synthesized features.
         synthesized_ce: of cross-entropy on synthesized features over all names.
         synthesized_ce_within: of the same over the names of the class's own side (known or unknown).
+        branches: three weights of cross-entropy on what is synthesized for each image of a batch, as in the released
+            code (`ogenlib.ogen.branches`): its class, among the known names; the class's neighbours, among the same;
+            the nearest unknown names, among the unknown. The generator then learns from the same features (needs
+            `joint`). None for none of it.
         temperature: of both KL terms and the teacher's.
         teacher: ``ema`` (over steps), ``mean`` or ``almt`` (over epochs), or None.
         teacher_weight: of the distance to the teacher's predictions on real images and synthesized features.
@@ -88,6 +92,7 @@ class OGENConfig:
     synthesized_kl: float = 0.0
     synthesized_ce: float = 0.3
     synthesized_ce_within: float = 0.0
+    branches: tuple[float, float, float] | None = None
     temperature: float = 1.0
     teacher: str | None = "almt"
     teacher_weight: float = 1.0
@@ -150,6 +155,12 @@ class OGENConfig:
             raise ValueError(f"warmup={self.warmup}: must be a share of the epochs, 0 or more and below 1")
         if self.warmup and not (self.joint and self.generator):
             raise ValueError("warmup needs joint=True and a generator: nothing would learn before the host does")
+        if self.branches is not None:
+            if len(self.branches) != 3 or not all(0 <= weight < float("inf") for weight in self.branches):
+                raise ValueError(f"branches={self.branches}: three weights, each 0 or more")
+            if not (self.joint and self.generator):
+                raise ValueError("branches needs joint=True and a generator: one that learns from the images of a step")
+            object.__setattr__(self, "branches", tuple(self.branches))
         if self.joint and self.generator == "shift":
             raise ValueError("generator='shift' has nothing to train: leave out joint=True, or name another generator")
         if self.keep_teacher and self.teacher is None:
@@ -158,28 +169,32 @@ class OGENConfig:
             raise ValueError(f"temperature={self.temperature}: must be a positive number")
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able fields."""
-        return asdict(self)
+        """JSON-able fields; `branches` only where there are some, so that what was saved without them stays equal."""
+        said = asdict(self)
+        if self.branches is None:
+            del said["branches"]
+        return said
 
 
 # What each preset has otherwise than `OGENConfig` by default.
 # "paper": what is known of the paper (see docs/ogen.md): joint extrapolation, one random image a neighbour, known
-#   classes split at random, warm-up and joint training as in the released code, cross-entropy on synthesized features
-#   in the joint label space, consistency with the adaptive local mean teacher. Its weights are this library's.
-# "released-code": its generator, weights and warm-up; no teacher, because the released code never calls one. Branches
-#   U and K together become the synthesized features of known classes, branch N those of unknown classes.
+#   classes split at random, warm-up, joint training and synthesized features of known classes too as in the released
+#   code, cross-entropy on them in the joint label space, consistency with the adaptive local mean teacher. Its weights
+#   are this library's.
+# "released-code": its generator, branches, weights and warm-up, all new names at once; no teacher, because the released
+#   code never calls one. docs/ogen.md says what is still otherwise.
 # "zero-shot-kl": no generator, no teacher: the baseline that everything is measured against.
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType({
     "ogenlib": MappingProxyType({}),
     "paper": MappingProxyType({
-        "generator": "joint", "spread": "none", "joint": True, "warmup": 0.2, "synthesize": "unknown",
+        "generator": "joint", "spread": "none", "joint": True, "warmup": 0.2, "synthesize": "all",
         "zero_shot_share": 0.0, "zero_shot_kl": 0.0, "synthesized_ce": 1.0, "teacher": "almt", "teacher_weight": 1.0,
         "evidence": 0.0,
     }),
     "released-code": MappingProxyType({
-        "generator": "released", "spread": "none", "joint": True, "warmup": 0.2, "synthesize": "all",
+        "generator": "released", "spread": "none", "joint": True, "warmup": 0.2, "name_groups": 1,
         "host_weight": 0.25, "zero_shot_share": 0.0, "zero_shot_kl": 0.0, "synthesized_ce": 0.0,
-        "synthesized_ce_within": 0.5, "teacher": None, "evidence": 0.0,
+        "branches": (0.25, 0.25 / 3, 0.5 / 3), "teacher": None, "evidence": 0.0,
     }),
     "zero-shot-kl": MappingProxyType({
         "generator": None, "teacher": None, "zero_shot_share": 0.0, "zero_shot_kl": 1.0, "evidence": 0.0,

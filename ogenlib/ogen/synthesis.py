@@ -5,6 +5,9 @@ Notation: `N` images, `V` views, `C` known classes, `U` unknown classes, `D` emb
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -15,6 +18,7 @@ from ogenlib.generators import (
     regression_loss,
     start_generator,
 )
+from ogenlib.ogen.branches import Branches, image_neighbours, synthesize_branches
 from ogenlib.ogen.config import OGENConfig
 
 
@@ -48,6 +52,8 @@ class Synthesizer:
         if len(embeddings) > self.n_known:
             neighbours.append(class_neighbours(embeddings[self.n_known :], known, config.k)[0])
         self.neighbours = torch.cat(neighbours)
+        if config.branches is not None:
+            self.near_images = image_neighbours(self.generator.require_known().means, config.k)
         self.pool = None if config.joint else self._pool(seed)
 
     def _pool(self, seed: int) -> Tensor:
@@ -69,15 +75,35 @@ class Synthesizer:
 
     def loss(self, batch_size: int, draws: torch.Generator | None) -> Tensor:
         """The generator's regression loss on the known classes, for a generator that trains along."""
+        with self._training(draws) as source:
+            return regression_loss(self.generator, batch_size, source)
+
+    def branches(
+        self, weights: Tensor, z: Tensor, labels: Tensor, draws: torch.Generator | None, *, redrawn: bool
+    ) -> Branches:
+        """What the released code synthesizes for images `z` `(B, D)` of known classes, with gradient.
+
+        Args:
+            weights: class weights of this step, known names first.
+            redrawn: whether the neighbours that features are regressed to are drawn anew; the released code does so
+                after its warm-up.
+        """
+        with self._training(draws) as source:
+            noise = torch.rand(2, z.shape[1], generator=source).to(z.device)
+            targets = noise[int(redrawn)]
+            return synthesize_branches(self.generator, weights, z, labels, self.near_images, noise[0], targets)
+
+    @contextmanager
+    def _training(self, draws: torch.Generator | None) -> Iterator[torch.Generator]:
+        """The generator in training inside, with a source of draws that a continued run finds again."""
         source = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=draws)))
         self.generator.train()
         device = self.embeddings.device
         # Dropout draws from torch's global state, which a continued run would not find again.
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.random.manual_seed(source.initial_seed())
-            loss = regression_loss(self.generator, batch_size, source)
+            yield source
         self.generator.eval()
-        return loss
 
 
 def draw_labels(config: OGENConfig, n_known: int, n_names: int, draws: torch.Generator | None) -> Tensor:

@@ -6,7 +6,8 @@ https://arxiv.org/abs/2401.15914
 Reproduced: a class-conditional generator that extrapolates from known neighbours, trained on random divisions of the
 known classes; a warm-up phase; joint training of host and generator; the adaptive local mean teacher. The default
 preset is this library's own recipe (docs/ogen.md says what it changes and what was tried); ``paper`` and
-``released-code`` follow their sources as far as those say.
+``released-code`` follow their sources as far as those say; the latter's step is the released code's in value and
+gradient (`ogenlib.ogen.branches`).
 Not reproduced: what neither paper summary nor code states (teacher weight and decay, what is distilled).
 
 Notation: `B` images, `S` synthesized features, `C` names, `D` embedding.
@@ -29,6 +30,7 @@ from ogenlib.distill.named import copy_into
 from ogenlib.generators import ClassConditionalGenerator
 from ogenlib.hosts import Batch, Host, ZeroShotAnchor
 from ogenlib.hosts.run_folder import EVIDENCE, GENERATOR
+from ogenlib.ogen.branches import branch_terms
 from ogenlib.ogen.config import ogen_config
 from ogenlib.ogen.evidence import Evidence, fit_evidence
 from ogenlib.ogen.evidence_file import save_evidence
@@ -37,6 +39,7 @@ from ogenlib.ogen.names import other_names
 from ogenlib.ogen.objective import StepLogits, start_teacher, step_terms, wants_synthesized
 from ogenlib.ogen.scoring import Group, Scoring, with_synthesized
 from ogenlib.ogen.synthesis import Synthesizer, draw_labels
+from ogenlib.utils.distributed import gather
 
 
 class OGEN(Host):
@@ -162,17 +165,23 @@ class OGEN(Host):
         if config.generator is not None and self.rows is None:
             raise RuntimeError("OGEN has no generator yet; train with ogenlib.fit, or call prepare(bank, epochs, seed)")
         terms: dict[str, Tensor] = {}
-        if self.rows is not None and config.joint:
+        if self.rows is not None and config.joint and config.branches is None:
             terms["generator"] = config.generator_weight * self.rows.loss(batch.total or len(batch.labels), draws)
             if self._warming_up:
                 return terms
         z = self.image_features(batch) if z is None else z
         group = scoring.draw_group(draws)
+        if self._warming_up:
+            with torch.no_grad():
+                weights = scoring.mixed_weights(group, z)
+            return self._branches(batch, z, weights)
         synthesized, labels = self._synthesized(group, draws)
         stand_ins = scoring.draw_stand_ins(draws)
         features = with_synthesized(z, synthesized)
         weights, scored = scoring.with_stand_ins(scoring.mixed_weights(group, features), group, stand_ins)
         n, known, dim = len(z), len(self.names), group.zero_shot.shape[1]
+        if config.branches is not None:
+            terms |= self._branches(batch, z, weights[:n] if weights.ndim == 3 else weights)
         of_host = weights[:n, :known] if weights.ndim == 3 else weights[:known]
         for name, term in self.host.losses(batch, z=z[:, :dim], w=of_host).items():
             terms[name] = config.host_weight * term
@@ -181,6 +190,22 @@ class OGEN(Host):
         taught = self.teacher is not None and self.teacher.t and config.teacher_weight
         teacher = self._teacher_logits(batch, z, synthesized, group, stand_ins) if taught else None
         return terms | step_terms(StepLogits(logits, zero_shot, teacher, labels, n, known), config)
+
+    def _branches(self, batch: Batch, z: Tensor, weights: Tensor) -> dict[str, Tensor]:
+        """Terms of what is synthesized for the images of a step, of class weights that may depend on them.
+
+        Every process makes those of the whole batch, so that dropout does not depend on how they share it.
+        """
+        config, redrawn = self.config_, not self._warming_up
+        assert self.rows is not None and config.branches is not None
+        z = gather(z[:, : weights.shape[-1]].detach(), batch.total)  # with two towers, those of the host
+        labels = gather(batch.labels, batch.total)
+        weights = gather(weights, batch.total) if weights.ndim == 3 else weights
+        made = self.rows.branches(weights, z, labels, batch.generator, redrawn=redrawn)
+        terms = {"generator": config.generator_weight * made.regression}
+        if redrawn:
+            terms |= branch_terms(made, weights, len(self.names), self.host.logits, config.branches)
+        return terms
 
     @property
     def _warming_up(self) -> bool:
@@ -325,7 +350,8 @@ class OGEN(Host):
         if evidence is not None and (evidence.names, len(evidence.constant)) != (host.names, host.clip.embed_dim):
             raise ValueError(f"the evidence is of {len(evidence.names)} names, and not of the host's in its dimensions")
         names = {"unknown" if card["new_names_known_in_training"] else "vocabulary": card["other_names"]}
-        model = cls(host, **names, preset=card["preset"], templates=card["templates"], **card["settings"])
+        settings = {"branches": None, **card["settings"]}  # a preset may have them now that did not then
+        model = cls(host, **names, preset=card["preset"], templates=card["templates"], **settings)
         object.__setattr__(model, "_loaded_generator", generator)
         object.__setattr__(model, "evidence", evidence)
         return model
