@@ -27,6 +27,10 @@ from ogenlib.generators.mean_map import MeanMap, fit_mean_map, left_out_errors
 SHRINKAGE = 0.3  # the best of a few on the tasks that settings are chosen on (docs/ogen.md)
 
 
+class NoSpread(ValueError):
+    """Images that all lie on the means of their classes say nothing of how classes spread."""
+
+
 @dataclass(frozen=True)
 class Discriminant:
     """``z @ weights.T + bias``: the log densities of features, less what is the same for all classes.
@@ -103,8 +107,8 @@ def fit_densities(
         shrinkage: share of the identity in the covariance, above 0 (without images for every dimension it is singular).
 
     Raises:
-        ValueError: shapes, labels or settings that do not fit, fewer than two classes, or images that all lie on the
-            means of their classes.
+        ValueError: shapes, labels or settings that do not fit, or fewer than two classes.
+        NoSpread: images that all lie on the means of their classes.
     """
     check_rows("embeddings", embeddings)
     if not 0 < shrinkage <= 1:
@@ -121,7 +125,7 @@ def fit_densities(
     spread = residuals.T @ residuals / len(x)
     level = spread.trace() / len(spread)
     if level < torch.finfo(x.dtype).eps ** 1.5:  # what rounding leaves of equal features
-        raise ValueError("every known class has a single image in a single view, which says nothing of their spread")
+        raise NoSpread("every known class has a single image in a single view, which says nothing of their spread")
     return ClassDensities(means, spread, shrinkage, fit_mean_map(means, known, ridge=ridge, slope=slope))
 
 

@@ -146,8 +146,50 @@ def test_none_where_it_would_not_help() -> None:
     labels = torch.arange(6).repeat_interleave(4)
     images = F.normalize(text[labels][:, None] + 0.02 * torch.randn(24, 2, DIM, generator=draws), dim=-1)
     names = tuple(NAMES[:6])
-    assert fit_evidence(images, labels, names, text, 100.0, 0.5, seed=1) is None  # zero-shot is perfect
-    assert fit_evidence(images[:8], labels[:8], names[:2], text[:2], 100.0, 0.5, seed=1) is None
+    assert fit_evidence(images, labels, names, text, 100.0, (0.5, 0.0), seed=1) is None  # zero-shot is perfect
+    assert fit_evidence(images[:8], labels[:8], names[:2], text[:2], 100.0, (0.5, 0.0), seed=1) is None
+
+
+def test_an_image_is_left_out_of_its_own_class_and_a_class_of_all() -> None:
+    text, images, labels = features(4, seed=1)
+    names = tuple(NAMES[:KNOWN])
+    seen = labels < KNOWN
+    images, labels, text = images[seen], labels[seen], text[:KNOWN]
+    found = fit_evidence(images, labels, names, text, 100.0, (0.5, 0.0), seed=1)
+    assert found is not None
+    corrections, unknown = found.left_out(images, labels)
+    z, densities = images[:, 0], found.densities
+    whole = densities.discriminant(densities.means)(z)
+    for i in (0, 5, 63):
+        means, own = densities.means.clone(), labels[i]
+        others = (labels == own) & (torch.arange(len(labels)) != i)
+        means[own] = images[others].flatten(0, 1).mean(dim=0)
+        expected = found.factor * (densities.discriminant(means)(z[[i]]) - whole[[i]])[0]
+        torch.testing.assert_close(corrections[i], expected, rtol=1e-3, atol=1e-4)
+    without = densities.discriminant(densities.means - densities.errors())(z)
+    gaps = found.factor * (without - without.mean(dim=1, keepdim=True))
+    torch.testing.assert_close(unknown - unknown.mean(dim=1, keepdim=True), gaps, rtol=1e-3, atol=1e-4)
+    # It takes from the image's own class, and with every class known by its name alone it says less of any.
+    assert (corrections.sum(dim=1) <= 0).float().mean() > 0.9
+    assert unknown.std(dim=1).mean() < found.factor * whole.std(dim=1).mean()
+
+
+@pytest.mark.parametrize("shots", [1, 2])
+def test_none_where_images_say_nothing_of_their_spread(shots: int) -> None:
+    text, images, labels = features(shots, seed=1)
+    assert fit_evidence(images[:, :1], labels, tuple(NAMES), text, 100.0, (0.5, 0.0), seed=1) is None
+
+
+def test_zero_shot_weights_beside_it(world: Any) -> None:
+    model, table = trained(world, 0.5), world[0]
+    assert model.evidence is not None
+    zero_shot, plain = table.encode_text(NAMES), model.text_weights(NAMES)
+    mixed = replace(model.evidence, zero_shot=0.5).added(plain, NAMES, zero_shot)
+    added = replace(model.evidence, zero_shot=0.0).added(plain, NAMES, zero_shot) - plain
+    torch.testing.assert_close(mixed, 0.5 * plain + 0.5 * zero_shot + added)
+    wide = replace(model.evidence, zero_shot=0.5).added(torch.cat([plain, plain], dim=1), NAMES, zero_shot)
+    torch.testing.assert_close(wide[:, :DIM], 0.5 * plain)  # the frozen tower's features come second
+    torch.testing.assert_close(wide[:, DIM:], mixed)
 
 
 def test_the_constant_direction() -> None:

@@ -41,8 +41,11 @@ def base_to_new(document: dict[str, Any]) -> str:
     rows = [row for row in document["summary"] if row["domain"] == home]
     if not rows:
         raise ValueError(f"the results have no summary rows for domain {home!r}")
-    lines = [[named(row["host"], row["ogen"]), *scores_of(row)] for row in rows]
-    body = table(["method", *COLUMNS.values()], lines)
+    lines = [
+        [named(row["host"], row["ogen"], row.get("control", "")), *scores_of(row), plus_minus(row["ausuc"])]
+        for row in rows
+    ]
+    body = table(["method", *COLUMNS.values(), "AUSUC"], lines)
     backbone = card["backbone"]
     tested = f", trained and tested on {home}" if home else ""
     known = ""

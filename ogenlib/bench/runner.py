@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from tqdm import tqdm
 
 from ogenlib.anchors.source import AnchorSource
@@ -285,7 +286,14 @@ def _competing(shared: _Shared, model: Host, images: _Training, run: _Run) -> Co
     zero_shot = build("zero_shot", shared.clip, planned.known, templates=list(planned.source.templates))
     bank = images.of(model.uses_cached_features).select(planned.known)
     own = predict_logits(model, bank, planned.known)
-    unknown = predict_logits(zero_shot, images.features.select(planned.known), planned.known)
+    features = images.features.select(planned.known)
+    unknown = predict_logits(zero_shot, features, planned.known)
+    if isinstance(model, OGEN) and model.evidence is not None:
+        # It has seen these images; of test images it will not have.
+        frozen = F.normalize(features.features.float(), dim=-1)
+        added = model.evidence.left_out(frozen, features.labels)
+        scale = float(shared.clip.logit_scale)
+        own, unknown = own + scale * added[0].cpu(), unknown + scale * added[1].cpu()
 
     def constant(unknown: torch.Tensor) -> float | None:
         return episodic_constant(own, unknown, bank.labels.cpu(), torch.Generator().manual_seed(run.seed))

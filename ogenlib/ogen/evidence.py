@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ogenlib.generators.density import ClassDensities, Discriminant, every_view, fit_densities
+from ogenlib.generators.density import ClassDensities, Discriminant, NoSpread, every_view, fit_densities
 from ogenlib.generators.episodes import EvidenceSettings, choose_evidence
 
 RIDGE = 1e-3  # of the covariance whose inverse the constant direction needs, as a share of its trace over D
@@ -69,6 +69,27 @@ class Evidence:
         found, middle = self.densities.discriminant(means), self._middle
         return self.factor * (found.weights - middle.weights + (found.bias - middle.bias)[:, None] * self.constant)
 
+    def left_out(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """What evidence that had not seen a training image would add to cosines with it, in its first view.
+
+        Args:
+            features: `(N, V, D)` unit vectors of the training images; labels: `(N,)`, indices into `names`.
+
+        Returns:
+            What `(N, C)` to add to the cosines that have the evidence in them already, for the image is left out of
+            the mean of its own class; and what `(N, C)` to add to zero-shot cosines if each class had no images.
+        """
+        z, means = features[:, 0], self.densities.means
+        without = means - self.densities.errors()
+        count = torch.bincount(labels, minlength=len(means)).to(means)[labels, None]
+        others = (count * means[labels] - features.mean(dim=1)) / (count - 1).clamp(min=1)
+        own = self.densities.discriminant(torch.where(count > 1, others, without[labels]))
+        known = self.densities.discriminant(means)
+        change = ((own.weights - known.weights[labels]) * z).sum(dim=1) + own.bias - known.bias[labels]
+        unknown = self.densities.discriminant(without)(z) - (z @ self._middle.weights + self._middle.bias)[:, None]
+        corrected = F.one_hot(labels, len(means)).to(z) * change[:, None]
+        return self.factor * corrected, self.factor * unknown
+
     @cached_property
     def _middle(self) -> Discriminant:
         """The mean over the known classes, taken away from all: it says nothing of any class, and is large."""
@@ -85,7 +106,7 @@ def fit_evidence(
     shares: tuple[float, float],
     seed: int,
 ) -> Evidence | None:
-    """Evidence from the training images; None where the episodes find that it does not help, or too few images.
+    """Evidence from the training images; None where the episodes find that it does not help, or for too few images.
 
     Args:
         features: `(N, V, D)` of the frozen image tower; labels: `(N,)`, indices into `names`.
@@ -96,7 +117,10 @@ def fit_evidence(
         seed: of the episodes.
     """
     images = F.normalize(features.float(), dim=-1)
-    chosen = choose_evidence(images, labels, embeddings, logit_scale, torch.Generator().manual_seed(seed))
+    try:
+        chosen = choose_evidence(images, labels, embeddings, logit_scale, torch.Generator().manual_seed(seed))
+    except NoSpread:  # in an episode a class may be left with one image
+        return None
     if not chosen.weight:
         return None
     densities = fit_densities(images, labels, embeddings, shrinkage=chosen.shrinkage)
