@@ -46,7 +46,6 @@ from ogenlib.train.loop import fit
 SCHEMA = "ogenlib.ogen-evidence/1"
 SHARES = tuple((evidence, zero_shot) for zero_shot in (0.0, 0.25, 0.5) for evidence in (0.25, 0.5, 0.75, 1.0))
 PROMPTS, ADAPTERS = ("coop",), ("text_adapter", "taskres")
-MORE_PROMPTS, MORE_ADAPTERS = ("kgcoop",), ("clip_adapter", "tip_adapter_f", "cross_modal")  # to choose on
 SCORES = ("base", "new", "H", "joint_base", "joint_new", "joint_H", "ausuc", "gate_auroc", "best_joint_H")
 KL_WEIGHTS = {"choose": (0.3,), "real": (0.3, 1.0), "emoji": (0.3, 1.0), "hosts": (0.3,)}
 SEEDS = tuple(range(1, 11))
@@ -169,15 +168,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         hosts = PROMPTS if args.study == "emoji" else [name for name in compared_hosts() if method(name).info.ogen]
         cells = [(host, by_seed[seed], seed, shares, kl_weights) for seed in seeds for host in hosts]
     else:
-        choosing = args.study == "choose"
-        tasks = selection_tasks(args.features) if choosing else real_tasks(args.features)
-        prompts = PROMPTS + MORE_PROMPTS  # a table of features has no text tower to prompt
-        adapters = ADAPTERS + (MORE_ADAPTERS if choosing else ())
+        tasks = selection_tasks(args.features) if args.study == "choose" else real_tasks(args.features)
         cells = [
             (host, task, seed, shares, kl_weights)
             for seed in seeds
             for task in tasks
-            for host in (adapters if task.pixels is None else prompts + adapters)
+            for host in (*(PROMPTS if task.pixels is not None else ()), *ADAPTERS)  # features have no text tower
         ]
 
     def decides(name: str, task: StudyTask, seed: int, shares: Shares, weights: Sequence[float]) -> tuple[Any, ...]:

@@ -58,22 +58,54 @@ def reported(document: dict[str, Any]) -> str:
     return body + f"\nSeeds {seeds_of(document)}. OGEN over the best control: " + ". ".join(said) + ".\n"
 
 
+def hosts(document: dict[str, Any]) -> str:
+    """Every host alone, its best control, and OGEN: on noto, and what OGEN adds on the other icon sets."""
+    lines, gained = [], {score: 0 for score in COMPARED}
+    for host, rows in grouped(document["rows"], "host").items():
+        near, others = ([row for row in rows if (row["domain"] == "noto") == home] for home in (True, False))
+        cells = []
+        for score in COMPARED:
+            means = _means(near, score)
+            best, change, p = _gain(near, OURS, score)
+            values = (mean(means[variant].values()) for variant in ("host alone", best, OURS))
+            cells += [" / ".join(map(number, values)), f"{difference(change)} ({p:.1g})"]
+            gained[score] += change > 0
+        lines.append([METHOD_NAMES[host], *cells, difference(_gain(others, OURS, "joint_H")[1])])
+    header = [f"{COLUMNS[score]}{more}" for score in COMPARED for more in ("", ": OGEN adds")]
+    said = ", ".join(f"{count} in {COLUMNS[score]}" for score, count in gained.items())
+    return (
+        table(["on noto", *header, "joint H, other sets: OGEN adds"], lines)
+        + f"\nHost alone / its best control / OGEN; seeds {seeds_of(document)}. OGEN adds to the best of four "
+        "controls by the mean of the score, the host alone among them (p of a paired t-test). "
+        f"Of {len(lines)} hosts above it: {said}.\n"
+    )
+
+
 def _over_best(rows: Sequence[Mapping[str, Any]], ours: str, score: str) -> str:
-    """The difference to the control of the largest mean, paired over the seeds; domains of a seed are averaged."""
-    by_variant = {
+    best, change, p = _gain(rows, ours, score)
+    return f"{COLUMNS[score]} {difference(change)} (p {p:.1g}, over {NAMES.get(best, best)})"
+
+
+def _gain(rows: Sequence[Mapping[str, Any]], ours: str, score: str) -> tuple[str, float, float]:
+    """The control of the largest mean, the difference to it, and p, paired over the seeds."""
+    means = _means(rows, score)
+    best = max((control for control in CONTROLS if control in means), key=lambda control: mean(means[control].values()))
+    seeds = sorted(means[ours])
+    a, b = ([means[variant][seed] for seed in seeds] for variant in (ours, best))
+    return best, mean(a) - mean(b), float(ttest_rel(a, b).pvalue) if len(seeds) > 1 else float("nan")
+
+
+def _means(rows: Sequence[Mapping[str, Any]], score: str) -> dict[str, dict[int, float]]:
+    """Of each variant and seed, domains averaged."""
+    return {
         variant: {seed: mean(row[score] for row in own) for seed, own in grouped(group, "seed").items()}
         for variant, group in grouped(rows, "variant").items()
     }
-    best = max((c for c in CONTROLS if c in by_variant), key=lambda control: mean(by_variant[control].values()))
-    seeds = sorted(by_variant[ours])
-    a, b = ([by_variant[variant][seed] for seed in seeds] for variant in (ours, best))
-    change = mean(a) - mean(b)
-    p = float(ttest_rel(a, b).pvalue) if len(seeds) > 1 else float("nan")
-    return f"{COLUMNS[score]} {difference(change)} (p {p:.1g}, over {NAMES.get(best, best)})"
 
 
 BLOCKS = {
     "ogen-evidence-choose": ("ogen-evidence-choose.json", chosen),
     "ogen-evidence-real": ("ogen-evidence-real.json", reported),
     "ogen-evidence-emoji": ("ogen-evidence-emoji.json", reported),
+    "hosts-controls": ("ogen-evidence-hosts.json", hosts),
 }

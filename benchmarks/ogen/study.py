@@ -10,14 +10,15 @@
 
 `search`, `pixels` (hosts that change the image side) and `hosts` (hosts that lose little by themselves) run on tasks
 that no table reports (`ogen/tasks.selection_tasks`); the others run the reported ones once with what those chose.
-Finished rows of an interrupted run are kept in `--work` and read again.
+Finished rows of an interrupted run are kept in `--work` and read again. All rows are without OGEN's evidence, which
+`ogen/evidence.py` measures.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,11 @@ def make_host(variant: Variant, task: StudyTask) -> Host:
     )
 
 
+def without_evidence(variant: Variant) -> Variant:
+    """These studies ask what training does, and what OGEN's evidence adds comes in after it (`ogen/evidence.py`)."""
+    return variant if variant.ogen is None else replace(variant, ogen={"evidence": 0.0, **variant.ogen})
+
+
 def run_one(
     variant: Variant,
     task: StudyTask,
@@ -91,7 +97,7 @@ def run_one(
 
     ``seconds`` are those of the epochs, ``seconds_fit`` those of preparation, epochs and what is measured after them.
     """
-    host = make_host(variant, task)
+    host = make_host(without_evidence(variant), task)
     bank, test = task.banks(host)
     train = {} if train is None else train
     near = test.of_domain(test.domains[0])
