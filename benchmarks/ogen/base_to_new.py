@@ -115,7 +115,7 @@ def draw_stacking(document: dict[str, Any], axes: Any) -> None:
         axes.plot(base, new, color=colour, linewidth=width, label=named(*variant), zorder=2 + index)
         if stacked.zero is not None:
             axes.plot(*[[one] for one in stacked.zero], marker="o", markersize=6, color=colour, zorder=20 + index)
-    axes.set_title("all names compete; the line: any constant between base and new", fontsize=9.5, loc="left")
+    axes.set_title("all names compete; line: at any constant, dot: at none", fontsize=9, loc="left")
     axes.set_xlabel("joint accuracy on base, %")
     axes.set_ylabel("on new, %")
     axes.set_xlim(left=0)
