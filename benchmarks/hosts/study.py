@@ -32,6 +32,7 @@ from ogenlib.utils.documents import write_json
 
 SCHEMA = "ogenlib.hosts/1"
 HOME, OTHERS = "noto", "other sets"
+CONTROL = "control"  # of a method alone: zero-shot for names without images
 EPOCHS, PIXEL_EPOCHS, COCOOP_EPOCHS = 50, 10, 5
 
 
@@ -75,6 +76,8 @@ def gains(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         for domain in (HOME, OTHERS):
             means: list[Score] = []
             for (host, variant, value), runs in grouped(own, "host", "variant", unit).items():
+                if variant == CONTROL:
+                    continue
                 means.append({"host": host, "ogen": variant == "ogenlib", "domain": domain, "seed": value})
                 means[-1].update(mean_scores([run["domains"][domain] for run in runs]))
             for host, pair in grouped(means, "host").items():

@@ -6,7 +6,8 @@ from typing import Any
 
 from benchmarks.common.groups import grouped
 from benchmarks.common.markdown import COLUMNS, difference, named, number, over_seeds, plus_minus, scores_of, table
-from benchmarks.hosts.study import HOME, OTHERS
+from benchmarks.hosts.study import CONTROL, HOME, OTHERS
+from ogenlib.utils.variant import ZERO_SHOT
 
 
 def categories(document: dict[str, Any]) -> str:
@@ -51,7 +52,8 @@ def scores(document: dict[str, Any], family: str) -> str:
             _gain(added[host, domain, metric]) if ogen else ""
             for domain, metric in ((HOME, "H"), (HOME, "joint_H"), (OTHERS, "H"))
         ]
-        lines.append([named(host, ogen), *scores_of(near), plus_minus(far["H"]), *gain])
+        control = ZERO_SHOT if variant == CONTROL else ""
+        lines.append([named(host, ogen, control), *scores_of(near), plus_minus(far["H"]), *gain])
     gains = ("OGEN adds to H", "to joint H", "to H, other sets")
     header = ["on noto", *COLUMNS.values(), "H, other sets", *gains]
     pairs = next((g for g in document["gains"] if g["family"] == family), None)

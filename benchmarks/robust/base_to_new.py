@@ -22,13 +22,15 @@ from benchmarks.common.kept_rows import kept_rows
 from benchmarks.common.options import add_names, add_number, add_seeds, add_training, add_work, parser_of, part
 from benchmarks.common.places import RESULTS
 from benchmarks.common.results_file import write_results
-from benchmarks.hosts.study import datasets_card, gains, host_variants, with_other_sets
+from benchmarks.hosts.study import CONTROL, datasets_card, gains, host_variants, with_other_sets
 from benchmarks.ogen.study import Variant, make_host, of_task, row_of, summarize
 from benchmarks.ogen.tasks import TAG_SETS, StudyTask, emoji_tasks, tag_task, task_card
 from benchmarks.robust.rates import EPOCHS, PRECISION, RATES, chosen_rates, rate_of
 from benchmarks.robust.world import KnownPixels, Seen, encoded, trained
+from ogenlib import evaluate
+from ogenlib.bench.protocols.parts.controls import without_images_by_zero_shot
 from ogenlib.data import PixelBank
-from ogenlib.evaluate import scores as evaluate
+from ogenlib.hosts import build
 from ogenlib.towers import load_backbone
 
 SCHEMA = "ogenlib.robust-base-to-new/1"
@@ -60,16 +62,28 @@ def run_one(
     precision: str,
     settings: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Train and test once; scores of each test domain."""
+    """Train and test once; scores of each test domain, and of a method alone those of its control besides.
+
+    The control has the method's logits for base names and zero-shot ones for new names.
+    """
     host = make_host(variant, task)
     began, seconds = time.perf_counter(), 0.0
     if host.trainable():
         bank = KnownPixels.of(pixels[0], task.bank)
         trained(host, bank, precision, epochs=epochs, seed=seed, **settings)
         seconds = time.perf_counter() - began
-    seen = encoded(host, task.test, pixels[1], precision)
-    outcome = evaluate.base_to_new(Seen(host), seen, task.split)
-    return row_of(variant, task, seed, epochs, host, outcome, began, **settings, seconds_fit=seconds)
+    data = evaluate.of_split(task.test, task.split)
+    names = (*task.split.base, *task.split.new)
+    seen = evaluate.of_split(encoded(host, task.test, pixels[1], precision), task.split)
+    logits = evaluate.predict_logits(Seen(host), seen, names)
+    outcome = evaluate.split_scores(logits, seen, task.split)
+    row = row_of(variant, task, seed, epochs, host, outcome, began, **settings, seconds_fit=seconds)
+    if variant.ogen is not None or not host.trainable():
+        return row
+    zero = build("zero_shot", task.clip, task.split.base, templates=list(task.templates))
+    mixed = without_images_by_zero_shot(logits, evaluate.predict_logits(zero, data, names), len(task.split.base))
+    control = evaluate.split_scores(mixed, seen, task.split)
+    return {**row, "control": row_of(variant, task, seed, epochs, host, control, began)["domains"]}
 
 
 def run_all(
@@ -85,6 +99,12 @@ def run_all(
         return run_one(variant, task, pixels_of(task), seed, args.epochs, args.precision, rate_of(variant.host, rates))
 
     return kept_rows(cells, args.work, decides, train, prefix="new-", about="base-to-new")
+
+
+def apart(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row, and behind it that of its control."""
+    own = {key: value for key, value in row.items() if key != "control"}
+    return [own, *([{**own, "variant": CONTROL, "domains": row["control"]}] if "control" in row else [])]
 
 
 def some_selection_tasks(count: int) -> list[StudyTask]:
@@ -133,6 +153,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = run_all(part(cells, args.part), args, rates)
     if args.part is not None:
         return
+    rows = [one for row in rows for one in apart(row)]
     if not choose:
         rows = [with_other_sets(row) for row in rows]
     cards = {task.name: task_card(task) if choose else datasets_card(task) for task in tasks}
