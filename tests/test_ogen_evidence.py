@@ -245,3 +245,24 @@ def test_a_host_that_moves_the_image_side_has_it_on_the_frozen_features(clip: Ba
     assert torch.equal(predict_logits(again, images, names), predict_logits(model, images, names))
     with pytest.raises(ValueError, match="frozen image tower"):
         og.export_head(model, tmp_path / "head")
+
+
+@pytest.mark.parametrize("host", ["tip_adapter_f", "clip_adapter"])
+def test_a_host_with_logits_of_its_own_keeps_them_and_has_it_beside(host: str, world: Any, tmp_path: Path) -> None:
+    table, train, test = world
+    model = og.OGEN(build(host, table, NAMES[:KNOWN], templates="{}"), unknown=NAMES[KNOWN:], evidence=0.5, **QUICK)
+    og.fit(model, train, epochs=1, seed=1)
+    assert model.own_logits and model.evidence is not None
+    z, scale = F.normalize(test.features[:, 0].float(), dim=-1), float(table.logit_scale)
+    own = model.host.logits(z, model.text_weights(NAMES))
+    added = scale * z @ model.evidence.vectors(NAMES, table.encode_text(NAMES)).T
+    torch.testing.assert_close(predict_logits(model, test, NAMES), own + added, rtol=1e-4, atol=1e-4)
+    model.save(tmp_path / "run")
+    assert torch.equal(
+        predict_logits(load_run(tmp_path / "run", clip=table), test, NAMES), predict_logits(model, test, NAMES)
+    )
+    mixed = replace(model.evidence, zero_shot=0.5)
+    object.__setattr__(model, "evidence", mixed)
+    zero_shot = scale * z @ table.encode_text(NAMES).T
+    expected = 0.5 * own + 0.5 * zero_shot + added
+    torch.testing.assert_close(predict_logits(model, test, NAMES), expected, rtol=1e-4, atol=1e-4)

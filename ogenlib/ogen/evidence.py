@@ -53,8 +53,12 @@ class Evidence:
             embeddings: `(C, D)` zero-shot weights of the names.
         """
         missing = weights.shape[-1] - embeddings.shape[-1]
-        both = self.zero_shot * embeddings + self.vectors(names, embeddings)
-        return (1 - self.zero_shot) * weights + F.pad(both, (missing, 0)).to(weights)
+        beside = F.pad(self.beside(names, embeddings), (missing, 0))
+        return (1 - self.zero_shot) * weights + beside.to(weights)
+
+    def beside(self, names: Sequence[str], embeddings: Tensor) -> Tensor:
+        """`(C, D)`, what is added to the host's part of class weights: zero-shot's share, and the evidence."""
+        return self.zero_shot * embeddings + self.vectors(names, embeddings)
 
     def vectors(self, names: Sequence[str], embeddings: Tensor) -> Tensor:
         """What class weights of any names `(C, D)` become more by.

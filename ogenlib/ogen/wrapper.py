@@ -134,19 +134,25 @@ class OGEN(Host):
         """The host's, mixed with zero-shot ones (`zero_shot_share`) for names it has no images of.
 
         With `frozen_images` they are `(C, 2 D)` and zero where they meet the features that a name is not scored on.
-        With `evidence` they are no unit rows: what densities say of a class is in them.
+        With `evidence` they are no unit rows: what densities say of a class is in them. Of a host whose logits are more
+        than scaled cosines they are `(C, 2 D)`, what the evidence adds behind the host's own.
         """
         weights = self.text_weights(names, z)
         if self.evidence is None:
             return weights
         chosen = self.names if names is None else tuple(names)
+        if self.own_logits:
+            return torch.cat([weights, self.evidence.beside(chosen, self.anchor(chosen)).to(weights)], dim=-1)
         return self.evidence.added(weights, chosen, self.anchor(chosen))
 
     def text_weights(self, names: Sequence[str] | None = None, z: Tensor | None = None) -> Tensor:
         return self.scoring.class_weights(self.names if names is None else tuple(names), z)
 
     def logits(self, z: Tensor, w: Tensor) -> Tensor:
-        return self.host.logits(z, w)
+        if self.evidence is None or not self.own_logits or w.shape[-1] == z.shape[-1]:
+            return self.host.logits(z, w)
+        own, beside = w.split(z.shape[-1], dim=-1)
+        return (1 - self.evidence.zero_shot) * self.host.logits(z, own) + Host.logits(self.host, z, beside)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The host's parameters, and the generator's where it trains along."""
