@@ -10,6 +10,7 @@ from ogenlib.report import format as report
 from ogenlib.utils.variant import words_of
 
 COLUMNS = {"base": "base", "new": "new", "H": "H", "joint_H": "joint H"}  # of tables, with their headings
+MEASURES = {**COLUMNS, "ausuc": "AUSUC", "gate_auroc": "gate AUROC"}  # of tables with every measure
 
 
 def in_a_line(title: str) -> str:
@@ -61,9 +62,9 @@ def plus_minus(value: object, write: Callable[[Any], str] = report.number) -> st
     return _hyphens(report.plus_minus(value, write))
 
 
-def scores_of(entry: Mapping[str, Any]) -> list[str]:
-    """The cells of `COLUMNS`."""
-    return [plus_minus(entry[score]) for score in COLUMNS]
+def scores_of(entry: Mapping[str, Any], columns: Iterable[str] = COLUMNS) -> list[str]:
+    """The cells of these columns."""
+    return [plus_minus(entry[score]) for score in columns]
 
 
 def over_seeds(document: Mapping[str, Any], what: str = "Means", more: str = "") -> str:

@@ -22,7 +22,7 @@ from benchmarks.common.child import said_by
 from benchmarks.common.groups import grouped
 from benchmarks.common.options import add_names, add_number, add_seeds, add_work, parser_of, part
 from benchmarks.common.results_file import read_results, write_results
-from benchmarks.ogen.study import Variant, mean_scores, run_all, summarize
+from benchmarks.ogen.study import CONTROL, Variant, mean_scores, run_all, summarize
 from benchmarks.ogen.tasks import StudyTask, emoji_tasks, task_card
 from ogenlib.data.emoji import emoji_datasets
 from ogenlib.hosts import METHODS, method
@@ -32,7 +32,6 @@ from ogenlib.utils.documents import write_json
 
 SCHEMA = "ogenlib.hosts/1"
 HOME, OTHERS = "noto", "other sets"
-CONTROL = "control"  # of a method alone: zero-shot for names without images
 EPOCHS, PIXEL_EPOCHS, COCOOP_EPOCHS = 50, 10, 5
 
 
@@ -76,7 +75,7 @@ def gains(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         for domain in (HOME, OTHERS):
             means: list[Score] = []
             for (host, variant, value), runs in grouped(own, "host", "variant", unit).items():
-                if variant == CONTROL:
+                if variant.endswith(CONTROL):
                     continue
                 means.append({"host": host, "ogen": variant == "ogenlib", "domain": domain, "seed": value})
                 means[-1].update(mean_scores([run["domains"][domain] for run in runs]))

@@ -6,7 +6,8 @@ from typing import Any
 
 from benchmarks.common.groups import grouped
 from benchmarks.common.markdown import COLUMNS, difference, named, number, over_seeds, plus_minus, scores_of, table
-from benchmarks.hosts.study import CONTROL, HOME, OTHERS
+from benchmarks.hosts.study import HOME, OTHERS
+from benchmarks.ogen.study import CONTROL
 from ogenlib.utils.variant import ZERO_SHOT
 
 
@@ -52,7 +53,7 @@ def scores(document: dict[str, Any], family: str) -> str:
             _gain(added[host, domain, metric]) if ogen else ""
             for domain, metric in ((HOME, "H"), (HOME, "joint_H"), (OTHERS, "H"))
         ]
-        control = ZERO_SHOT if variant == CONTROL else ""
+        control = ZERO_SHOT if variant.endswith(CONTROL) else ""
         lines.append([named(host, ogen, control), *scores_of(near), plus_minus(far["H"]), *gain])
     gains = ("OGEN adds to H", "to joint H", "to H, other sets")
     header = ["on noto", *COLUMNS.values(), "H, other sets", *gains]

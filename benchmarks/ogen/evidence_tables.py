@@ -9,9 +9,8 @@ from typing import Any
 from scipy.stats import ttest_rel
 
 from benchmarks.common.groups import grouped
-from benchmarks.common.markdown import METHOD_NAMES, difference, number, plus_minus, seeds_of, table
+from benchmarks.common.markdown import MEASURES, METHOD_NAMES, difference, number, plus_minus, seeds_of, table
 
-COLUMNS = {"base": "base", "new": "new", "H": "H", "joint_H": "joint H", "ausuc": "AUSUC", "gate_auroc": "gate AUROC"}
 FAMILIES = {"dtd": "DTD", "stanford_cars": "Stanford Cars", "emoji": "emoji-categories"}
 CONTROLS = ("host alone", "control", "KL 0.3", "KL 0.3, control", "KL 1", "KL 1, control")  # without a generator
 OURS = "OGEN"
@@ -30,11 +29,11 @@ def chosen(document: dict[str, Any]) -> str:
     for host, entries in grouped(document["summary"], "host").items():
         for variant in variants:
             own = [entry for entry in entries if entry["variant"] == variant]
-            values = [mean(entry[score][0] for entry in own) for score in COLUMNS]
+            values = [mean(entry[score][0] for entry in own) for score in MEASURES]
             lines.append([f"{METHOD_NAMES[host]}: {NAMES.get(variant, variant)}", *map(number, values)])
     families = ", ".join(dict.fromkeys(entry["family"] for entry in document["summary"]))
     more = f"\nMeans over the families (CoOp has those of drawings only): {families}. Seeds {seeds_of(document)}.\n"
-    return table(["", *COLUMNS.values()], lines) + more
+    return table(["", *MEASURES.values()], lines) + more
 
 
 def reported(document: dict[str, Any]) -> str:
@@ -46,7 +45,7 @@ def reported(document: dict[str, Any]) -> str:
         where = f"{FAMILIES[family]}, {METHOD_NAMES[host]}"
         for entry in shown:
             name = NAMES.get(entry["variant"], entry["variant"])
-            lines.append([f"{where}: {name}", *(plus_minus(entry[score]) for score in COLUMNS)])
+            lines.append([f"{where}: {name}", *(plus_minus(entry[score]) for score in MEASURES)])
         rows = [row for row in document["rows"] if (row["host"], row["family"]) == (host, family)]
         near = [row for row in rows if row["domain"] == home or family != "emoji"]
         said.append(f"{where}: " + "; ".join(_over_best(near, OURS, score) for score in COMPARED))
@@ -54,7 +53,7 @@ def reported(document: dict[str, Any]) -> str:
         if others:
             compared = "; ".join(_over_best(others, OURS, score) for score in COMPARED)
             said.append(f"the mean of the other icon sets: {compared}")
-    body = table(["", *COLUMNS.values()], lines)
+    body = table(["", *MEASURES.values()], lines)
     return body + f"\nSeeds {seeds_of(document)}. OGEN over the best control: " + ". ".join(said) + ".\n"
 
 
@@ -71,8 +70,8 @@ def hosts(document: dict[str, Any]) -> str:
             cells += [" / ".join(map(number, values)), f"{difference(change)} ({p:.1g})"]
             gained[score] += change > 0
         lines.append([METHOD_NAMES[host], *cells, difference(_gain(others, OURS, "joint_H")[1])])
-    header = [f"{COLUMNS[score]}{more}" for score in COMPARED for more in ("", ": OGEN adds")]
-    said = ", ".join(f"{count} in {COLUMNS[score]}" for score, count in gained.items())
+    header = [f"{MEASURES[score]}{more}" for score in COMPARED for more in ("", ": OGEN adds")]
+    said = ", ".join(f"{count} in {MEASURES[score]}" for score, count in gained.items())
     return (
         table(["on noto", *header, "joint H, other sets: OGEN adds"], lines)
         + f"\nHost alone / its best control / OGEN; seeds {seeds_of(document)}. OGEN adds to the best of four "
@@ -83,7 +82,7 @@ def hosts(document: dict[str, Any]) -> str:
 
 def _over_best(rows: Sequence[Mapping[str, Any]], ours: str, score: str) -> str:
     best, change, p = _gain(rows, ours, score)
-    return f"{COLUMNS[score]} {difference(change)} (p {p:.1g}, over {NAMES.get(best, best)})"
+    return f"{MEASURES[score]} {difference(change)} (p {p:.1g}, over {NAMES.get(best, best)})"
 
 
 def _gain(rows: Sequence[Mapping[str, Any]], ours: str, score: str) -> tuple[str, float, float]:

@@ -23,22 +23,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from benchmarks.common.clip_features import DATASETS, add_option, file_hashes
 from benchmarks.common.kept_rows import kept_rows
 from benchmarks.common.options import SEEDS, add_work, parser_of
 from benchmarks.common.places import RESULTS
 from benchmarks.common.results_file import write_results
 from benchmarks.ogen.tasks import StudyTask, emoji_tasks, real_tasks, selection_tasks, task_card
-from ogenlib.evaluate import scores as evaluate
-from ogenlib.hosts import Host
+from ogenlib import evaluate
+from ogenlib.bench.protocols.parts.controls import without_images_by_zero_shot
+from ogenlib.hosts import Host, build
 from ogenlib.ogen.config import PRESETS
 from ogenlib.results import tables as results
-from ogenlib.results.types import Measures, SideMetric
+from ogenlib.results.types import Measures, Metric
 from ogenlib.runs.assembly import assemble
 from ogenlib.train.loop import fit
 
 SCHEMA = "ogenlib.study/1"
-SCORES: tuple[SideMetric, ...] = ("base", "new", "H", "joint_base", "joint_new", "joint_H")
+SCORES: tuple[Metric, ...] = (
+    "base", "new", "H", "joint_base", "joint_new", "joint_H", "ausuc", "gate_auroc",
+)  # fmt: skip
+CONTROL = ", control"  # behind a variant's name: names without images are scored by zero-shot
 PIXEL_HOSTS, PIXEL_EPOCHS = ("vpt", "ivlp"), 10
 ADAPTERS = ("taskres", "cross_modal", "clap", "clip_adapter")
 GENERATORS = {f"generator {g}": {"generator": g} for g in ("joint", "per-class", "released", "shift", "joint-shift")}
@@ -111,11 +117,43 @@ def run_one(
         history = fit(host, bank, epochs=epochs, seed=seed, measure=measure if curve else None, **train)
         seconds = sum(history.column("seconds"))
     seconds_fit = time.perf_counter() - began
-    outcome = evaluate.base_to_new(host, test, task.split)
+    seen = evaluate.of_split(test, task.split)
+    logits = evaluate.predict_logits(host, seen, (*task.split.base, *task.split.new))
+    outcome = evaluate.split_scores(logits, seen, task.split)
     row = row_of(variant, task, seed, epochs, host, outcome, seconds=seconds, seconds_fit=seconds_fit, began=began)
+    if has_control(variant, host):
+        row["control"] = control_domains(task, logits)
     if curve and history is not None:
         row["curve"] = {k: history.column(k) for k in ("epoch", "base", "new", "H", "joint_H")}
     return row
+
+
+def has_control(variant: Variant, host: Host) -> bool:
+    """A trained host alone has, and one that is held at zero-shot by KL and nothing else."""
+    plain = variant.ogen is None or variant.ogen.get("preset") == "zero-shot-kl"
+    return plain and bool(host.trainable())
+
+
+def control_domains(task: StudyTask, logits: Tensor) -> dict[str, dict[str, float]]:
+    """The scores in each domain if zero-shot scored the names without images, in place of these logits `(N, C)`."""
+    names, n_base = (*task.split.base, *task.split.new), len(task.split.base)
+    frozen = evaluate.of_split(task.test, task.split)
+    zero = build("zero_shot", task.clip, task.split.base, templates=list(task.templates))
+    mixed = without_images_by_zero_shot(logits, evaluate.predict_logits(zero, frozen, names), n_base)
+    return scored_domains(evaluate.split_scores(mixed, frozen, task.split))
+
+
+def scored_domains(outcome: evaluate.BaseToNew) -> dict[str, dict[str, float]]:
+    return {domain: {key: scores[key] for key in SCORES} for domain, scores in outcome.domains.items()}
+
+
+def apart(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row, and behind it that of its control, where it has one."""
+    own = {key: value for key, value in row.items() if key != "control"}
+    if "control" not in row:
+        return [own]
+    plain = {key: value for key, value in own.items() if key != "curve"}
+    return [own, {**plain, "variant": row["variant"] + CONTROL, "domains": row["control"]}]
 
 
 def row_of(
@@ -139,7 +177,7 @@ def row_of(
         **more,
         "seconds_all": time.perf_counter() - began,
         "parameters": trained_parameters(host),
-        "domains": {d: {k: s[k] for k in SCORES} for d, s in outcome.domains.items()},
+        "domains": scored_domains(outcome),
     }
 
 
@@ -155,7 +193,8 @@ def run_all(
     def decides(variant: Variant, task: StudyTask, seed: int, epochs: int) -> tuple[Any, ...]:
         return (*of_task(variant, task), seed, epochs, curve)
 
-    return kept_rows(cells, work, decides, partial(run_one, curve=curve))
+    rows = kept_rows(cells, work, decides, partial(run_one, curve=curve))
+    return [one for row in rows for one in apart(row)]
 
 
 def of_task(variant: Variant, task: StudyTask) -> tuple[Any, ...]:
@@ -383,7 +422,8 @@ def presets(_: Path | None, work: Path) -> tuple[list[dict[str, Any]], list[Stud
     def decides(variant: Variant, task: StudyTask, seed: int, epochs: int, train: Mapping[str, Any]) -> tuple[Any, ...]:
         return (*of_task(variant, task), seed, epochs, dict(train))
 
-    return kept_rows(cells, work, decides, run_one), [tasks[SEEDS[0]]]
+    rows = kept_rows(cells, work, decides, run_one)
+    return [one for row in rows for one in apart(row)], [tasks[SEEDS[0]]]
 
 
 STUDIES = {

@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks.common.groups import grouped
 from benchmarks.common.markdown import (
     COLUMNS,
+    MEASURES,
     METHOD_NAMES,
     difference,
     named,
@@ -18,7 +19,9 @@ from benchmarks.common.markdown import (
     table,
 )
 from benchmarks.ogen import evidence_tables
+from benchmarks.ogen.study import CONTROL
 
+KL_WEIGHTS = ("KL 0.1", "KL 0.3", "KL 1.0", "KL 3.0")
 ABLATION = ("host alone", "none", "generator", "teacher", "ogenlib")
 ABLATION_NAMES = {
     "none": "distillation from zero-shot", "generator": "+ generator", "teacher": "+ ALMT",
@@ -64,9 +67,10 @@ def emoji_main(document: dict[str, Any]) -> str:
     rows = [
         ("zero_shot", "zero-shot"),
         ("coop", "host alone"),
+        ("coop", "host alone" + CONTROL),
         ("kgcoop", "KgCoOp"),
         ("kgcoop", "KgCoOp, all names"),
-        *[("coop", f"KL {w}") for w in (0.3, 1.0, 3.0)],
+        *[("coop", f"KL {w}{control}") for w in (0.3, 1.0, 3.0) for control in ("", CONTROL)],
         ("coop", "ogenlib"),
         ("coop", "ogenlib, names held out"),
     ]
@@ -76,6 +80,7 @@ def emoji_main(document: dict[str, Any]) -> str:
         "ogenlib, names held out": "CoOp + OGEN, new names held out",
     }
     shown |= {f"KL {w}": f"CoOp + KL to zero-shot over all names, weight {w}" for w in (0.3, 1.0, 3.0)}
+    shown |= {variant + CONTROL: f"{name}; zero-shot for new names" for variant, name in shown.items()}
     others = sorted({e["domain"] for e in document["summary"]} - {"noto", ""})
     lines = []
     for host, variant in rows:
@@ -83,11 +88,11 @@ def emoji_main(document: dict[str, Any]) -> str:
         lines.append(
             [
                 shown.get(variant, variant),
-                *scores_of(entry),
+                *scores_of(entry, MEASURES),
                 *[number(find(document, host, variant, "emoji", d)["H"][0]) for d in others],
             ]
         )
-    header = ["on noto", *COLUMNS.values(), *[f"H, {d}" for d in others]]
+    header = ["on noto", *MEASURES.values(), *[f"H, {d}" for d in others]]
     return table(header, lines) + over_seeds(document)
 
 
@@ -108,8 +113,8 @@ def emoji_ablation(document: dict[str, Any]) -> str:
         for variant in ABLATION:
             alone = f"{_title('emoji')}: {METHOD_NAMES[host]} alone"
             scores = find(document, host, variant, "emoji", "noto")
-            lines.append([ABLATION_NAMES.get(variant, alone), *scores_of(scores)])
-    return table(["", *COLUMNS.values()], lines) + over_seeds(document)
+            lines.append([ABLATION_NAMES.get(variant, alone), *scores_of(scores, MEASURES)])
+    return table(["", *MEASURES.values()], lines) + over_seeds(document)
 
 
 def emoji_parts(document: dict[str, Any]) -> str:
@@ -119,12 +124,12 @@ def emoji_parts(document: dict[str, Any]) -> str:
     lines = [
         [
             name if name != "ogenlib" else "default: `text-only`, K 3, ALMT with m_max 9",
-            *scores_of(find(document, "coop", name, "emoji", "noto")),
+            *scores_of(find(document, "coop", name, "emoji", "noto"), MEASURES),
         ]
         for name in names
         if name == "ogenlib" or name.startswith(wanted[1:])
     ]
-    return table(["CoOp + OGEN on noto", *COLUMNS.values()], lines) + over_seeds(document)
+    return table(["CoOp + OGEN on noto", *MEASURES.values()], lines) + over_seeds(document)
 
 
 def real(document: dict[str, Any]) -> str:
@@ -132,14 +137,10 @@ def real(document: dict[str, Any]) -> str:
     lines = []
     for family in ("dtd", "stanford_cars"):
         entry = find(document, "zero_shot", "zero-shot", family)
-        lines.append([f"**{_title(family)}**: zero-shot", *scores_of(entry)])
+        lines.append([f"**{_title(family)}**: zero-shot", *scores_of(entry, MEASURES)])
         for host in ("text_adapter", "taskres"):
             for variant in (
-                "host alone",
-                "KL 0.1",
-                "KL 0.3",
-                "KL 1.0",
-                "KL 3.0",
+                *[plain + more for plain in ("host alone", *KL_WEIGHTS) for more in ("", CONTROL)],
                 "none",
                 "teacher",
                 "generator",
@@ -152,11 +153,13 @@ def real(document: dict[str, Any]) -> str:
                 "generator joint-shift",
             ):
                 entry = find(document, host, variant, family)
-                lines.append([f"{METHOD_NAMES[host]}{_real_name(variant)}", *scores_of(entry)])
-    return table(["", *COLUMNS.values()], lines) + over_seeds(document)
+                lines.append([f"{METHOD_NAMES[host]}{_real_name(variant)}", *scores_of(entry, MEASURES)])
+    return table(["", *MEASURES.values()], lines) + over_seeds(document)
 
 
 def _real_name(variant: str) -> str:
+    if variant.endswith(CONTROL):
+        return _real_name(variant.removesuffix(CONTROL)) + "; zero-shot for new names"
     if variant.startswith("KL"):
         return f" + KL to zero-shot over all names, weight {variant.removeprefix('KL ')}"
     if variant.startswith("generator "):

@@ -22,15 +22,13 @@ from benchmarks.common.kept_rows import kept_rows
 from benchmarks.common.options import add_names, add_number, add_seeds, add_training, add_work, parser_of, part
 from benchmarks.common.places import RESULTS
 from benchmarks.common.results_file import write_results
-from benchmarks.hosts.study import CONTROL, datasets_card, gains, host_variants, with_other_sets
-from benchmarks.ogen.study import Variant, make_host, of_task, row_of, summarize
+from benchmarks.hosts.study import datasets_card, gains, host_variants, with_other_sets
+from benchmarks.ogen.study import Variant, apart, control_domains, has_control, make_host, of_task, row_of, summarize
 from benchmarks.ogen.tasks import TAG_SETS, StudyTask, emoji_tasks, tag_task, task_card
 from benchmarks.robust.rates import EPOCHS, PRECISION, RATES, chosen_rates, rate_of
 from benchmarks.robust.world import KnownPixels, Seen, encoded, trained
 from ogenlib import evaluate
-from ogenlib.bench.protocols.parts.controls import without_images_by_zero_shot
 from ogenlib.data import PixelBank
-from ogenlib.hosts import build
 from ogenlib.towers import load_backbone
 
 SCHEMA = "ogenlib.robust-base-to-new/1"
@@ -72,18 +70,13 @@ def run_one(
         bank = KnownPixels.of(pixels[0], task.bank)
         trained(host, bank, precision, epochs=epochs, seed=seed, **settings)
         seconds = time.perf_counter() - began
-    data = evaluate.of_split(task.test, task.split)
-    names = (*task.split.base, *task.split.new)
     seen = evaluate.of_split(encoded(host, task.test, pixels[1], precision), task.split)
-    logits = evaluate.predict_logits(Seen(host), seen, names)
+    logits = evaluate.predict_logits(Seen(host), seen, (*task.split.base, *task.split.new))
     outcome = evaluate.split_scores(logits, seen, task.split)
     row = row_of(variant, task, seed, epochs, host, outcome, began, **settings, seconds_fit=seconds)
-    if variant.ogen is not None or not host.trainable():
-        return row
-    zero = build("zero_shot", task.clip, task.split.base, templates=list(task.templates))
-    mixed = without_images_by_zero_shot(logits, evaluate.predict_logits(zero, data, names), len(task.split.base))
-    control = evaluate.split_scores(mixed, seen, task.split)
-    return {**row, "control": row_of(variant, task, seed, epochs, host, control, began)["domains"]}
+    if has_control(variant, host):
+        row["control"] = control_domains(task, logits)
+    return row
 
 
 def run_all(
@@ -99,12 +92,6 @@ def run_all(
         return run_one(variant, task, pixels_of(task), seed, args.epochs, args.precision, rate_of(variant.host, rates))
 
     return kept_rows(cells, args.work, decides, train, prefix="new-", about="base-to-new")
-
-
-def apart(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row, and behind it that of its control."""
-    own = {key: value for key, value in row.items() if key != "control"}
-    return [own, *([{**own, "variant": CONTROL, "domains": row["control"]}] if "control" in row else [])]
 
 
 def some_selection_tasks(count: int) -> list[StudyTask]:
