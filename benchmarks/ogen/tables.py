@@ -76,7 +76,7 @@ def emoji_main(document: dict[str, Any]) -> str:
     ]
     shown = {
         "host alone": "CoOp",
-        "ogenlib": "**CoOp + OGEN**",
+        "ogenlib": "**CoOp + OGEN without evidence**",
         "ogenlib, names held out": "CoOp + OGEN, new names held out",
     }
     shown |= {f"KL {w}": f"CoOp + KL to zero-shot over all names, weight {w}" for w in (0.3, 1.0, 3.0)}
@@ -167,7 +167,7 @@ def _real_name(variant: str) -> str:
     return {
         "host alone": " alone",
         "none": " + OGEN without generator and teacher",
-        "ogenlib": " + OGEN",
+        "ogenlib": " + OGEN without evidence",
         "teacher": " + OGEN without generator",
         "generator": " + OGEN without teacher",
         "ogenlib, names held out": " + OGEN, new names held out",
