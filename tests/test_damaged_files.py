@@ -150,7 +150,7 @@ def make_evidence(folder: Path, clip: Backbone) -> None:
     chosen = EvidenceSettings(0.3, 0.5, 0.01, (40.5, 42.25))
     densities = fit_densities(unit(24), torch.arange(6).repeat_interleave(4), unit(6, 1))
     names = tuple(f"é {i}" for i in range(6))
-    save_evidence(Evidence(names, densities, unit(1, 5)[0], 0.125, 0.25, chosen), folder / "evidence.safetensors")
+    save_evidence(Evidence(names, densities, unit(1, 5)[0], 0.125, 0.25, 1.5, chosen), folder / "evidence.safetensors")
 
 
 def open_evidence(folder: Path, clip: Backbone) -> Any:

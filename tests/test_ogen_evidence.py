@@ -63,7 +63,7 @@ def test_logits_are_the_hosts_with_the_discriminant_added(world: Any) -> None:
     plain = trained(world, 0.0)
     assert plain.evidence is None and model.evidence is not None and model.evidence.chosen.weight > 0
     z = F.normalize(test.features[:, 0].float(), dim=-1)
-    added = predict_logits(model, test, NAMES) - predict_logits(plain, test, NAMES)
+    added = model.evidence.temperature * predict_logits(model, test, NAMES) - predict_logits(plain, test, NAMES)
     found, chosen = model.evidence.densities, model.evidence.chosen
     means = torch.cat([found.means, found.predict(table.encode_text(NAMES[KNOWN:]))])
     expected = 0.5 * chosen.weight * chosen.scale * found.discriminant(means)(z)
@@ -158,20 +158,20 @@ def test_an_image_is_left_out_of_its_own_class_and_a_class_of_all() -> None:
     found = fit_evidence(images, labels, names, text, 100.0, (0.5, 0.0), seed=1)
     assert found is not None
     corrections, unknown = found.left_out(images, labels)
-    z, densities = images[:, 0], found.densities
+    z, densities, scale = images[:, 0], found.densities, found.factor / found.temperature
     whole = densities.discriminant(densities.means)(z)
     for i in (0, 5, 63):
         means, own = densities.means.clone(), labels[i]
         others = (labels == own) & (torch.arange(len(labels)) != i)
         means[own] = images[others].flatten(0, 1).mean(dim=0)
-        expected = found.factor * (densities.discriminant(means)(z[[i]]) - whole[[i]])[0]
+        expected = scale * (densities.discriminant(means)(z[[i]]) - whole[[i]])[0]
         torch.testing.assert_close(corrections[i], expected, rtol=1e-3, atol=1e-4)
     without = densities.discriminant(densities.means - densities.errors())(z)
-    gaps = found.factor * (without - without.mean(dim=1, keepdim=True))
+    gaps = scale * (without - without.mean(dim=1, keepdim=True))
     torch.testing.assert_close(unknown - unknown.mean(dim=1, keepdim=True), gaps, rtol=1e-3, atol=1e-4)
     # It takes from the image's own class, and with every class known by its name alone it says less of any.
     assert (corrections.sum(dim=1) <= 0).float().mean() > 0.9
-    assert unknown.std(dim=1).mean() < found.factor * whole.std(dim=1).mean()
+    assert unknown.std(dim=1).mean() < scale * whole.std(dim=1).mean()
 
 
 @pytest.mark.parametrize("shots", [1, 2])
@@ -184,11 +184,12 @@ def test_zero_shot_weights_beside_it(world: Any) -> None:
     model, table = trained(world, 0.5), world[0]
     assert model.evidence is not None
     zero_shot, plain = table.encode_text(NAMES), model.text_weights(NAMES)
+    heat = model.evidence.temperature
     mixed = replace(model.evidence, zero_shot=0.5).added(plain, NAMES, zero_shot)
-    added = replace(model.evidence, zero_shot=0.0).added(plain, NAMES, zero_shot) - plain
-    torch.testing.assert_close(mixed, 0.5 * plain + 0.5 * zero_shot + added)
+    added = heat * replace(model.evidence, zero_shot=0.0).added(plain, NAMES, zero_shot) - plain
+    torch.testing.assert_close(heat * mixed, 0.5 * plain + 0.5 * zero_shot + added)
     wide = replace(model.evidence, zero_shot=0.5).added(torch.cat([plain, plain], dim=1), NAMES, zero_shot)
-    torch.testing.assert_close(wide[:, :DIM], 0.5 * plain)  # the frozen tower's features come second
+    torch.testing.assert_close(heat * wide[:, :DIM], 0.5 * plain)  # the frozen tower's features come second
     torch.testing.assert_close(wide[:, DIM:], mixed)
 
 
@@ -237,9 +238,10 @@ def test_a_host_that_moves_the_image_side_has_it_on_the_frozen_features(clip: Ba
     model, images = drawings(clip, "full_ft")
     names = [*model.names, *model.others]
     assert model.scoring.two_towers and model.evidence is not None
-    added = model.class_weights(names) - model.text_weights(names)
+    added = model.evidence.temperature * model.class_weights(names) - model.text_weights(names)
     half = clip.embed_dim
-    assert not added[:, :half].any() and added[:, half:].any(dim=1).all()
+    torch.testing.assert_close(added[:, :half], torch.zeros_like(added[:, :half]))
+    assert added[:, half:].any(dim=1).all()
     model.save(tmp_path / "run")
     again = load_run(tmp_path / "run", clip=clip)
     assert torch.equal(predict_logits(again, images, names), predict_logits(model, images, names))
@@ -256,7 +258,8 @@ def test_a_host_with_logits_of_its_own_keeps_them_and_has_it_beside(host: str, w
     z, scale = F.normalize(test.features[:, 0].float(), dim=-1), float(table.logit_scale)
     own = model.host.logits(z, model.text_weights(NAMES))
     added = scale * z @ model.evidence.vectors(NAMES, table.encode_text(NAMES)).T
-    torch.testing.assert_close(predict_logits(model, test, NAMES), own + added, rtol=1e-4, atol=1e-4)
+    heat = model.evidence.temperature
+    torch.testing.assert_close(heat * predict_logits(model, test, NAMES), own + added, rtol=1e-4, atol=1e-4)
     model.save(tmp_path / "run")
     assert torch.equal(
         predict_logits(load_run(tmp_path / "run", clip=table), test, NAMES), predict_logits(model, test, NAMES)
@@ -265,4 +268,11 @@ def test_a_host_with_logits_of_its_own_keeps_them_and_has_it_beside(host: str, w
     object.__setattr__(model, "evidence", mixed)
     zero_shot = scale * z @ table.encode_text(NAMES).T
     expected = 0.5 * own + 0.5 * zero_shot + added
-    torch.testing.assert_close(predict_logits(model, test, NAMES), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(heat * predict_logits(model, test, NAMES), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_logits_spread_as_the_hosts_do(world: Any) -> None:
+    model, test = trained(world, 0.5), world[2]
+    assert model.evidence is not None and model.evidence.temperature == 1 + 0.5 * model.evidence.chosen.weight
+    with_it, plain = (predict_logits(one, test, NAMES).std(dim=1).mean() for one in (model, trained(world, 0.0)))
+    assert 0.5 < with_it / plain < 1.5

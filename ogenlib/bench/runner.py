@@ -293,7 +293,8 @@ def _competing(shared: _Shared, model: Host, images: _Training, run: _Run) -> Co
         frozen = F.normalize(features.features.float(), dim=-1)
         added = model.evidence.left_out(frozen, features.labels)
         scale = float(shared.clip.logit_scale)
-        own, unknown = own + scale * added[0].cpu(), unknown + scale * added[1].cpu()
+        own = own + scale * added[0].cpu()
+        unknown = unknown / model.evidence.temperature + scale * added[1].cpu()
 
     def constant(unknown: torch.Tensor) -> float | None:
         return episodic_constant(own, unknown, bank.labels.cpu(), torch.Generator().manual_seed(run.seed))

@@ -34,6 +34,7 @@ class Evidence:
         constant: `(D,)`, its product with image features is nearly 1 for all of them.
         factor: of the discriminant in class weights: logits are cosines times the model's scale, exponentiated.
         zero_shot: share of the zero-shot weights in what the discriminant is added to; the rest are the host's.
+        temperature: what all logits are divided by, so that they spread about as the host's do.
         chosen: what the episodes chose.
     """
 
@@ -42,6 +43,7 @@ class Evidence:
     constant: Tensor
     factor: float
     zero_shot: float
+    temperature: float
     chosen: EvidenceSettings
 
     def added(self, weights: Tensor, names: Sequence[str], embeddings: Tensor) -> Tensor:
@@ -54,11 +56,11 @@ class Evidence:
         """
         missing = weights.shape[-1] - embeddings.shape[-1]
         beside = F.pad(self.beside(names, embeddings), (missing, 0))
-        return (1 - self.zero_shot) * weights + beside.to(weights)
+        return (1 - self.zero_shot) / self.temperature * weights + beside.to(weights)
 
     def beside(self, names: Sequence[str], embeddings: Tensor) -> Tensor:
         """`(C, D)`, what is added to the host's part of class weights: zero-shot's share, and the evidence."""
-        return self.zero_shot * embeddings + self.vectors(names, embeddings)
+        return (self.zero_shot * embeddings + self.vectors(names, embeddings)) / self.temperature
 
     def vectors(self, names: Sequence[str], embeddings: Tensor) -> Tensor:
         """What class weights of any names `(C, D)` become more by.
@@ -81,7 +83,8 @@ class Evidence:
 
         Returns:
             What `(N, C)` to add to the cosines that have the evidence in them already, for the image is left out of
-            the mean of its own class; and what `(N, C)` to add to zero-shot cosines if each class had no images.
+            the mean of its own class; and what `(N, C)` to add to zero-shot cosines, divided by the temperature, if
+            each class had no images.
         """
         z, means = features[:, 0], self.densities.means
         without = means - self.densities.errors()
@@ -92,7 +95,8 @@ class Evidence:
         change = ((own.weights - known.weights[labels]) * z).sum(dim=1) + own.bias - known.bias[labels]
         unknown = self.densities.discriminant(without)(z) - (z @ self._middle.weights + self._middle.bias)[:, None]
         corrected = F.one_hot(labels, len(means)).to(z) * change[:, None]
-        return self.factor * corrected, self.factor * unknown
+        scale = self.factor / self.temperature
+        return scale * corrected, scale * unknown
 
     @cached_property
     def _middle(self) -> Discriminant:
@@ -130,7 +134,8 @@ def fit_evidence(
     densities = fit_densities(images, labels, embeddings, shrinkage=chosen.shrinkage)
     factor = shares[0] * chosen.weight * chosen.scale / logit_scale
     constant = constant_direction(every_view(images, labels)[0])
-    return Evidence(names, densities, constant, factor, shares[1], chosen)
+    temperature = 1 + shares[0] * chosen.weight
+    return Evidence(names, densities, constant, factor, shares[1], temperature, chosen)
 
 
 def constant_direction(features: Tensor) -> Tensor:

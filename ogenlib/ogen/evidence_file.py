@@ -24,6 +24,7 @@ class _Settings(TypedDict):
     names: list[str]
     factor: float
     zero_shot: float
+    temperature: float
     slope: float
     ridge: float
     chosen: EvidenceSettings
@@ -45,6 +46,7 @@ def save_evidence(evidence: Evidence, path: str | os.PathLike[str]) -> str:
         "names": list(evidence.names),
         "factor": evidence.factor,
         "zero_shot": evidence.zero_shot,
+        "temperature": evidence.temperature,
         "slope": mean_map.slope,
         "ridge": mean_map.ridge,
         "chosen": asdict(evidence.chosen),
@@ -79,5 +81,7 @@ def load_evidence(path: str | os.PathLike[str], device: str = "cpu") -> Evidence
         raise DamagedFile(f"{path} does not hold whole evidence of {len(settings['names'])} names; {FIX}")
     mean_map = MeanMap(t["embeddings"], t["level"], t["coefficients"], settings["slope"], settings["ridge"])
     densities = ClassDensities(t["means"], t["spread"], settings["chosen"].shrinkage, mean_map)
-    names, shares = tuple(settings["names"]), (settings["factor"], settings["zero_shot"])
-    return Evidence(names, densities, t["constant"], *shares, settings["chosen"])
+    numbers = (settings["factor"], settings["zero_shot"], settings["temperature"])
+    if not settings["temperature"] > 0:
+        raise DamagedFile(f"{path} has a temperature of {settings['temperature']}; {FIX}")
+    return Evidence(tuple(settings["names"]), densities, t["constant"], *numbers, settings["chosen"])

@@ -152,7 +152,8 @@ class OGEN(Host):
         if self.evidence is None or not self.own_logits or w.shape[-1] == z.shape[-1]:
             return self.host.logits(z, w)
         own, beside = w.split(z.shape[-1], dim=-1)
-        return (1 - self.evidence.zero_shot) * self.host.logits(z, own) + Host.logits(self.host, z, beside)
+        share = (1 - self.evidence.zero_shot) / self.evidence.temperature
+        return share * self.host.logits(z, own) + Host.logits(self.host, z, beside)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The host's parameters, and the generator's where it trains along."""
