@@ -81,7 +81,8 @@ def fit_mean_map(
     tried = []
     for one in RIDGES if ridge is None else (ridge,):
         smoother, inverse = _smoother(kernel, one)
-        tried += [(_left_out(smoother, y - s * x).square().sum(), one, s, inverse) for s in slopes]
+        of_y, of_x = _left_out(smoother, y), _left_out(smoother, x)
+        tried += [((of_y - s * of_x).square().sum(), one, s, inverse) for s in slopes]
     _, chosen, s, inverse = min(tried, key=lambda trial: float(trial[0]))
     return MeanMap(known, level, (inverse @ (y - s * x)).to(means.dtype), s, chosen)
 

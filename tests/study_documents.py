@@ -8,16 +8,8 @@ from benchmarks.hosts.study import HOME, costs, gains, host_variants, with_other
 from benchmarks.ogen.evidence import SCORES as EVIDENCE_SCORES
 from benchmarks.ogen.evidence import summarize as evidence_summary
 from benchmarks.ogen.evidence_tables import CONTROLS
-from benchmarks.ogen.study import (
-    CONTROL,
-    SCORES,
-    Variant,
-    ablation,
-    emoji_variants,
-    preset_variants,
-    search_variants,
-    summarize,
-)
+from benchmarks.ogen.study import ablation, emoji_variants, preset_variants, search_variants
+from benchmarks.ogen.variants import CONTROL, SCORES, Variant, summarize
 from benchmarks.robust.base_to_new import search_variants as robust_search_variants
 from benchmarks.robust.rates import chosen
 from benchmarks.robust.study import costs as robust_costs

@@ -13,8 +13,8 @@ from study_documents import hosts_rows
 from benchmarks.common.options import part_of
 from benchmarks.hosts import study as hosts_study
 from benchmarks.hosts.study import HOME, OTHERS
-from benchmarks.ogen.study import SCORES, run_all
 from benchmarks.ogen.tasks import StudyTask, emoji_tasks
+from benchmarks.ogen.variants import SCORES, run_all
 from ogenlib.data import FeatureBank, PixelBank
 from ogenlib.hosts import METHODS, build
 

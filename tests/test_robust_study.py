@@ -12,7 +12,7 @@ import torch
 from study_documents import rates_document, robust_document
 
 from benchmarks.hosts.study import host_variants
-from benchmarks.ogen.study import Variant
+from benchmarks.ogen.variants import Variant
 from benchmarks.robust import pictures as robust_pictures
 from benchmarks.robust import rates as robust_rates
 from benchmarks.robust import study as robust_study

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from benchmarks.common.options import parser_of
 from benchmarks.common.resident import status
-from benchmarks.ogen.study import Variant, make_host
 from benchmarks.ogen.tasks import emoji_tasks
+from benchmarks.ogen.variants import Variant, make_host
 from ogenlib.hosts import METHODS
 from ogenlib.train.loop import fit
 

@@ -22,8 +22,8 @@ from benchmarks.common.child import said_by
 from benchmarks.common.groups import grouped
 from benchmarks.common.options import add_names, add_number, add_seeds, add_work, parser_of, part
 from benchmarks.common.results_file import read_results, write_results
-from benchmarks.ogen.study import CONTROL, Variant, mean_scores, run_all, summarize
 from benchmarks.ogen.tasks import StudyTask, emoji_tasks, task_card
+from benchmarks.ogen.variants import CONTROL, Variant, mean_scores, run_all, summarize
 from ogenlib.data.emoji import emoji_datasets
 from ogenlib.hosts import METHODS, method
 from ogenlib.results import tables as results

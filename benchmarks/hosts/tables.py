@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.common.groups import grouped
 from benchmarks.common.markdown import COLUMNS, difference, named, number, over_seeds, plus_minus, scores_of, table
 from benchmarks.hosts.study import HOME, OTHERS
-from benchmarks.ogen.study import CONTROL
+from benchmarks.ogen.variants import CONTROL
 from ogenlib.utils.variant import ZERO_SHOT
 
 

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from benchmarks.common.options import parser_of
 from benchmarks.common.results_file import write_results
-from benchmarks.ogen.study import Variant, make_host
 from benchmarks.ogen.tasks import StudyTask, emoji_tasks
+from benchmarks.ogen.variants import Variant, make_host
 from ogenlib.hosts import Batch, Host
 from ogenlib.ogen.wrapper import OGEN
 

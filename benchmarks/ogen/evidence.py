@@ -32,10 +32,11 @@ from benchmarks.common.options import add_work, parser_of
 from benchmarks.common.places import RESULTS
 from benchmarks.common.results_file import write_results
 from benchmarks.hosts.study import COCOOP_EPOCHS, PIXEL_EPOCHS, compared_hosts
-from benchmarks.ogen.study import Variant, make_host, of_task
 from benchmarks.ogen.tasks import StudyTask, emoji_tasks, real_tasks, selection_tasks, task_card
+from benchmarks.ogen.variants import Variant, make_host, of_task
+from ogenlib.bench.protocols.parts.controls import without_images_by_zero_shot
 from ogenlib.evaluate import LabelSpace, predict_logits, space_scores
-from ogenlib.generators import ausuc, gate_auroc, stacking_curve
+from ogenlib.generators import stacking_curve
 from ogenlib.hosts import Host, build, method
 from ogenlib.ogen.config import ogen_config
 from ogenlib.ogen.evidence import fit_evidence
@@ -57,7 +58,6 @@ def scores(logits: Tensor, labels: Tensor, n_base: int) -> dict[str, float]:
     base = labels < n_base
     space = LabelSpace(tuple(range(n_base)), tuple(range(n_base, logits.shape[1])))
     found = space_scores(space, (logits[base], labels[base]), (logits[~base], labels[~base] - n_base))
-    found |= {"ausuc": ausuc(logits, labels, n_base), "gate_auroc": gate_auroc(logits, labels, n_base)}
     found["best_joint_H"] = stacking_curve(logits, labels, n_base).best[1]
     return {name: found[name] for name in SCORES}
 
@@ -83,9 +83,6 @@ def variants(
     zero = build("zero_shot", task.clip, task.split.base, templates=list(task.templates))
     zero_shot = predict_logits(zero, task.test.select(names), names)
 
-    def with_zero_shot(logits: Tensor) -> Tensor:
-        return torch.cat([logits[:, :n_base], zero_shot[:, n_base:]], dim=1)
-
     def of(host: Host) -> Tensor:
         return predict_logits(host, task.banks(host)[1].select(names), names)
 
@@ -101,11 +98,11 @@ def variants(
     yield "zero-shot + evidence", zero_shot + added
     alone = of(trained(name, task, seed, None))
     yield "host alone", alone
-    yield "control", with_zero_shot(alone)
+    yield "control", without_images_by_zero_shot(alone, zero_shot, n_base)
     for weight in kl_weights:
         kl = of(trained(name, task, seed, {"preset": "zero-shot-kl", "zero_shot_kl": weight}))
         yield f"KL {weight:g}", kl
-        yield f"KL {weight:g}, control", with_zero_shot(kl)
+        yield f"KL {weight:g}, control", without_images_by_zero_shot(kl, zero_shot, n_base)
     model = trained(name, task, seed, {} if shares is None else {"evidence": 1.0, "evidence_zero_shot": 0.0})
     assert isinstance(model, OGEN)
     whole = model.evidence

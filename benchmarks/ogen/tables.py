@@ -19,7 +19,7 @@ from benchmarks.common.markdown import (
     table,
 )
 from benchmarks.ogen import evidence_tables
-from benchmarks.ogen.study import CONTROL
+from benchmarks.ogen.variants import CONTROL
 
 KL_WEIGHTS = ("KL 0.1", "KL 0.3", "KL 1.0", "KL 3.0")
 ABLATION = ("host alone", "none", "generator", "teacher", "ogenlib")

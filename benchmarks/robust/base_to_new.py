@@ -23,8 +23,8 @@ from benchmarks.common.options import add_names, add_number, add_seeds, add_trai
 from benchmarks.common.places import RESULTS
 from benchmarks.common.results_file import write_results
 from benchmarks.hosts.study import datasets_card, gains, host_variants, with_other_sets
-from benchmarks.ogen.study import Variant, apart, control_domains, has_control, make_host, of_task, row_of, summarize
 from benchmarks.ogen.tasks import TAG_SETS, StudyTask, emoji_tasks, tag_task, task_card
+from benchmarks.ogen.variants import Variant, apart, control_domains, has_control, make_host, of_task, row_of, summarize
 from benchmarks.robust.rates import EPOCHS, PRECISION, RATES, chosen_rates, rate_of
 from benchmarks.robust.world import KnownPixels, Seen, encoded, trained
 from ogenlib import evaluate

@@ -31,7 +31,7 @@ from benchmarks.common.options import parser_of
 from benchmarks.common.origin import command
 from benchmarks.common.resident import status
 from benchmarks.common.results_file import read_results
-from benchmarks.ogen.study import trained_parameters
+from benchmarks.ogen.variants import trained_parameters
 from ogenlib.anchors import AnchorPairs, EmojiCaptions, caption_table, emoji_pool
 from ogenlib.data import Dataset, PixelBank, few_shot, load_dataset
 from ogenlib.hosts import METHODS, Host, build, takes_anchors

@@ -25,7 +25,7 @@ from benchmarks.common.kept_rows import kept_rows
 from benchmarks.common.options import add_names, add_training, add_work, parser_of, part
 from benchmarks.common.places import RESULTS
 from benchmarks.common.results_file import read_results, write_results
-from benchmarks.ogen.study import Variant
+from benchmarks.ogen.variants import Variant
 from benchmarks.robust.world import MOST, VIEWS, World, encoded, make_host, trained, world
 from ogenlib.data import FeatureBank
 from ogenlib.evaluate import scores as evaluate

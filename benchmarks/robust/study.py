@@ -37,7 +37,7 @@ from benchmarks.common.options import (
 from benchmarks.common.places import RESULTS
 from benchmarks.common.results_file import read_results, write_results
 from benchmarks.hosts.study import cost_of, host_variants
-from benchmarks.ogen.study import Variant, trained_parameters
+from benchmarks.ogen.variants import Variant, trained_parameters
 from benchmarks.robust.pictures import draw
 from benchmarks.robust.rates import EPOCHS, PRECISION, RATES, chosen_rates, rate_of
 from benchmarks.robust.world import MOST, VIEWS, World, make_host, trained, world

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from benchmarks.ogen.study import Variant
 from benchmarks.ogen.tasks import extracted
+from benchmarks.ogen.variants import Variant
 from ogenlib.anchors import emoji_anchors
 from ogenlib.bench.config import BenchConfig
 from ogenlib.bench.protocols import Part, Plan, Tested, plan

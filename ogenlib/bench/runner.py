@@ -14,19 +14,17 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from tqdm import tqdm
 
 from ogenlib.anchors.source import AnchorSource
+from ogenlib.bench.competing import competing
 from ogenlib.bench.config import PROTOCOLS, BenchConfig
 from ogenlib.bench.document import Cell, add_thumbnails, document, read_cell, without_controls
 from ogenlib.bench.feature_plane import project
 from ogenlib.bench.protocols import Plan, Tested, domains_of, plan
-from ogenlib.bench.protocols.parts.controls import Competing
 from ogenlib.data import Augment, FeatureBank, ImageSet, PixelBank, few_shot
 from ogenlib.data.dataset import short_hash
-from ogenlib.evaluate import episodic_constant, predict_logits
-from ogenlib.hosts import Host, build, method, takes_anchors, takes_texts, zero_shot_weights
+from ogenlib.hosts import Host, method, takes_anchors, takes_texts, zero_shot_weights
 from ogenlib.ogen.config import ogen_config, settings_for
 from ogenlib.ogen.wrapper import OGEN
 from ogenlib.report.page import write_report
@@ -242,8 +240,10 @@ def _cell(shared: _Shared, images: _Training, run: _Run) -> Cell:
         epochs, curve = len(history), _curve(history)
         train = asdict(replace(TrainConfig(), **{**model.train_settings(), **settings}))
     trained = images.plain or (None, None)
-    competing = _competing(shared, model, images, run) if shared.competes else None
-    tested = replace(shared.tested, trained=trained[0], trained_pixels=trained[1], competing=competing)
+    how = None
+    if shared.competes:
+        how = competing(model, run.variant, planned.source.templates, bank, images.features, run.seed)
+    tested = replace(shared.tested, trained=trained[0], trained_pixels=trained[1], competing=how)
     outcome = planned.judge.outcome(model, tested)
     names_known = isinstance(model, OGEN) and model.names_known
     protocol = {**card, "new_names_known_in_training": names_known}
@@ -275,34 +275,6 @@ def _under(variant: Variant, items: Sequence[dict[str, Any]]) -> list[dict[str, 
     """What a judge found, a control of a control named by both."""
     named = [", ".join(filter(None, (variant.control, item.get("control", "")))) for item in items]
     return [{**item, **({"control": name} if name else {})} for item, name in zip(items, named, strict=True)]
-
-
-def _competing(shared: _Shared, model: Host, images: _Training, run: _Run) -> Competing:
-    """The host's control, and the constants of calibrated stacking, from the training images in their first view.
-
-    A control, and OGEN, score names without images by zero-shot; a host alone and one with KL by their own weights.
-    """
-    planned, variant = shared.plan, run.variant
-    zero_shot = build("zero_shot", shared.clip, planned.known, templates=list(planned.source.templates))
-    bank = images.of(model.uses_cached_features).select(planned.known)
-    own = predict_logits(model, bank, planned.known)
-    features = images.features.select(planned.known)
-    unknown = predict_logits(zero_shot, features, planned.known)
-    if isinstance(model, OGEN) and model.evidence is not None:
-        # It has seen these images; of test images it will not have.
-        frozen = F.normalize(features.features.float(), dim=-1)
-        added = model.evidence.left_out(frozen, features.labels)
-        scale = float(shared.clip.logit_scale)
-        own = own + scale * added[0].cpu()
-        unknown = unknown / model.evidence.temperature + scale * added[1].cpu()
-
-    def constant(unknown: torch.Tensor) -> float | None:
-        return episodic_constant(own, unknown, bank.labels.cpu(), torch.Generator().manual_seed(run.seed))
-
-    has_control = method(variant.host).info.ogen and not variant.ogen
-    return Competing(
-        zero_shot, constant(unknown if variant.ogen else own), constant(unknown) if has_control else None, has_control
-    )
 
 
 def _signature(shared: _Shared, card: dict[str, Any], bank: Bank, variant: Variant, settings: dict[str, Any]) -> str:
