@@ -133,6 +133,15 @@ def test_files_that_do_not_fit_are_refused(change: str, world: Any, tmp_path: Pa
             load_evidence(path)
 
 
+@pytest.mark.parametrize("temperature", [0.0, -1.5])
+def test_a_file_with_an_impossible_temperature_is_refused(temperature: float, world: Any, tmp_path: Path) -> None:
+    evidence = trained(world, 0.5).evidence
+    assert evidence is not None
+    save_evidence(replace(evidence, temperature=temperature), tmp_path / "evidence.safetensors")
+    with pytest.raises(DamagedFile, match=f"has a temperature of {temperature}"):
+        load_evidence(tmp_path / "evidence.safetensors")
+
+
 def test_of_other_names_it_is_refused(world: Any) -> None:
     model, table = trained(world, 0.5), world[0]
     host: Host = build("taskres", table, NAMES[: KNOWN - 1], templates="{}")
